@@ -1,0 +1,1 @@
+//! skeg-lab: extraction and evaluation of steering vectors.

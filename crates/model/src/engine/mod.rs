@@ -1,0 +1,58 @@
+//! The engine: continuous batching of prefill and decode over one model, one step at a time.
+//!
+//! [`Engine`] is the seam: `LlamaEngine` runs a real model, and the server's tests run a scripted
+//! one. [`EngineThread`] gives an engine its own thread; everybody else holds an [`EngineHandle`].
+//!
+//! Architecture invariants: the engine sees token ids, never text or categories; nothing in here waits
+//! for a client, a file or a socket; every queue has a bound.
+
+mod request;
+mod thread;
+
+pub use request::{
+    Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SinkClosed, SteeringReport,
+    TokenLogprob,
+};
+pub use thread::{EngineHandle, EngineThread, SubmitError};
+
+use crate::error::Result;
+use crate::steering::{SlotLease, SteeringVector};
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// No sequence was waiting or running.
+    Idle,
+    /// One forward pass was made.
+    Advanced,
+}
+
+/// A batch of sequences that advances one forward pass at a time.
+pub trait Engine: Send {
+    /// Queues a sequence; its events go to `sink` from the next steps on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Request`] when it can never be served (empty prompt, context, id out of
+    /// range), [`crate::Error::Steering`] when its plan does not fit the tables. Nothing is queued then,
+    /// and the reason went to `sink` as [`Event::Failed`].
+    fn submit(&mut self, request: GenerationRequest, sink: Box<dyn EventSink>) -> Result<SeqId>;
+
+    /// Drops a sequence and frees what it held. Unknown ids are ignored: it may have just ended.
+    fn cancel(&mut self, seq_id: SeqId);
+
+    /// Puts vectors into free slots of the steering tables, one slot a vector.
+    ///
+    /// # Errors
+    /// [`crate::Error::Steering`] when a vector does not fit the model or no slot is free.
+    fn register_vectors(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease>;
+
+    /// Makes one forward pass over the packed batch, if there is anything to do.
+    ///
+    /// # Errors
+    /// An error ends every sequence of the batch with [`Event::Failed`]: nothing is answered from a
+    /// step that failed.
+    fn step(&mut self) -> Result<StepOutcome>;
+
+    /// Sequences queued or running.
+    fn num_unfinished(&self) -> usize;
+}

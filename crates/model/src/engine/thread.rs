@@ -1,0 +1,256 @@
+//! The engine's own thread, and the handle everybody else holds.
+//!
+//! The thread is the only owner of model, cache and scheduler. Commands reach it through one bounded
+//! channel and are read between steps; admission is counted where a request is handed in, so that an
+//! overloaded engine refuses at once and never lets a caller wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use super::{Engine, Event, EventSink, GenerationRequest, SinkClosed};
+use crate::error::Error;
+use crate::steering::{SlotLease, SteeringVector};
+
+/// Registrations that may queue beside the admitted requests. They come from publishing a generation
+/// and from requests for several categories, a few at a time; beyond this the caller is told to try again.
+const MAX_QUEUED_REGISTRATIONS: usize = 64;
+
+/// Why a command was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// As many sequences as the engine admits are queued or running. Try again later.
+    #[error("the engine is at its limit of {limit} sequences, queued and running")]
+    Overloaded {
+        /// The limit that was reached.
+        limit: usize,
+    },
+    /// The engine thread has ended or is draining.
+    #[error("the engine is stopped")]
+    Stopped,
+    /// The engine refused the command.
+    #[error(transparent)]
+    Refused(#[from] Error),
+}
+
+enum Command {
+    Submit(Box<GenerationRequest>, Box<dyn EventSink>),
+    Register(Vec<SteeringVector>, SyncSender<Result<SlotLease, Error>>),
+    /// Finish what was admitted, then end.
+    Drain,
+}
+
+/// One place among the admitted sequences, given back when the engine lets go of the sequence's sink.
+struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+struct AdmittedSink {
+    sink: Box<dyn EventSink>,
+    _permit: Permit,
+}
+
+impl EventSink for AdmittedSink {
+    fn try_send(&mut self, event: Event) -> Result<(), SinkClosed> {
+        self.sink.try_send(event)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.sink.is_closed()
+    }
+}
+
+/// The way to a running engine; clones are cheap and share the admission count.
+#[derive(Clone)]
+pub struct EngineHandle {
+    commands: SyncSender<Command>,
+    num_admitted: Arc<AtomicUsize>,
+    /// Sequences that may be queued or running at once.
+    max_admitted: usize,
+    accepting: Arc<AtomicBool>,
+    alive: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineHandle")
+            .field("num_admitted", &self.num_admitted())
+            .field("max_admitted", &self.max_admitted)
+            .field("alive", &self.is_alive())
+            .finish_non_exhaustive()
+    }
+}
+
+impl EngineHandle {
+    /// Hands in a sequence without waiting. What the engine has to say of it, a refusal included, comes
+    /// as events.
+    ///
+    /// # Errors
+    /// [`SubmitError::Overloaded`] at the admission limit, [`SubmitError::Stopped`] once draining.
+    pub fn submit(
+        &self,
+        request: GenerationRequest,
+        sink: Box<dyn EventSink>,
+    ) -> Result<(), SubmitError> {
+        if !self.accepting.load(Ordering::Acquire) {
+            return Err(SubmitError::Stopped);
+        }
+        let sink = Box::new(AdmittedSink { sink, _permit: self.admit()? });
+        self.send(Command::Submit(Box::new(request), sink))
+    }
+
+    /// Puts vectors into the steering tables. Waits for the step in progress, so it is not for an
+    /// async task's own thread.
+    ///
+    /// # Errors
+    /// [`SubmitError::Refused`] when the vectors do not fit the model or no slot is free.
+    pub fn register_vectors(&self, vectors: Vec<SteeringVector>) -> Result<SlotLease, SubmitError> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Command::Register(vectors, reply))?;
+        Ok(answer.recv().map_err(|_| SubmitError::Stopped)??)
+    }
+
+    /// Sequences queued and running.
+    #[must_use]
+    pub fn num_admitted(&self) -> usize {
+        self.num_admitted.load(Ordering::Acquire)
+    }
+
+    /// Whether the engine thread is running.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// Takes no further sequence; the thread ends when the admitted ones have.
+    pub fn drain(&self) {
+        if self.accepting.swap(false, Ordering::AcqRel) && self.send(Command::Drain).is_err() {
+            tracing::debug!("the engine thread had ended before it was told to drain");
+        }
+    }
+
+    fn admit(&self) -> Result<Permit, SubmitError> {
+        let limit = self.max_admitted;
+        self.num_admitted
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |admitted| {
+                (admitted < limit).then_some(admitted + 1)
+            })
+            .map(|_| Permit(Arc::clone(&self.num_admitted)))
+            .map_err(|_| SubmitError::Overloaded { limit })
+    }
+
+    fn send(&self, command: Command) -> Result<(), SubmitError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => SubmitError::Overloaded { limit: self.max_admitted },
+            TrySendError::Disconnected(_) => SubmitError::Stopped,
+        })
+    }
+}
+
+/// The running thread. Dropping it does not stop it; [`EngineHandle::drain`] does.
+#[derive(Debug)]
+pub struct EngineThread {
+    thread: JoinHandle<()>,
+}
+
+/// Marks the thread dead and tells whoever wants to know, on return and on panic alike.
+struct OnExit<F: FnOnce()> {
+    alive: Arc<AtomicBool>,
+    notify: Option<F>,
+}
+
+impl<F: FnOnce()> Drop for OnExit<F> {
+    fn drop(&mut self) {
+        self.alive.store(false, Ordering::Release);
+        if let Some(notify) = self.notify.take() {
+            notify();
+        }
+    }
+}
+
+impl EngineThread {
+    /// Starts a thread that owns `engine`. At most `max_admitted` sequences are queued or running;
+    /// `on_exit` runs on the thread when it ends, by draining or by a panic.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no thread.
+    pub fn spawn(
+        mut engine: Box<dyn Engine>,
+        max_admitted: usize,
+        on_exit: impl FnOnce() + Send + 'static,
+    ) -> Result<(Self, EngineHandle), Error> {
+        // Bound: every admitted sequence may still be in the channel, beside the registrations and one drain.
+        let (commands, receiver) = sync_channel(max_admitted + MAX_QUEUED_REGISTRATIONS + 1);
+        let alive = Arc::new(AtomicBool::new(true));
+        let handle = EngineHandle {
+            commands,
+            num_admitted: Arc::new(AtomicUsize::new(0)),
+            max_admitted,
+            accepting: Arc::new(AtomicBool::new(true)),
+            alive: Arc::clone(&alive),
+        };
+        let guard = OnExit { alive, notify: Some(on_exit) };
+        let thread = std::thread::Builder::new()
+            .name("skeg-engine".to_owned())
+            .spawn(move || {
+                let _guard = guard;
+                run(engine.as_mut(), &receiver);
+            })
+            .map_err(|source| Error::Io { path: "the engine thread".into(), source })?;
+        Ok((Self { thread }, handle))
+    }
+
+    /// Waits for the thread's end; true when it drained, false when it panicked.
+    #[must_use]
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+/// The loop: read commands while there are any, then make one step. Sleeps only while nothing is to be done.
+fn run(engine: &mut dyn Engine, commands: &Receiver<Command>) {
+    let mut draining = false;
+    loop {
+        if engine.num_unfinished() == 0 {
+            if draining {
+                return;
+            }
+            // Every handle is gone: nobody can ask for anything any more.
+            let Ok(command) = commands.recv() else { return };
+            draining |= apply(engine, command);
+        }
+        while let Ok(command) = commands.try_recv() {
+            draining |= apply(engine, command);
+        }
+        if let Err(error) = engine.step() {
+            tracing::error!(%error, "an engine step failed; its sequences were given up");
+        }
+    }
+}
+
+/// Carries out one command; true when it says to drain.
+fn apply(engine: &mut dyn Engine, command: Command) -> bool {
+    match command {
+        Command::Submit(request, sink) => submit(engine, *request, sink),
+        Command::Register(vectors, reply) => {
+            let answer = engine.register_vectors(&vectors);
+            if reply.send(answer).is_err() {
+                tracing::debug!("nobody waits for the registration; its slots are free again");
+            }
+        }
+        Command::Drain => return true,
+    }
+    false
+}
+
+/// A refusal is sent by the engine itself (see [`Engine::submit`]); here it is only noted.
+fn submit(engine: &mut dyn Engine, request: GenerationRequest, sink: Box<dyn EventSink>) {
+    if let Err(error) = engine.submit(request, sink) {
+        tracing::debug!(%error, "a request was refused by the engine");
+    }
+}

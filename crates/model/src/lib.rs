@@ -1,0 +1,17 @@
+//! skeg-model: a candle Llama that can be read and steered inside its forward pass.
+//!
+//! Token ids and tensors in, token ids and numbers out. It holds the model, the paged KV cache, the hooks at
+//! `attn_out` and `resid_post`, the sampler and the continuous-batching engine; beside them the tokenizer and
+//! the chat template, which belong to a model's files. It knows no category, no policy and no HTTP.
+//!
+//! Architecture invariants: no async function and no tokio type in the public interface; no network; on CPU the
+//! arithmetic of a row does not depend on the rows beside it.
+
+pub mod engine;
+mod error;
+mod identity;
+pub mod sampling;
+pub mod steering;
+
+pub use error::{Error, Result};
+pub use identity::ModelIdentity;

@@ -1,0 +1,1 @@
+//! skeg-server: the OpenAI-compatible server.

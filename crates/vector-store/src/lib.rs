@@ -1,0 +1,1 @@
+//! skeg-vector-store: category vectors and policy as immutable generations.

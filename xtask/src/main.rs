@@ -1,0 +1,3 @@
+//! One entry for developers.
+
+fn main() {}
