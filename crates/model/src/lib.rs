@@ -7,11 +7,14 @@
 //! Architecture invariants: no async function and no tokio type in the public interface; no network; on CPU the
 //! arithmetic of a row does not depend on the rows beside it.
 
+mod config;
 pub mod engine;
 mod error;
 mod identity;
+mod llama;
 pub mod sampling;
 pub mod steering;
 
+pub use config::{Architecture, LlamaConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use identity::ModelIdentity;
