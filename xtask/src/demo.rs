@@ -1,13 +1,11 @@
 //! `cargo xtask demo`: from nothing to a steered answer.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::server::Server;
 use crate::{cargo, model, output};
 
 /// A question in the manner of CatQA's `malware_viruses`, written for this demo.
@@ -38,19 +36,6 @@ impl Args {
     }
 }
 
-/// The server process; killed when the demo ends early, asked to stop when it ends well.
-struct Server {
-    process: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // The server may have ended by itself, in which case there is nothing to kill.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 /// One answer with what the server says of it.
 struct Answer {
     text: String,
@@ -61,7 +46,8 @@ struct Answer {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let skeg = cargo::build_skeg()?;
     let model = model::fetch(&skeg)?;
-    let (mut server, url) = serve(&skeg, &model, args.port)?;
+    let mut server = Server::start(&skeg, &model, args.port)?;
+    let url = server.url.clone();
     output::line(&format!("\nQuestion: {QUESTION}\n"));
     let unsteered = ask(&url, "none")?;
     show("unsteered (X-Safety-Category: none)", &unsteered);
@@ -81,52 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     output::line(&format!("Serving at {url}; stop with Ctrl-C. Try:\n{}", curl(&url)));
-    server.process.wait().context("waiting for the server")?;
-    Ok(())
-}
-
-/// Starts `skeg serve` and returns it with its address, read from what it prints.
-fn serve(skeg: &Path, model: &Path, port: u16) -> Result<(Server, String)> {
-    let mut process = Command::new(skeg)
-        .current_dir(cargo::root())
-        .args(["serve", "--host", "127.0.0.1", "--port", &port.to_string()])
-        .arg("--model")
-        .arg(model)
-        .args(["--served-model-name", model::DEFAULT_MODEL])
-        .args(["--vectors", &format!("vectors/{}", model::DEFAULT_MODEL)])
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", skeg.display()))?;
-    let stdout = process.stdout.take();
-    let server = Server { process };
-    let url = stdout
-        .and_then(|stdout| address(BufReader::new(stdout)))
-        .context("the server ended before it said where it listens; its reason is above")?;
-    Ok((server, url))
-}
-
-/// Reads up to the first line with an address, and lets a thread pass on the rest.
-fn address(mut stdout: BufReader<ChildStdout>) -> Option<String> {
-    let mut line = String::new();
-    while stdout.read_line(&mut line).ok()? > 0 {
-        output::line(line.trim_end());
-        let found = line.find("http://").map(|start| {
-            line[start..]
-                .split(|c: char| c.is_whitespace() || c == '/')
-                .take(3)
-                .collect::<Vec<_>>()
-                .join("/")
-        });
-        if found.is_some() {
-            // The pipe stays read, so that the server is never stopped by a full one.
-            std::thread::spawn(move || {
-                stdout.lines().map_while(Result::ok).for_each(|l| output::line(&l));
-            });
-            return found;
-        }
-        line.clear();
-    }
-    None
+    server.wait()
 }
 
 fn ask(url: &str, category: &str) -> Result<Answer> {

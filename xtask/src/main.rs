@@ -6,6 +6,8 @@ mod demo;
 mod golden;
 mod model;
 mod output;
+mod sdk;
+mod server;
 mod test;
 mod tidy;
 mod vectors;
@@ -34,6 +36,8 @@ enum Task {
     Tidy,
     /// Make the shipped vectors again from data and compare them with the ones in the repository.
     Vectors(vectors::Args),
+    /// Talk to a running server with the official OpenAI package for Python.
+    Sdk,
     /// Make the golden files again with the Python scripts beside them.
     Golden,
 }
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
         Task::Vectors(args) => vectors::run(&args),
+        Task::Sdk => sdk::run(),
         Task::Golden => golden::run(),
     };
     match result {
