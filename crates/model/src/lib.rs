@@ -7,6 +7,7 @@
 //! Architecture invariants: no async function and no tokio type in the public interface; no network; on CPU the
 //! arithmetic of a row does not depend on the rows beside it.
 
+mod chat_template;
 mod config;
 pub mod engine;
 mod error;
@@ -14,7 +15,10 @@ mod identity;
 mod llama;
 pub mod sampling;
 pub mod steering;
+mod tokenizer;
 
+pub use chat_template::{ChatMessage, ChatTemplate};
 pub use config::{Architecture, LlamaConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use identity::ModelIdentity;
+pub use tokenizer::{Detokenizer, Tokenizer, TokenizerConfig};
