@@ -1,3 +1,62 @@
-//! One entry for developers.
+//! One entry for developers: `cargo xtask demo | test | ci | tidy | vectors | golden`.
 
-fn main() {}
+mod cargo;
+mod ci;
+mod demo;
+mod golden;
+mod model;
+mod output;
+mod sdk;
+mod server;
+mod test;
+mod tidy;
+mod vectors;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer tasks of the skeg repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Fetch the default model, build, serve on loopback, ask one question unsteered and steered.
+    Demo(demo::Args),
+    /// Run every test: unit, integration, documentation. Fetches the default model first.
+    Test(test::Args),
+    /// What CI runs: fmt, tidy, clippy, rustdoc, test, deny, demo.
+    Ci,
+    /// Check what no other tool does: file headers, file length, dependency direction, deployment files.
+    Tidy,
+    /// Make the shipped vectors again from data and compare them with the ones in the repository.
+    Vectors(vectors::Args),
+    /// Talk to a running server with the official OpenAI package for Python.
+    Sdk,
+    /// Make the golden files again with the Python scripts beside them.
+    Golden,
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().task {
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Ci => ci::run(),
+        Task::Tidy => tidy::run(),
+        Task::Vectors(args) => vectors::run(&args),
+        Task::Sdk => sdk::run(),
+        Task::Golden => golden::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -7,18 +7,28 @@
 //! Architecture invariants: no async function and no tokio type in the public interface; no network; on CPU the
 //! arithmetic of a row does not depend on the rows beside it.
 
+mod batch;
 mod chat_template;
 mod config;
 pub mod engine;
 mod error;
+pub mod hooks;
 mod identity;
+mod kernels;
+mod kv_cache;
 mod llama;
 pub mod sampling;
 pub mod steering;
+#[doc(hidden)]
+pub mod testing;
 mod tokenizer;
 
+pub use batch::PackedBatch;
 pub use chat_template::{ChatMessage, ChatTemplate};
 pub use config::{Architecture, LlamaConfig, RopeScaling};
 pub use error::{Error, Result};
+pub use hooks::{Capture, Hooks, SteerRows, When};
 pub use identity::ModelIdentity;
+pub use kv_cache::KvCache;
+pub use llama::Llama;
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerConfig};

@@ -8,6 +8,8 @@
 
 mod lease;
 mod plan;
+mod tables;
 
 pub use lease::SlotLease;
 pub use plan::{LayerVector, Operator, Positions, Site, SteeringPlan, SteeringVector};
+pub use tables::SteeringTables;

@@ -1,0 +1,63 @@
+//! Places in a block where the residual stream is read and changed.
+//!
+//! A forward pass calls each site once a layer. What cannot be applied (a row outside the batch, a
+//! slot that holds no vector for the layer) fails the pass before any arithmetic; nothing is
+//! skipped in silence.
+
+mod capture;
+mod steer;
+
+pub use capture::{Capture, When};
+pub use steer::SteerRows;
+
+use candle_core::Tensor;
+
+use crate::config::LlamaConfig;
+use crate::error::Result;
+use crate::steering::Site;
+
+/// What is hooked into one forward pass.
+#[derive(Debug)]
+pub struct Hooks<'a> {
+    /// Rows to be changed.
+    pub steer: Option<SteerRows<'a>>,
+    /// Rows to be copied out.
+    pub capture: Option<&'a mut Capture>,
+}
+
+impl Hooks<'_> {
+    /// No hook.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { steer: None, capture: None }
+    }
+
+    /// Checks that every hook can be applied to a batch of `total_tokens` rows.
+    pub(crate) fn begin(&mut self, config: &LlamaConfig, total_tokens: usize) -> Result<()> {
+        if let Some(steer) = &mut self.steer {
+            steer.begin(config, total_tokens)?;
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.begin(config, total_tokens)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the hooks of one site and layer on `h` and returns what goes on.
+    ///
+    /// # Shapes
+    /// - `h`, returns: `[total_tokens, hidden_size]`, f32; nobody else may hold `h`'s storage, it is
+    ///   changed in place
+    pub(crate) fn at(&mut self, site: Site, layer: usize, h: Tensor) -> Result<Tensor> {
+        if let Some(capture) = &mut self.capture {
+            capture.read(site, layer, When::BeforeSteering, &h)?;
+        }
+        if let Some(steer) = &mut self.steer {
+            steer.apply(site, layer, &h)?;
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.read(site, layer, When::AfterSteering, &h)?;
+        }
+        Ok(h)
+    }
+}

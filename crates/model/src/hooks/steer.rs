@@ -1,0 +1,101 @@
+//! Steering of chosen rows of a packed batch.
+
+use candle_core::Tensor;
+
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+use crate::kernels;
+use crate::kernels::SteerRow;
+use crate::steering::{Site, SteeringPlan, SteeringTables};
+
+/// The plan of each row of a packed batch, and what was measured when they were applied.
+///
+/// Which rows a plan covers ([`crate::steering::Positions`]) is decided by whoever makes the batch:
+/// a row is steered if and only if it has a plan here, the plan's strength is not 0 and its slot in
+/// the layer is not 0.
+#[derive(Debug)]
+pub struct SteerRows<'a> {
+    tables: &'a SteeringTables,
+    rows: Vec<Option<&'a SteeringPlan>>,
+    measured: Vec<Option<f32>>,
+}
+
+impl<'a> SteerRows<'a> {
+    /// Binds rows to plans; `rows` is `[total_tokens]`.
+    #[must_use]
+    pub fn new(tables: &'a SteeringTables, rows: Vec<Option<&'a SteeringPlan>>) -> Self {
+        let measured = vec![None; rows.len()];
+        Self { tables, rows, measured }
+    }
+
+    /// `[total_tokens]`: for each row the largest `||delta|| / ||h||` over the layers in which the
+    /// last pass steered it, `h` being the row at the hook before the change and `delta` being
+    /// `strength * v`, or the part taken out by [`crate::steering::Operator::ProjectOut`]. `None`
+    /// for rows that were not steered, and on devices other than the CPU.
+    #[must_use]
+    pub fn measured(&self) -> &[Option<f32>] {
+        &self.measured
+    }
+
+    /// Checks every plan against the model, the batch and the tables.
+    pub(super) fn begin(&mut self, config: &LlamaConfig, total_tokens: usize) -> Result<()> {
+        if self.rows.len() != total_tokens {
+            return Err(Error::Steering(format!(
+                "{} steering rows for a batch of {total_tokens}",
+                self.rows.len()
+            )));
+        }
+        if self.tables.hidden_size() != config.hidden_size {
+            return Err(Error::Steering(format!(
+                "tables of width {} for a model of hidden size {}",
+                self.tables.hidden_size(),
+                config.hidden_size
+            )));
+        }
+        let mut checked: Option<&SteeringPlan> = None;
+        for plan in self.rows.iter().copied().flatten() {
+            // Rows of one sequence share one plan and lie side by side.
+            if !checked.is_some_and(|last| std::ptr::eq(last, plan)) {
+                self.tables.check_plan_rows(plan)?;
+                checked = Some(plan);
+            }
+        }
+        self.measured.fill(None);
+        Ok(())
+    }
+
+    /// Changes the steered rows of `h` in place; does nothing at all when there is none.
+    ///
+    /// # Shapes
+    /// - `h`: `[total_tokens, hidden_size]`, f32
+    pub(super) fn apply(&mut self, site: Site, layer: usize, h: &Tensor) -> Result<()> {
+        let rows: Vec<SteerRow> = self
+            .rows
+            .iter()
+            .enumerate()
+            .filter_map(|(row, plan)| {
+                let plan = plan.filter(|plan| plan.site == site && plan.strength != 0.0)?;
+                let slot = plan.slot_by_layer[layer] as usize;
+                (slot != 0).then_some(SteerRow {
+                    row,
+                    slot,
+                    strength: plan.strength,
+                    operator: plan.operator,
+                })
+            })
+            .collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let table = self.tables.table(site, layer).ok_or_else(|| {
+            Error::Steering(format!("no vector is registered for {site:?} in layer {layer}"))
+        })?;
+        if let Some(relative_norms) = kernels::steer(h, table, &rows)? {
+            for (steered, norm) in rows.iter().zip(relative_norms) {
+                let largest = &mut self.measured[steered.row];
+                *largest = Some(largest.map_or(norm, |before| before.max(norm)));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! The paged key and value memory of all sequences.
+//!
+//! It holds tensors and nothing else: which block belongs to whom is the scheduler's business, and
+//! reaches a forward pass as block tables.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+
+/// One pool of keys and one of values a layer, each
+/// `[num_blocks * block_size, num_kv_heads * head_dim]`, f32.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+    num_blocks: usize,
+    block_size: usize,
+    /// `num_kv_heads * head_dim`.
+    width: usize,
+}
+
+/// One layer's pools.
+#[derive(Debug)]
+pub(crate) struct LayerCache {
+    /// Keys after RoPE, `[num_blocks * block_size, num_kv_heads * head_dim]`.
+    pub(crate) k: Tensor,
+    /// Values, the same shape.
+    pub(crate) v: Tensor,
+}
+
+impl KvCache {
+    /// Allocates the pools, filled with zeros.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when a size is 0, [`Error::Tensor`] when the device has no room.
+    pub fn new(
+        config: &LlamaConfig,
+        num_blocks: usize,
+        block_size: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        if num_blocks == 0 || block_size == 0 {
+            return Err(Error::Request(format!(
+                "a cache of {num_blocks} blocks of {block_size} tokens; both must be at least 1"
+            )));
+        }
+        let width = config.num_key_value_heads * config.head_dim;
+        let shape = (num_blocks * block_size, width);
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| {
+                Ok(LayerCache {
+                    k: Tensor::zeros(shape, DType::F32, device)?,
+                    v: Tensor::zeros(shape, DType::F32, device)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { layers, num_blocks, block_size, width })
+    }
+
+    /// Blocks in the pool.
+    #[must_use]
+    pub fn num_blocks(&self) -> usize {
+        self.num_blocks
+    }
+
+    /// Tokens a block.
+    #[must_use]
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// Whether it has the layers and widths of a model.
+    pub(crate) fn fits(&self, config: &LlamaConfig) -> bool {
+        let width = config.num_key_value_heads * config.head_dim;
+        self.layers.len() == config.num_hidden_layers && self.width == width
+    }
+
+    /// The pools of one layer.
+    pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+}

@@ -1,0 +1,236 @@
+//! The resident tables that steering gathers from, and who owns which slot.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Site, SlotLease, SteeringPlan, SteeringVector};
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+
+/// Both sites, in the order of `Tables::tables`.
+const SITES: [Site; 2] = [Site::AttnOut, Site::ResidPost];
+
+/// One table `[num_slots, hidden_size]`, f32, a (site, layer), made when a vector first needs it.
+///
+/// Slot 0 means "not steered": it holds nothing and is never read.
+#[derive(Debug)]
+pub struct SteeringTables {
+    /// `[site][layer]`, flattened.
+    tables: Vec<Option<Tensor>>,
+    /// `[num_slots]`: what each slot holds.
+    slots: Vec<Slot>,
+    /// The clones that keep slots taken until nobody else has one.
+    leases: Vec<SlotLease>,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    device: Device,
+}
+
+/// What one slot holds.
+#[derive(Debug, Clone)]
+enum Slot {
+    Free,
+    /// A vector, with the layers it has rows for.
+    Taken {
+        site: Site,
+        has_layer: Vec<bool>,
+    },
+}
+
+impl SteeringTables {
+    /// Empty tables for `num_slots` slots, slot 0 included; no memory is taken yet. With 0 or 1,
+    /// nothing can be registered.
+    #[must_use]
+    pub fn new(config: &LlamaConfig, num_slots: usize, device: &Device) -> Self {
+        Self {
+            tables: vec![None; SITES.len() * config.num_hidden_layers],
+            slots: vec![Slot::Free; num_slots],
+            leases: Vec::new(),
+            hidden_size: config.hidden_size,
+            num_hidden_layers: config.num_hidden_layers,
+            device: device.clone(),
+        }
+    }
+
+    /// Puts each vector into a slot of its own, after freeing the slots nobody holds any more.
+    ///
+    /// # Errors
+    /// [`Error::Steering`] when a vector has no layer, a layer twice or outside the model, a row of
+    /// another width or with a value that is not finite, or when there are fewer free slots than
+    /// vectors. Nothing is registered then.
+    pub fn register(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease> {
+        for (idx, vector) in vectors.iter().enumerate() {
+            self.check_vector(vector)
+                .map_err(|reason| Error::Steering(format!("vector {idx}: {reason}")))?;
+        }
+        self.free_unheld();
+        let free: Vec<usize> = self.free_slots().take(vectors.len()).collect();
+        if free.len() < vectors.len() {
+            return Err(Error::Steering(format!(
+                "{} vectors need a slot each and {} of {} are free; give the engine more \
+                 steering slots, or wait until requests of an earlier generation end",
+                vectors.len(),
+                free.len(),
+                self.slots.len().saturating_sub(1)
+            )));
+        }
+        for (&slot, vector) in free.iter().zip(vectors) {
+            self.fill(slot, vector)?;
+        }
+        let slots = free.iter().map(|&slot| slot_id(slot)).collect::<Result<Vec<u32>>>()?;
+        let lease = SlotLease::new(slots);
+        self.leases.push(lease.clone());
+        Ok(lease)
+    }
+
+    /// Slots that a registration could use.
+    #[must_use]
+    pub fn num_free_slots(&self) -> usize {
+        let unheld: usize =
+            self.leases.iter().filter(|lease| lease.is_last()).map(|l| l.slots().len()).sum();
+        self.free_slots().count() + unheld
+    }
+
+    /// Checks that a plan fits: one slot a layer, each of `lease` or 0, filled for that site and
+    /// layer, and a finite strength.
+    ///
+    /// # Errors
+    /// [`Error::Steering`] naming the layer and slot that do not fit.
+    pub fn check_plan(&self, plan: &SteeringPlan, lease: &SlotLease) -> Result<()> {
+        self.check_plan_rows(plan)?;
+        for (layer, &slot) in plan.slot_by_layer.iter().enumerate() {
+            if slot != 0 && !lease.slots().contains(&slot) {
+                return Err(Error::Steering(format!(
+                    "layer {layer} uses slot {slot}, which is not among the lease's {:?}",
+                    lease.slots()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Self::check_plan`] without the lease: what a forward pass can see.
+    pub(crate) fn check_plan_rows(&self, plan: &SteeringPlan) -> Result<()> {
+        if plan.slot_by_layer.len() != self.num_hidden_layers {
+            return Err(Error::Steering(format!(
+                "a plan for {} layers on a model with {}",
+                plan.slot_by_layer.len(),
+                self.num_hidden_layers
+            )));
+        }
+        if !plan.strength.is_finite() {
+            return Err(Error::Steering(format!("strength {} is not finite", plan.strength)));
+        }
+        for (layer, &slot) in plan.slot_by_layer.iter().enumerate().filter(|(_, slot)| **slot != 0)
+        {
+            let fits = match self.slots.get(slot as usize) {
+                Some(Slot::Taken { site, has_layer }) => *site == plan.site && has_layer[layer],
+                Some(Slot::Free) | None => false,
+            };
+            if !fits {
+                return Err(Error::Steering(format!(
+                    "slot {slot} holds no {:?} vector for layer {layer}",
+                    plan.site
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The table of one site and layer, `[num_slots, hidden_size]`, if any vector made one.
+    pub(crate) fn table(&self, site: Site, layer: usize) -> Option<&Tensor> {
+        self.tables[self.table_idx(site, layer)].as_ref()
+    }
+
+    /// Width of the rows.
+    pub(crate) fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn table_idx(&self, site: Site, layer: usize) -> usize {
+        let site_idx = match site {
+            Site::AttnOut => 0,
+            Site::ResidPost => 1,
+        };
+        site_idx * self.num_hidden_layers + layer
+    }
+
+    fn free_slots(&self) -> impl Iterator<Item = usize> + '_ {
+        (1..self.slots.len()).filter(|&slot| matches!(self.slots[slot], Slot::Free))
+    }
+
+    /// Frees the slots of leases that only these tables hold.
+    fn free_unheld(&mut self) {
+        for lease in self.leases.extract_if(.., |lease| lease.is_last()) {
+            for &slot in lease.slots() {
+                self.slots[slot as usize] = Slot::Free;
+            }
+        }
+    }
+
+    fn check_vector(&self, vector: &SteeringVector) -> Result<(), String> {
+        if vector.layers.is_empty() {
+            return Err("it has no layer".to_owned());
+        }
+        let mut seen = vec![false; self.num_hidden_layers];
+        for row in &vector.layers {
+            let Some(seen) = seen.get_mut(row.layer) else {
+                return Err(format!(
+                    "layer {} of a model with {} layers",
+                    row.layer, self.num_hidden_layers
+                ));
+            };
+            if std::mem::replace(seen, true) {
+                return Err(format!("layer {} is there twice", row.layer));
+            }
+            if row.values.len() != self.hidden_size {
+                return Err(format!(
+                    "layer {}: {} values where the model's hidden size is {}",
+                    row.layer,
+                    row.values.len(),
+                    self.hidden_size
+                ));
+            }
+            if let Some(idx) = row.values.iter().position(|value| !value.is_finite()) {
+                return Err(format!(
+                    "layer {}: value {idx} is {}; all must be finite",
+                    row.layer, row.values[idx]
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a vector's rows into `slot` and zeros into the slot's rows of every other table, so
+    /// that nothing of a former vector stays.
+    fn fill(&mut self, slot: usize, vector: &SteeringVector) -> Result<()> {
+        let mut has_layer = vec![false; self.num_hidden_layers];
+        for row in &vector.layers {
+            has_layer[row.layer] = true;
+            let idx = self.table_idx(vector.site, row.layer);
+            if self.tables[idx].is_none() {
+                let shape = (self.slots.len(), self.hidden_size);
+                self.tables[idx] = Some(Tensor::zeros(shape, DType::F32, &self.device)?);
+            }
+        }
+        let zeros = Tensor::zeros((1, self.hidden_size), DType::F32, &self.device)?;
+        for table in self.tables.iter().flatten() {
+            table.slice_set(&zeros, SLOT_DIM, slot)?;
+        }
+        for row in &vector.layers {
+            let idx = self.table_idx(vector.site, row.layer);
+            if let Some(table) = &self.tables[idx] {
+                let values = Tensor::from_slice(&row.values, (1, self.hidden_size), &self.device)?;
+                table.slice_set(&values, SLOT_DIM, slot)?;
+            }
+        }
+        self.slots[slot] = Slot::Taken { site: vector.site, has_layer };
+        Ok(())
+    }
+}
+
+/// The table's axis that slots lie along.
+const SLOT_DIM: usize = 0;
+
+fn slot_id(slot: usize) -> Result<u32> {
+    u32::try_from(slot).map_err(|_| Error::Steering(format!("slot {slot} does not fit 32 bits")))
+}

@@ -1,0 +1,126 @@
+//! A small random model for tests of this crate and of those above it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::config::{Architecture, LlamaConfig, RopeScaling};
+use crate::error::Result;
+use crate::llama::{Llama, Weight, WeightSource};
+
+/// How a random model's matrices are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RandomWeights {
+    /// Contiguous tensors of a float type.
+    Dense(DType),
+    /// Quantised blocks.
+    Quantized(GgmlDType),
+}
+
+/// Dimensions of a Llama that runs in milliseconds: 3 layers, hidden 64, 4 heads, 2 kv heads,
+/// vocabulary 128, context 256.
+#[must_use]
+pub fn tiny_config() -> LlamaConfig {
+    LlamaConfig {
+        architecture: Architecture::Llama,
+        hidden_size: 64,
+        intermediate_size: 192,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 16,
+        vocab_size: 128,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::Default,
+        max_position_embeddings: 256,
+        tie_word_embeddings: false,
+        attention_bias: false,
+    }
+}
+
+/// Dimensions that every quantised type divides, and for which candle's own product would take its
+/// repacked tiles: hidden 256 and intermediate 512 are multiples of 256, all outputs of 16.
+#[must_use]
+pub fn tiny_k_quant_config() -> LlamaConfig {
+    LlamaConfig {
+        hidden_size: 256,
+        intermediate_size: 512,
+        num_hidden_layers: 2,
+        head_dim: 64,
+        ..tiny_config()
+    }
+}
+
+/// A Llama on the CPU with weights drawn from `seed`: the same on every platform.
+///
+/// # Errors
+/// [`crate::Error::Tensor`] when a dimension does not fit the form's blocks.
+pub fn random_llama(config: LlamaConfig, seed: u64, form: RandomWeights) -> Result<Llama> {
+    Ok(random_llama_and_tensors(config, seed, form)?.0)
+}
+
+/// [`random_llama`], with its tensors by checkpoint name as they were drawn: f32, not quantised.
+///
+/// # Errors
+/// As [`random_llama`].
+pub fn random_llama_and_tensors(
+    config: LlamaConfig,
+    seed: u64,
+    form: RandomWeights,
+) -> Result<(Llama, HashMap<String, Tensor>)> {
+    let mut source = RandomSource { seed, form, drawn: HashMap::new() };
+    let llama = Llama::load(config, &mut source, &Device::Cpu)?;
+    Ok((llama, source.drawn))
+}
+
+/// Draws each tensor when it is asked for, from a stream of its own, and remembers it as f32.
+#[derive(Debug)]
+struct RandomSource {
+    seed: u64,
+    form: RandomWeights,
+    drawn: HashMap<String, Tensor>,
+}
+
+impl RandomSource {
+    /// Uniform in `centre - spread..centre + spread`.
+    fn draw(&mut self, name: &str, shape: &[usize], centre: f32, spread: f32) -> Result<Tensor> {
+        // FNV-1a: a stream of its own for each name, so that no tensor depends on the order.
+        let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ stream);
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|_| {
+                let unit = (rng.next_u32() >> 8) as f32 / 16_777_216.0; // 24 bits, exact in f32
+                centre + spread * (2.0 * unit - 1.0)
+            })
+            .collect();
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        self.drawn.insert(name.to_owned(), tensor.clone());
+        Ok(tensor)
+    }
+}
+
+impl WeightSource for RandomSource {
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        // Keeps the variance of activations near 1: uniform of this spread has variance 1 / cols.
+        let spread = if name.contains("embed_tokens") { 1.0 } else { (3.0 / cols as f32).sqrt() };
+        let tensor = self.draw(name, &[rows, cols], 0.0, spread)?;
+        Ok(match self.form {
+            RandomWeights::Dense(dtype) => Weight::Dense(tensor.to_dtype(dtype)?),
+            RandomWeights::Quantized(dtype) => {
+                Weight::Quantized(Arc::new(QTensor::quantize(&tensor, dtype)?))
+            }
+        })
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
+        let centre = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        self.draw(name, &[len], centre, 0.3)
+    }
+}

@@ -1,0 +1,91 @@
+//! Rules on the workspace: which crate may know which, and where dependencies come from.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use toml::{Table, Value};
+
+use super::Finding;
+
+/// What each crate must not depend on, and why.
+const FORBIDDEN: [(&str, &[&str], &str); 4] = [
+    (
+        "model",
+        &["skeg-vector-store", "skeg-lab", "skeg-server", "axum", "tokio"],
+        "the model knows no category, no HTTP and no async runtime",
+    ),
+    (
+        "vector-store",
+        &["skeg-model", "skeg-lab", "skeg-server", "axum", "tokio", "candle-core"],
+        "the store is handed plain numbers and waits on no runtime",
+    ),
+    ("lab", &["skeg-server", "axum", "tokio"], "the lab serves nobody"),
+    ("server", &["candle-core", "candle-transformers"], "tensors stay in the model crate"),
+];
+
+pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (name, forbidden, reason) in FORBIDDEN {
+        let path = root.join("crates").join(name).join("Cargo.toml");
+        let manifest = read(&path)?;
+        for dependency in dependencies(&manifest) {
+            if forbidden.contains(&dependency.as_str()) {
+                let advice = format!("must not depend on {dependency}: {reason}");
+                findings.push(Finding::new(format!("crates/{name}/Cargo.toml"), advice));
+            }
+        }
+    }
+    findings.extend(git_dependencies(&read(&root.join("Cargo.toml"))?));
+    Ok(findings)
+}
+
+fn read(path: &Path) -> Result<Table> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    text.parse().with_context(|| format!("parsing {}", path.display()))
+}
+
+/// Normal and build dependencies; what tests use ties no user.
+fn dependencies(manifest: &Table) -> Vec<String> {
+    ["dependencies", "build-dependencies"]
+        .iter()
+        .filter_map(|section| manifest.get(*section).and_then(Value::as_table))
+        .flat_map(|table| table.keys().cloned())
+        .collect()
+}
+
+fn git_dependencies(manifest: &Table) -> Vec<Finding> {
+    let table = manifest
+        .get("workspace")
+        .and_then(|workspace| workspace.get("dependencies"))
+        .and_then(Value::as_table);
+    table
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| value.get("git").is_some())
+        .map(|(name, _)| {
+            Finding::new("Cargo.toml", format!("{name} comes from git; use a published version"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_git_dependency_is_found() {
+        let manifest: Table =
+            "[workspace.dependencies]\na = \"1\"\nb = { git = \"https://example.org/b\" }\n"
+                .parse()
+                .unwrap();
+        assert_eq!(git_dependencies(&manifest).len(), 1);
+    }
+
+    #[test]
+    fn dependencies_of_tests_do_not_count() {
+        let manifest: Table =
+            "[dependencies]\na = \"1\"\n[dev-dependencies]\nb = \"1\"\n".parse().unwrap();
+        assert_eq!(dependencies(&manifest), ["a"]);
+    }
+}
