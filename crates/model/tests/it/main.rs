@@ -1,0 +1,6 @@
+//! Integration tests of skeg-model.
+
+mod forward;
+mod invariants;
+mod invariants_steering;
+mod tiny;
