@@ -133,6 +133,12 @@ impl ApiError {
         })
     }
 
+    /// Logs an error that became a frame of a stream, where no middleware sees it.
+    pub(crate) fn log_in_stream(&self) {
+        let detail = self.log.as_deref().unwrap_or_default();
+        tracing::error!(code = self.code, detail, "a stream ended in an error");
+    }
+
     fn body(&self) -> ErrorBody<'_> {
         ErrorBody {
             error: ErrorObject {
