@@ -1,4 +1,9 @@
-//! Integration tests of skeg-model.
+//! Integration tests of skeg-model, one binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy lets tests panic, not the functions they share"
+)]
 
 mod forward;
 mod golden_text;

@@ -14,7 +14,11 @@ use crate::state::App;
 use crate::wire::ChatRequest;
 
 /// Tokens the answer may have: what was asked for, or what the context leaves.
-pub(super) fn max_new_tokens(app: &App, request: &ChatRequest, prompt_tokens: usize) -> Result<usize, ApiError> {
+pub(super) fn max_new_tokens(
+    app: &App,
+    request: &ChatRequest,
+    prompt_tokens: usize,
+) -> Result<usize, ApiError> {
     let room = app.max_model_len.saturating_sub(prompt_tokens);
     let wanted = request.max_tokens.unwrap_or_else(|| room.max(1));
     if prompt_tokens > 0 && wanted <= room && request.sampling.min_new_tokens <= wanted {
@@ -49,7 +53,11 @@ pub(super) fn submit(
         tokenizer: Arc::clone(&app.tokenizer),
         stop: request.stop.clone(),
         // A stop token ends the answer and gives no text; with `ignore_eos` it is a token like any other.
-        stop_token_ids: if request.sampling.ignore_eos { Vec::new() } else { app.stop_token_ids.clone() },
+        stop_token_ids: if request.sampling.ignore_eos {
+            Vec::new()
+        } else {
+            app.stop_token_ids.clone()
+        },
         prompt_tokens: prompt.len(),
         max_new_tokens,
         logprobs: request.sampling.logprobs,

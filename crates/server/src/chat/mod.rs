@@ -70,7 +70,8 @@ pub(crate) async fn completions(
     let rules = rules(&live.generation.policy, &caller.group);
     let resolution = resolve(header.as_deref(), &request.steering, &rules)?;
     let facts = facts(&live.generation);
-    let mut record = Record::new(app.decision_log.clone(), request_id.0, caller, &resolution, &facts.id);
+    let mut record =
+        Record::new(app.decision_log.clone(), request_id.0, caller, &resolution, &facts.id);
 
     let outcome = async {
         let prompt = encode(&app, std::mem::take(&mut request.messages)).await?;
@@ -133,7 +134,10 @@ async fn encode(app: &App, messages: Vec<ChatMessage>) -> Result<Arc<[u32]>, Api
             ApiError::bad_request("chat_template_refused", "messages", error.to_string())
         })?;
         // The template writes the special tokens itself.
-        let ids = app.tokenizer.encode(&text, false).map_err(|error| ApiError::internal(error.to_string()))?;
+        let ids = app
+            .tokenizer
+            .encode(&text, false)
+            .map_err(|error| ApiError::internal(error.to_string()))?;
         Ok(Arc::from(ids))
     });
     encoded.await.map_err(|error| ApiError::internal(format!("tokenising: {error}")))?
