@@ -15,6 +15,8 @@ pub struct KvCache {
     layers: Vec<LayerCache>,
     num_blocks: usize,
     block_size: usize,
+    /// `num_kv_heads * head_dim`.
+    width: usize,
 }
 
 /// One layer's pools.
@@ -42,7 +44,8 @@ impl KvCache {
                 "a cache of {num_blocks} blocks of {block_size} tokens; both must be at least 1"
             )));
         }
-        let shape = (num_blocks * block_size, config.num_key_value_heads * config.head_dim);
+        let width = config.num_key_value_heads * config.head_dim;
+        let shape = (num_blocks * block_size, width);
         let layers = (0..config.num_hidden_layers)
             .map(|_| {
                 Ok(LayerCache {
@@ -51,7 +54,7 @@ impl KvCache {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { layers, num_blocks, block_size })
+        Ok(Self { layers, num_blocks, block_size, width })
     }
 
     /// Blocks in the pool.
@@ -66,9 +69,10 @@ impl KvCache {
         self.block_size
     }
 
-    /// Number of layers it was made for.
-    pub(crate) fn num_layers(&self) -> usize {
-        self.layers.len()
+    /// Whether it has the layers and widths of a model.
+    pub(crate) fn fits(&self, config: &LlamaConfig) -> bool {
+        let width = config.num_key_value_heads * config.head_dim;
+        self.layers.len() == config.num_hidden_layers && self.width == width
     }
 
     /// The pools of one layer.

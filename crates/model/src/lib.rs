@@ -8,7 +8,9 @@
 //! arithmetic of a row does not depend on the rows beside it.
 
 mod batch;
+mod chat_template;
 mod config;
+mod device;
 pub mod engine;
 mod error;
 pub mod hooks;
@@ -16,15 +18,23 @@ mod identity;
 mod kernels;
 mod kv_cache;
 mod llama;
+mod loaded_model;
+mod loader;
 pub mod sampling;
 pub mod steering;
 #[doc(hidden)]
 pub mod testing;
+mod tokenizer;
 
 pub use batch::PackedBatch;
+pub use chat_template::{ChatMessage, ChatTemplate};
 pub use config::{Architecture, LlamaConfig, RopeScaling};
+pub use device::DeviceChoice;
 pub use error::{Error, Result};
 pub use hooks::{Capture, Hooks, SteerRows, When};
 pub use identity::ModelIdentity;
 pub use kv_cache::KvCache;
 pub use llama::Llama;
+pub use loaded_model::LoadedModel;
+pub use loader::{LoadOptions, ModelFiles, WeightForm};
+pub use tokenizer::{Detokenizer, Tokenizer, TokenizerConfig};

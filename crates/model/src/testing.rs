@@ -28,7 +28,7 @@ pub fn tiny_config() -> LlamaConfig {
     LlamaConfig {
         architecture: Architecture::Llama,
         hidden_size: 64,
-        intermediate_size: 160,
+        intermediate_size: 192,
         num_hidden_layers: 3,
         num_attention_heads: 4,
         num_key_value_heads: 2,
@@ -43,35 +43,50 @@ pub fn tiny_config() -> LlamaConfig {
     }
 }
 
-/// A Llama with weights drawn from `seed`: the same on every platform.
+/// Dimensions that every quantised type divides, and for which candle's own product would take its
+/// repacked tiles: hidden 256 and intermediate 512 are multiples of 256, all outputs of 16.
+#[must_use]
+pub fn tiny_k_quant_config() -> LlamaConfig {
+    LlamaConfig {
+        hidden_size: 256,
+        intermediate_size: 512,
+        num_hidden_layers: 2,
+        head_dim: 64,
+        ..tiny_config()
+    }
+}
+
+/// A Llama on the CPU with weights drawn from `seed`: the same on every platform.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] when a dimension does not fit the form's blocks.
 pub fn random_llama(config: LlamaConfig, seed: u64, form: RandomWeights) -> Result<Llama> {
-    Llama::load(config, &mut RandomSource::new(seed, form), &Device::Cpu)
+    Ok(random_llama_and_tensors(config, seed, form)?.0)
+}
+
+/// [`random_llama`], with its tensors by checkpoint name as they were drawn: f32, not quantised.
+///
+/// # Errors
+/// As [`random_llama`].
+pub fn random_llama_and_tensors(
+    config: LlamaConfig,
+    seed: u64,
+    form: RandomWeights,
+) -> Result<(Llama, HashMap<String, Tensor>)> {
+    let mut source = RandomSource { seed, form, drawn: HashMap::new() };
+    let llama = Llama::load(config, &mut source, &Device::Cpu)?;
+    Ok((llama, source.drawn))
 }
 
 /// Draws each tensor when it is asked for, from a stream of its own, and remembers it as f32.
 #[derive(Debug)]
-pub struct RandomSource {
+struct RandomSource {
     seed: u64,
     form: RandomWeights,
     drawn: HashMap<String, Tensor>,
 }
 
 impl RandomSource {
-    /// A source of weights drawn from `seed`.
-    #[must_use]
-    pub fn new(seed: u64, form: RandomWeights) -> Self {
-        Self { seed, form, drawn: HashMap::new() }
-    }
-
-    /// Every tensor handed out so far, by name, as it was before quantisation or rounding, f32.
-    #[must_use]
-    pub fn into_tensors(self) -> HashMap<String, Tensor> {
-        self.drawn
-    }
-
     /// Uniform in `centre - spread..centre + spread`.
     fn draw(&mut self, name: &str, shape: &[usize], centre: f32, spread: f32) -> Result<Tensor> {
         // FNV-1a: a stream of its own for each name, so that no tensor depends on the order.

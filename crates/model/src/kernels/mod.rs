@@ -1,5 +1,26 @@
-//! The arithmetic of a forward pass: one module an operation.
+//! The arithmetic of a forward pass: one module an operation, each with a CPU kernel and the same of
+//! candle's operations for other devices.
+//!
+//! Architecture invariants: on the CPU a row's result is set by the weights, the row and its own
+//! sequence's cache, never by the number of rows, the tile or the thread; unsafe code lives here
+//! alone, beside a portable twin. The composites run on the CPU too: unit tests hold each kernel
+//! against its composite.
 
+mod attention;
+mod cache_write;
+mod dense;
+mod elementwise;
+mod lanes;
+mod level;
+mod quantized;
+mod rows;
 mod steer;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use attention::{AttentionHeads, attention};
+pub(crate) use cache_write::write_cache_rows;
+pub(crate) use dense::matmul_dense;
+pub(crate) use elementwise::{rms_norm, rope_in_place, swiglu};
+pub(crate) use quantized::matmul_quantized;
 pub(crate) use steer::{SteerRow, steer};

@@ -1,19 +1,165 @@
 //! Steering of single rows in place.
 
-use candle_core::Tensor;
+use std::cell::RefCell;
 
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
+
+use super::lanes::dot;
+use super::level::per_cpu_level;
+use super::rows;
 use crate::error::Result;
 use crate::steering::Operator;
 
+/// The axis rows and slots lie along.
+const ROW_DIM: usize = 0;
+/// The axis a row's values lie along.
+const HIDDEN_DIM: usize = 1;
+
 /// One row to steer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct SteerRow {
+    /// Row of the packed batch; no row is there twice.
     pub(crate) row: usize,
+    /// Row of the table, not 0.
     pub(crate) slot: usize,
+    /// Signed factor, not 0.
     pub(crate) strength: f32,
+    /// What is done with them.
     pub(crate) operator: Operator,
 }
 
-pub(crate) fn steer(_h: &Tensor, _table: &Tensor, _rows: &[SteerRow]) -> Result<Option<Vec<f32>>> {
+/// Changes chosen rows of `h` in place: `h[row] = operator(h[row], strength, table[slot])`
+/// (arXiv 2410.01174, Eq. 2; the other operators as [`Operator`] says). Other rows are not touched.
+///
+/// # Shapes
+/// - `h`: `[total_tokens, hidden_size]`, f32, contiguous
+/// - `table`: `[num_slots, hidden_size]`, f32
+/// - returns: `[rows]`, `||delta|| / ||h||` of each, on the CPU alone
+///
+/// # Dtype and device
+/// All sums are f32.
+///
+/// # Cost
+/// CPU: one pass over the steered rows. Elsewhere: a gather, the operator and a scatter for each
+/// operator in use.
+pub(crate) fn steer(h: &Tensor, table: &Tensor, rows: &[SteerRow]) -> Result<Option<Vec<f32>>> {
+    if h.device().is_cpu() {
+        let op = SteerInPlace { rows, relative_norms: RefCell::default() };
+        h.inplace_op2(table, &op)?;
+        return Ok(Some(op.relative_norms.into_inner()));
+    }
+    steer_composite(h, table, rows)?;
     Ok(None)
+}
+
+/// [`steer`] of candle's operations.
+pub(super) fn steer_composite(h: &Tensor, table: &Tensor, rows: &[SteerRow]) -> Result<()> {
+    for operator in [Operator::Add, Operator::AddNormRestored, Operator::ProjectOut] {
+        let chosen: Vec<&SteerRow> = rows.iter().filter(|row| row.operator == operator).collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        let device = h.device();
+        let index = |of: fn(&SteerRow) -> usize| -> Result<Tensor> {
+            let values = chosen
+                .iter()
+                .map(|row| u32::try_from(of(row)))
+                .collect::<Result<Vec<u32>, _>>()
+                .map_err(candle_core::Error::wrap)?;
+            Ok(Tensor::from_vec(values, chosen.len(), device)?)
+        };
+        let row_ids = index(|row| row.row)?;
+        let before = h.index_select(&row_ids, ROW_DIM)?; // [rows, hidden_size]
+        let v = table.index_select(&index(|row| row.slot)?, ROW_DIM)?; // [rows, hidden_size]
+        let strength: Vec<f32> = chosen.iter().map(|row| row.strength).collect();
+        let strength = Tensor::from_vec(strength, (chosen.len(), 1), device)?;
+        let norm = |x: &Tensor| x.sqr()?.sum_keepdim(HIDDEN_DIM)?.sqrt(); // [rows, 1]
+        let after = match operator {
+            Operator::Add => (&before + v.broadcast_mul(&strength)?)?,
+            Operator::AddNormRestored => {
+                let sum = (&before + v.broadcast_mul(&strength)?)?;
+                let floor = f64::from(f32::MIN_POSITIVE);
+                sum.broadcast_mul(&norm(&before)?.div(&norm(&sum)?.maximum(floor)?)?)?
+            }
+            Operator::ProjectOut => {
+                let along = (&before * &v)?.sum_keepdim(HIDDEN_DIM)?; // [rows, 1]
+                let square = v.sqr()?.sum_keepdim(HIDDEN_DIM)?; // [rows, 1]
+                let floor = f64::from(f32::MIN_POSITIVE);
+                let factor = ((along / square.maximum(floor)?)? * strength)?;
+                (&before - v.broadcast_mul(&factor)?)?
+            }
+        };
+        let places = row_ids.unsqueeze(HIDDEN_DIM)?.broadcast_as(after.shape())?.contiguous()?;
+        h.scatter_set(&places, &after, ROW_DIM)?;
+    }
+    Ok(())
+}
+
+struct SteerInPlace<'a> {
+    rows: &'a [SteerRow],
+    relative_norms: RefCell<Vec<f32>>,
+}
+
+impl InplaceOp2 for SteerInPlace<'_> {
+    fn name(&self) -> &'static str {
+        "skeg-steer"
+    }
+
+    fn cpu_fwd(
+        &self,
+        h: &mut CpuStorage,
+        h_layout: &Layout,
+        table: &CpuStorage,
+        table_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (total_tokens, hidden_size) = h_layout.shape().dims2()?;
+        let (num_slots, table_width) = table_layout.shape().dims2()?;
+        if table_width != hidden_size {
+            candle_core::bail!("steering rows of {hidden_size} with vectors of {table_width}");
+        }
+        let h = rows::slice_mut(h, h_layout)?;
+        let table = rows::slice::<f32>(table, table_layout)?;
+        let mut relative_norms = self.relative_norms.borrow_mut();
+        for steered in self.rows {
+            let SteerRow { row, slot, .. } = *steered;
+            if row >= total_tokens || slot >= num_slots {
+                candle_core::bail!("row {row} of {total_tokens}, slot {slot} of {num_slots}");
+            }
+            let mut relative_norm = 0.0;
+            steer_row(
+                steered,
+                &table[slot * hidden_size..(slot + 1) * hidden_size],
+                &mut h[row * hidden_size..(row + 1) * hidden_size],
+                &mut relative_norm,
+            );
+            relative_norms.push(relative_norm);
+        }
+        Ok(())
+    }
+}
+
+per_cpu_level! {
+    /// One row of [`steer`], with its `||delta|| / ||h||`.
+    fn steer_row(steered: &SteerRow, v: &[f32], h: &mut [f32], relative_norm: &mut f32) = steer_row_body;
+}
+
+#[inline(always)]
+fn steer_row_body(steered: &SteerRow, v: &[f32], h: &mut [f32], relative_norm: &mut f32) {
+    let norm_before = dot(h, h).sqrt();
+    let square = dot(v, v);
+    let factor = match steered.operator {
+        Operator::Add | Operator::AddNormRestored => steered.strength,
+        // A zero vector has no direction: nothing lies along it.
+        Operator::ProjectOut => -steered.strength * dot(h, v) / square.max(f32::MIN_POSITIVE),
+    };
+    for (h, v) in h.iter_mut().zip(v) {
+        *h += factor * v;
+    }
+    if steered.operator == Operator::AddNormRestored {
+        let restore = norm_before / dot(h, h).sqrt().max(f32::MIN_POSITIVE);
+        for h in h.iter_mut() {
+            *h *= restore;
+        }
+    }
+    *relative_norm = factor.abs() * square.sqrt() / norm_before.max(f32::MIN_POSITIVE);
 }

@@ -1,32 +1,70 @@
 //! The forward pass over a packed batch.
+//!
+//! Architecture invariants: the residual stream is f32; a pass changes nothing of the model, and of
+//! the cache only the rows of its batch; every site calls its hooks once a layer.
 
+mod block;
+mod linear;
+mod rope;
 mod weights;
 
 pub(crate) use weights::{Weight, WeightSource};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::config::LlamaConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hooks::Hooks;
 use crate::kv_cache::KvCache;
+use block::{Block, RmsNorm, Step};
+use linear::{Bias, Embedding, Linear};
+use rope::Rope;
 
-/// A Llama or Qwen2 for packed batches.
+/// A Llama or Qwen2 for packed batches; shared between threads, it keeps no state of any sequence.
 #[derive(Debug)]
 pub struct Llama {
     config: LlamaConfig,
     device: Device,
+    embed_tokens: Embedding,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    lm_head: Linear,
+    rope: Rope,
 }
 
 impl Llama {
-    /// Takes every tensor from `source`.
+    /// Takes every tensor from `source`, each once, in the order of the forward pass.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] when a tensor is missing or has another shape.
     pub(crate) fn load(
         config: LlamaConfig,
-        _source: &mut dyn WeightSource,
+        source: &mut dyn WeightSource,
         device: &Device,
     ) -> Result<Self> {
-        Ok(Self { config, device: device.clone() })
+        let (vocab_size, hidden_size) = (config.vocab_size, config.hidden_size);
+        let embedding = source
+            .matrix("model.embed_tokens.weight", vocab_size, hidden_size)?
+            .without_float_blocks()?;
+        let blocks = (0..config.num_hidden_layers)
+            .map(|layer| Block::load(&config, source, layer))
+            .collect::<Result<_>>()?;
+        let norm = RmsNorm::load(&config, source, "model.norm")?;
+        let lm_head = if config.tie_word_embeddings {
+            Linear::new(embedding.clone())
+        } else {
+            Linear::load(source, "lm_head", (vocab_size, hidden_size), Bias::None)?
+        };
+        Ok(Self {
+            embed_tokens: Embedding::new(embedding),
+            blocks,
+            norm,
+            lm_head,
+            rope: Rope::new(&config),
+            config,
+            device: device.clone(),
+        })
     }
 
     /// The configuration it was loaded with.
@@ -41,21 +79,50 @@ impl Llama {
         &self.device
     }
 
-    /// One forward pass; logits f32 `[num_logit_rows, vocab_size]` for `batch.logit_rows`, in their
-    /// order.
+    /// One forward pass: writes the rows' keys and values to the cache and returns the logits of
+    /// `batch.logit_rows`, in their order.
+    ///
+    /// On the CPU a row's logits are bitwise the same in any batch, for any chunking of its sequence
+    /// and any placing of its cache blocks.
+    ///
+    /// # Shapes
+    /// - returns: `[num_logit_rows, vocab_size]`, f32
     ///
     /// # Errors
-    /// [`crate::Error::Request`] when the batch does not fit model or cache,
-    /// [`crate::Error::Steering`] when a hook cannot be applied.
+    /// [`Error::Request`] when the batch does not fit model or cache, [`Error::Steering`] when a hook
+    /// cannot be applied: both before any arithmetic. [`Error::Tensor`] when an operation fails; the
+    /// batch's rows of the cache are then undefined.
     pub fn forward(
         &self,
         batch: &PackedBatch,
         cache: &mut KvCache,
         hooks: &mut Hooks<'_>,
     ) -> Result<Tensor> {
-        batch.layout(&self.config, cache)?;
+        const ROW_DIM: usize = 0;
+        if !cache.fits(&self.config) {
+            return Err(Error::Request("the cache was made for another model".to_owned()));
+        }
+        let layout = batch.layout(&self.config, cache)?;
         hooks.begin(&self.config, batch.total_tokens())?;
-        let shape = (batch.logit_rows.len(), self.config.vocab_size);
-        Ok(Tensor::zeros(shape, candle_core::DType::F32, &self.device)?)
+        let step = Step { layout: &layout, rope: self.rope.rows(&batch.positions, &self.device)? };
+
+        let token_ids = Tensor::new(batch.token_ids.as_slice(), &self.device)?; // [total_tokens]
+        let mut x = self.embed_tokens.forward(&token_ids)?; // [total_tokens, hidden_size]
+        for (layer, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, cache.layer(layer), &step, hooks)?; // [total_tokens, hidden_size]
+        }
+
+        if batch.logit_rows.is_empty() {
+            return Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &self.device)?);
+        }
+        let logit_rows = batch
+            .logit_rows
+            .iter()
+            .map(|&row| u32::try_from(row))
+            .collect::<Result<Vec<u32>, _>>()
+            .map_err(candle_core::Error::wrap)?;
+        let logit_rows = Tensor::new(logit_rows.as_slice(), &self.device)?; // [num_logit_rows]
+        let x = x.index_select(&logit_rows, ROW_DIM)?; // [num_logit_rows, hidden_size]
+        self.lm_head.forward(&self.norm.forward(&x)?) // [num_logit_rows, vocab_size]
     }
 }

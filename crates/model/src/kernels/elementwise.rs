@@ -1,0 +1,211 @@
+//! Operations within a row: RMS norm, rotary embedding, SwiGLU.
+
+use candle_core::{CpuStorage, CustomOp2, D, DType, InplaceOp3, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::lanes::{dot, silu};
+use super::level::per_cpu_level;
+use super::rows;
+use crate::error::Result;
+
+/// `x / sqrt(mean(x^2) + eps) * weight`, row by row (arXiv 1910.07467).
+///
+/// # Shapes
+/// - `x`, returns: `[total_tokens, hidden_size]`, f32
+/// - `weight`: `[hidden_size]`, f32
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        // contiguous: the kernel reads whole rows.
+        return Ok(x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm { eps })?);
+    }
+    rms_norm_composite(x, weight, eps)
+}
+
+/// [`rms_norm`] of candle's operations.
+pub(super) fn rms_norm_composite(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?; // [total_tokens, 1]
+    let normed = x.broadcast_div(&(mean_square + eps)?.sqrt()?)?;
+    Ok(normed.broadcast_mul(weight)?)
+}
+
+struct RmsNorm {
+    eps: f64,
+}
+
+impl CustomOp2 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "skeg-rms-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (_, hidden_size) = x_layout.shape().dims2()?;
+        let x = rows::slice::<f32>(x, x_layout)?;
+        let weight = rows::slice::<f32>(weight, weight_layout)?;
+        if weight.len() != hidden_size {
+            candle_core::bail!("norm of rows of {hidden_size} with {} weights", weight.len());
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "rounds once, as transformers does")]
+        let eps = self.eps as f32;
+        let mut out = vec![0f32; x.len()];
+        out.par_chunks_mut(hidden_size)
+            .with_min_len(16)
+            .zip(x.par_chunks(hidden_size))
+            .for_each(|(out, x)| rms_norm_row(x, weight, eps, out));
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+}
+
+per_cpu_level! {
+    /// One row of [`rms_norm`].
+    fn rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_row_body;
+}
+
+#[inline(always)]
+fn rms_norm_row_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * weight;
+    }
+}
+
+/// Rotates the halves of each head against each other, in place (arXiv 2104.09864, in the half-split
+/// layout of Hugging Face's checkpoints: element i pairs with `i + head_dim / 2`).
+///
+/// # Shapes
+/// - `x`: `[total_tokens, num_heads * head_dim]`, f32, contiguous
+/// - `cos`, `sin`: `[total_tokens, head_dim / 2]`, f32
+pub(crate) fn rope_in_place(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
+    if x.device().is_cpu() {
+        return Ok(x.inplace_op3(cos, sin, &Rope)?);
+    }
+    let rotated = rope_composite(x, cos, sin)?;
+    Ok(x.slice_set(&rotated, 0, 0)?)
+}
+
+/// [`rope_in_place`] of candle's operations, into another tensor.
+pub(super) fn rope_composite(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (total_tokens, width) = x.dims2()?;
+    let (_, half) = cos.dims2()?;
+    let heads = x.reshape((total_tokens, width / (2 * half), 2 * half))?; // [total_tokens, num_heads, head_dim]
+    let first = heads.narrow(D::Minus1, 0, half)?; // [total_tokens, num_heads, head_dim / 2]
+    let second = heads.narrow(D::Minus1, half, half)?; // [total_tokens, num_heads, head_dim / 2]
+    let cos = cos.unsqueeze(1)?; // [total_tokens, 1, head_dim / 2]
+    let sin = sin.unsqueeze(1)?; // [total_tokens, 1, head_dim / 2]
+    let rotated_first = (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?;
+    let rotated_second = (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?;
+    let rotated = Tensor::cat(&[rotated_first, rotated_second], D::Minus1)?; // [total_tokens, num_heads, head_dim]
+    Ok(rotated.reshape((total_tokens, width))?) // [total_tokens, num_heads * head_dim]
+}
+
+struct Rope;
+
+impl InplaceOp3 for Rope {
+    fn name(&self) -> &'static str {
+        "skeg-rope"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &mut CpuStorage,
+        x_layout: &Layout,
+        cos: &CpuStorage,
+        cos_layout: &Layout,
+        sin: &CpuStorage,
+        sin_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (total_tokens, width) = x_layout.shape().dims2()?;
+        let (table_rows, half) = cos_layout.shape().dims2()?;
+        if table_rows != total_tokens || width % (2 * half) != 0 {
+            candle_core::bail!(
+                "rope of [{total_tokens}, {width}] with tables of [{table_rows}, {half}]"
+            );
+        }
+        let x = rows::slice_mut(x, x_layout)?;
+        let cos = rows::slice::<f32>(cos, cos_layout)?;
+        let sin = rows::slice::<f32>(sin, sin_layout)?;
+        x.par_chunks_mut(width)
+            .with_min_len(16)
+            .zip(cos.par_chunks(half).zip(sin.par_chunks(half)))
+            .for_each(|(x, (cos, sin))| rope_row(x, cos, sin));
+        Ok(())
+    }
+}
+
+per_cpu_level! {
+    /// One row of [`rope_in_place`].
+    fn rope_row(x: &mut [f32], cos: &[f32], sin: &[f32]) = rope_row_body;
+}
+
+#[inline(always)]
+fn rope_row_body(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let half = cos.len();
+    for head in x.chunks_exact_mut(2 * half) {
+        let (first, second) = head.split_at_mut(half);
+        for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(cos.iter().zip(sin)) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}
+
+/// `silu(gate) * up` (arXiv 2002.05202).
+///
+/// # Shapes
+/// - `gate`, `up`, returns: `[total_tokens, intermediate_size]`, f32
+pub(crate) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if gate.device().is_cpu() {
+        return Ok(gate.apply_op2_no_bwd(up, &SwiGlu)?);
+    }
+    swiglu_composite(gate, up)
+}
+
+/// [`swiglu`] of candle's operations.
+pub(super) fn swiglu_composite(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    Ok((gate.to_dtype(DType::F32)?.silu()? * up)?)
+}
+
+struct SwiGlu;
+
+impl CustomOp2 for SwiGlu {
+    fn name(&self) -> &'static str {
+        "skeg-swiglu"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        gate_layout: &Layout,
+        up: &CpuStorage,
+        up_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        /// Elements a task takes.
+        const TILE: usize = 8192;
+        let gate = rows::slice::<f32>(gate, gate_layout)?;
+        let up = rows::slice::<f32>(up, up_layout)?;
+        if gate.len() != up.len() {
+            candle_core::bail!("swiglu of {} and {} elements", gate.len(), up.len());
+        }
+        let mut out = vec![0f32; gate.len()];
+        out.par_chunks_mut(TILE)
+            .zip(gate.par_chunks(TILE).zip(up.par_chunks(TILE)))
+            .for_each(|(out, (gate, up))| swiglu_tile(gate, up, out));
+        Ok((CpuStorage::F32(out), gate_layout.shape().clone()))
+    }
+}
+
+per_cpu_level! {
+    /// A stretch of [`swiglu`].
+    fn swiglu_tile(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_tile_body;
+}
+
+#[inline(always)]
+fn swiglu_tile_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        *out = silu(*gate) * up;
+    }
+}

@@ -1,0 +1,167 @@
+//! Kernels against their composites, and tiles against single rows.
+
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+
+use super::attention::attention_composite;
+use super::cache_write::write_cache_rows_composite;
+use super::dense::matmul_dense_composite;
+use super::elementwise::{rms_norm_composite, rope_composite, swiglu_composite};
+use super::steer::steer_composite;
+use super::*;
+use crate::batch::{BatchLayout, SeqSpan};
+use crate::steering::Operator;
+
+/// Values in -1..1 that differ from place to place.
+fn tensor(rows: usize, cols: usize, seed: f32) -> Tensor {
+    let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * seed).sin()).collect();
+    Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests look at values")]
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    values(tensor).into_iter().map(f32::to_bits).collect()
+}
+
+/// Largest difference, against the largest value of `expected`.
+fn check_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
+    assert_eq!(found.shape(), expected.shape());
+    let (found, expected) = (values(found), values(expected));
+    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    for (idx, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        let difference = (found - expected).abs();
+        assert!(difference <= tolerance * largest, "value {idx}: {found}, not {expected}");
+    }
+}
+
+#[test]
+fn dense_matmul_equals_its_composite() {
+    for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F16, 2e-3), (DType::BF16, 2e-2)] {
+        for (num_rows, in_features, out_features) in [(1, 64, 5), (7, 40, 33), (9, 67, 70)] {
+            let x = tensor(num_rows, in_features, 0.37);
+            let weight = tensor(out_features, in_features, 0.73).to_dtype(dtype).unwrap();
+            let found = matmul_dense(&x, &weight).unwrap();
+            check_close(&found, &matmul_dense_composite(&x, &weight).unwrap(), tolerance);
+        }
+    }
+}
+
+#[test]
+fn quantized_matmul_equals_the_product_with_dequantised_weights() {
+    use GgmlDType::{Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+    for dtype in [Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0] {
+        let x = tensor(5, 512, 0.37);
+        let weight = QTensor::quantize(&tensor(38, 512, 0.73), dtype).unwrap();
+        let expected = matmul_dense(&x, &weight.dequantize(&Device::Cpu).unwrap()).unwrap();
+        let found = matmul_quantized(&x, &Arc::new(weight)).unwrap();
+        // The rows of x are rounded to 8 bits.
+        check_close(&found, &expected, 2e-2);
+    }
+}
+
+#[test]
+fn a_row_of_a_product_does_not_depend_on_its_company() {
+    let dense = tensor(45, 512, 0.73);
+    for dtype in [GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q4K, GgmlDType::Q6K] {
+        // 48 x 512 is a shape for which candle's own product takes repacked tiles.
+        let weight = Arc::new(QTensor::quantize(&tensor(48, 512, 0.73), dtype).unwrap());
+        let x = tensor(19, 512, 0.37);
+        let together = matmul_quantized(&x, &weight).unwrap();
+        let together_dense = matmul_dense(&x, &dense).unwrap();
+        for row in 0..19 {
+            let alone = x.narrow(0, row, 1).unwrap();
+            let quantized = matmul_quantized(&alone, &weight).unwrap();
+            assert_eq!(bits(&quantized), bits(&together.narrow(0, row, 1).unwrap()), "{dtype:?}");
+            let alone = matmul_dense(&alone, &dense).unwrap();
+            assert_eq!(bits(&alone), bits(&together_dense.narrow(0, row, 1).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn rms_norm_equals_its_composite() {
+    let (x, weight) = (tensor(5, 70, 0.37), tensor(1, 70, 0.9).flatten_all().unwrap());
+    let found = rms_norm(&x, &weight, 1e-5).unwrap();
+    check_close(&found, &rms_norm_composite(&x, &weight, 1e-5).unwrap(), 1e-6);
+}
+
+#[test]
+fn rope_equals_its_composite() {
+    let (x, cos, sin) = (tensor(5, 48, 0.37), tensor(5, 8, 0.5), tensor(5, 8, 0.6));
+    let expected = rope_composite(&x, &cos, &sin).unwrap();
+    rope_in_place(&x, &cos, &sin).unwrap();
+    check_close(&x, &expected, 1e-6);
+}
+
+#[test]
+fn swiglu_equals_its_composite() {
+    let gate = (tensor(5, 70, 0.37) * 30.0).unwrap();
+    let up = tensor(5, 70, 0.9);
+    check_close(&swiglu(&gate, &up).unwrap(), &swiglu_composite(&gate, &up).unwrap(), 1e-6);
+}
+
+#[test]
+fn attention_equals_its_composite() {
+    let heads = AttentionHeads { num_heads: 6, num_kv_heads: 2, head_dim: 20 };
+    let span = |rows: std::ops::Range<usize>, first_position, block_table: &[u32]| SeqSpan {
+        rows,
+        first_position,
+        block_table: block_table.to_vec(),
+    };
+    let layout = BatchLayout {
+        cache_rows: vec![0; 9],
+        seqs: vec![span(0..1, 17, &[5, 0, 2, 9, 1]), span(1..9, 3, &[3, 8, 4])],
+        block_size: 4,
+    };
+    let q = (tensor(9, 120, 0.37) * 4.0).unwrap();
+    let (k, v) = (tensor(40, 40, 0.73), tensor(40, 40, 0.11));
+    let found = attention(&q, &k, &v, &layout, heads).unwrap();
+    check_close(&found, &attention_composite(&q, &k, &v, &layout, heads).unwrap(), 1e-5);
+}
+
+#[test]
+fn writing_the_cache_equals_its_composite() {
+    let (found, expected) = (tensor(12, 6, 0.1), tensor(12, 6, 0.1));
+    let values = tensor(4, 6, 0.9);
+    write_cache_rows(&found, &values, &[7, 8, 2, 11]).unwrap();
+    write_cache_rows_composite(&expected, &values, &[7, 8, 2, 11]).unwrap();
+    assert_eq!(bits(&found), bits(&expected));
+    assert_eq!(bits(&found.get(2).unwrap()), bits(&values.get(2).unwrap()));
+    assert!(write_cache_rows(&found, &values, &[0, 1, 2, 12]).is_err());
+}
+
+#[test]
+fn steering_equals_its_composite() {
+    let table = tensor(4, 70, 0.9);
+    let steered = |row, slot, strength, operator| SteerRow { row, slot, strength, operator };
+    let rows = [
+        steered(0, 2, 1.5, Operator::Add),
+        steered(2, 1, -0.7, Operator::AddNormRestored),
+        steered(3, 3, 1.0, Operator::ProjectOut),
+        steered(5, 2, 0.5, Operator::Add),
+        steered(6, 1, 2.0, Operator::ProjectOut),
+    ];
+    let (found, expected) = (tensor(8, 70, 0.37), tensor(8, 70, 0.37));
+    let norms = steer(&found, &table, &rows).unwrap().unwrap();
+    steer_composite(&expected, &table, &rows).unwrap();
+    check_close(&found, &expected, 1e-5);
+    assert_eq!(norms.len(), rows.len());
+    for row in [1, 4, 7] {
+        let before = tensor(8, 70, 0.37).get(row).unwrap();
+        assert_eq!(bits(&found.get(row).unwrap()), bits(&before), "row {row} is not steered");
+    }
+}
+
+#[test]
+fn a_zero_vector_cannot_be_projected_out_and_changes_nothing() {
+    let (h, table) = (tensor(1, 70, 0.37), tensor(2, 70, 0.0));
+    let row = SteerRow { row: 0, slot: 1, strength: 1.0, operator: Operator::ProjectOut };
+    steer(&h, &table, &[row]).unwrap();
+    assert_eq!(bits(&h), bits(&tensor(1, 70, 0.37)));
+}

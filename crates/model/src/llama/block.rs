@@ -1,0 +1,171 @@
+//! One pre-norm transformer block.
+
+use candle_core::Tensor;
+
+use super::linear::{Bias, Linear};
+use super::rope::RopeRows;
+use super::weights::WeightSource;
+use crate::batch::BatchLayout;
+use crate::config::LlamaConfig;
+use crate::error::Result;
+use crate::hooks::Hooks;
+use crate::kernels::{self, AttentionHeads};
+use crate::kv_cache::LayerCache;
+use crate::steering::Site;
+
+/// What all blocks of one forward pass share.
+#[derive(Debug)]
+pub(super) struct Step<'a> {
+    pub(super) layout: &'a BatchLayout,
+    pub(super) rope: RopeRows,
+}
+
+#[derive(Debug)]
+pub(super) struct Block {
+    layer: usize,
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    pub(super) fn load(
+        config: &LlamaConfig,
+        source: &mut dyn WeightSource,
+        layer: usize,
+    ) -> Result<Self> {
+        let name = format!("model.layers.{layer}");
+        Ok(Self {
+            layer,
+            input_layernorm: RmsNorm::load(config, source, &format!("{name}.input_layernorm"))?,
+            self_attn: Attention::load(config, source, &format!("{name}.self_attn"))?,
+            post_attention_layernorm: RmsNorm::load(
+                config,
+                source,
+                &format!("{name}.post_attention_layernorm"),
+            )?,
+            mlp: Mlp::load(config, source, &format!("{name}.mlp"))?,
+        })
+    }
+
+    /// # Shapes
+    /// - `x`, returns: `[total_tokens, hidden_size]`, f32
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        cache: &LayerCache,
+        step: &Step<'_>,
+        hooks: &mut Hooks<'_>,
+    ) -> Result<Tensor> {
+        let attn_out = self.self_attn.forward(&self.input_layernorm.forward(x)?, cache, step)?;
+        let attn_out = hooks.at(Site::AttnOut, self.layer, attn_out)?;
+        let x = (x + attn_out)?;
+        let mlp_out = self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?;
+        let x = (x + mlp_out)?;
+        hooks.at(Site::ResidPost, self.layer, x)
+    }
+}
+
+/// Root-mean-square norm.
+#[derive(Debug)]
+pub(super) struct RmsNorm {
+    /// `[hidden_size]`, f32.
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub(super) fn load(
+        config: &LlamaConfig,
+        source: &mut dyn WeightSource,
+        name: &str,
+    ) -> Result<Self> {
+        let weight = source.vector(&format!("{name}.weight"), config.hidden_size)?;
+        Ok(Self { weight, eps: config.rms_norm_eps })
+    }
+
+    /// # Shapes
+    /// - `x`, returns: `[total_tokens, hidden_size]`, f32
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        kernels::rms_norm(x, &self.weight, self.eps)
+    }
+}
+
+/// Grouped-query attention over the paged cache.
+#[derive(Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    heads: AttentionHeads,
+}
+
+impl Attention {
+    fn load(config: &LlamaConfig, source: &mut dyn WeightSource, name: &str) -> Result<Self> {
+        let bias = if config.attention_bias { Bias::Vector } else { Bias::None };
+        let hidden_size = config.hidden_size;
+        let q_size = config.num_attention_heads * config.head_dim;
+        let kv_size = config.num_key_value_heads * config.head_dim;
+        let mut linear = |proj: &str, shape: (usize, usize), bias: Bias| {
+            Linear::load(source, &format!("{name}.{proj}"), shape, bias)
+        };
+        Ok(Self {
+            q_proj: linear("q_proj", (q_size, hidden_size), bias)?,
+            k_proj: linear("k_proj", (kv_size, hidden_size), bias)?,
+            v_proj: linear("v_proj", (kv_size, hidden_size), bias)?,
+            o_proj: linear("o_proj", (hidden_size, q_size), Bias::None)?,
+            heads: AttentionHeads {
+                num_heads: config.num_attention_heads,
+                num_kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+            },
+        })
+    }
+
+    /// # Shapes
+    /// - `x`, returns: `[total_tokens, hidden_size]`, f32
+    fn forward(&self, x: &Tensor, cache: &LayerCache, step: &Step<'_>) -> Result<Tensor> {
+        let q = self.q_proj.forward(x)?; // [total_tokens, num_heads * head_dim]
+        let k = self.k_proj.forward(x)?; // [total_tokens, num_kv_heads * head_dim]
+        let v = self.v_proj.forward(x)?; // [total_tokens, num_kv_heads * head_dim]
+        kernels::rope_in_place(&q, &step.rope.cos, &step.rope.sin)?;
+        kernels::rope_in_place(&k, &step.rope.cos, &step.rope.sin)?;
+        kernels::write_cache_rows(&cache.k, &k, &step.layout.cache_rows)?;
+        kernels::write_cache_rows(&cache.v, &v, &step.layout.cache_rows)?;
+        let z = kernels::attention(&q, &cache.k, &cache.v, step.layout, self.heads)?;
+        self.o_proj.forward(&z)
+    }
+}
+
+/// SwiGLU feed-forward.
+#[derive(Debug)]
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Mlp {
+    fn load(config: &LlamaConfig, source: &mut dyn WeightSource, name: &str) -> Result<Self> {
+        let wide = (config.intermediate_size, config.hidden_size);
+        let narrow = (config.hidden_size, config.intermediate_size);
+        let mut linear = |proj: &str, shape: (usize, usize)| {
+            Linear::load(source, &format!("{name}.{proj}"), shape, Bias::None)
+        };
+        Ok(Self {
+            gate_proj: linear("gate_proj", wide)?,
+            up_proj: linear("up_proj", wide)?,
+            down_proj: linear("down_proj", narrow)?,
+        })
+    }
+
+    /// # Shapes
+    /// - `x`, returns: `[total_tokens, hidden_size]`, f32
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let gate = self.gate_proj.forward(x)?; // [total_tokens, intermediate_size]
+        let up = self.up_proj.forward(x)?; // [total_tokens, intermediate_size]
+        self.down_proj.forward(&kernels::swiglu(&gate, &up)?)
+    }
+}

@@ -1,0 +1,108 @@
+//! On the CPU a row's logits do not depend on its company: bitwise, on every form of weight.
+
+use skeg_model::steering::{Site, SteeringTables};
+use skeg_model::{Capture, Hooks, SteerRows};
+
+use crate::tiny::{Stretch, cache, models, pack, run, run_fresh, tokens};
+
+/// Three sequences of different lengths in blocks that are neither adjacent nor in order.
+fn three() -> [Stretch; 3] {
+    [
+        Stretch::whole(tokens(1, 21), &[40, 3, 17, 9, 60, 1]),
+        Stretch::whole(tokens(2, 1), &[5]),
+        Stretch::whole(tokens(3, 10), &[2, 33, 7]),
+    ]
+}
+
+#[test]
+fn packed_equals_alone() {
+    for (name, llama) in models() {
+        let packed = run_fresh(&llama, &three());
+        let alone: Vec<_> =
+            three().into_iter().flat_map(|stretch| run_fresh(&llama, &[stretch])).collect();
+        assert_eq!(packed, alone, "{name}");
+        assert_ne!(packed[0], packed[1], "{name}: rows that cannot be told apart prove nothing");
+    }
+}
+
+#[test]
+fn the_order_of_sequences_does_not_matter() {
+    for (name, llama) in models() {
+        let [a, b, c] = three();
+        let (len_a, len_c) = (a.token_ids.len(), c.token_ids.len());
+        let forward = run_fresh(&llama, &[a.clone(), b.clone(), c.clone()]);
+        let backward = run_fresh(&llama, &[c, b, a]);
+        assert_eq!(forward[..len_a], backward[len_c + 1..], "{name}");
+        assert_eq!(forward[len_a + 1..], backward[..len_c], "{name}");
+    }
+}
+
+#[test]
+fn chunked_equals_whole() {
+    for (name, llama) in models() {
+        let [whole, neighbour, _] = three();
+        let expected = run_fresh(&llama, std::slice::from_ref(&whole));
+        for chunk_len in [1, 3, 4, 16] {
+            let mut cache = cache(&llama);
+            let mut chunked = Vec::new();
+            for first in (0..whole.token_ids.len()).step_by(chunk_len) {
+                let end = whole.token_ids.len().min(first + chunk_len);
+                let token_ids = whole.token_ids[first..end].to_vec();
+                let chunk = Stretch { token_ids, first, ..whole.clone() };
+                let rows = run(&llama, &mut cache, &[neighbour.clone(), chunk], &mut Hooks::none());
+                chunked.extend_from_slice(&rows[1..]);
+            }
+            assert_eq!(chunked, expected, "{name}, chunks of {chunk_len}");
+        }
+    }
+}
+
+#[test]
+fn the_place_of_cache_blocks_does_not_matter() {
+    for (name, llama) in models() {
+        let scattered = three()[0].clone();
+        let adjacent = Stretch { block_table: vec![0, 1, 2, 3, 4, 5], ..scattered.clone() };
+        assert_eq!(run_fresh(&llama, &[scattered]), run_fresh(&llama, &[adjacent]), "{name}");
+    }
+}
+
+#[test]
+fn what_was_in_the_cache_does_not_matter() {
+    for (name, llama) in models() {
+        let mut used = cache(&llama);
+        let other = Stretch { token_ids: tokens(9, 21), ..three()[0].clone() };
+        run(&llama, &mut used, &[other], &mut Hooks::none());
+        let after = run(&llama, &mut used, &[three()[0].clone()], &mut Hooks::none());
+        assert_eq!(after, run_fresh(&llama, &[three()[0].clone()]), "{name}");
+    }
+}
+
+#[test]
+fn logit_rows_choose_without_changing() {
+    for (name, llama) in models() {
+        let all = run_fresh(&llama, &three());
+        let mut batch = pack(&three());
+        batch.logit_rows = vec![31, 0, 20];
+        let chosen = llama.forward(&batch, &mut cache(&llama), &mut Hooks::none()).unwrap();
+        let expected = [all[31].clone(), all[0].clone(), all[20].clone()];
+        assert_eq!(crate::tiny::bits(&chosen), expected, "{name}");
+        batch.logit_rows.clear();
+        let none = llama.forward(&batch, &mut cache(&llama), &mut Hooks::none()).unwrap();
+        assert_eq!(none.dims2().unwrap(), (0, 128));
+    }
+}
+
+#[test]
+fn hooks_that_do_nothing_change_nothing() {
+    for (name, llama) in models() {
+        let tables = SteeringTables::new(llama.config(), 4, llama.device());
+        let total_tokens = pack(&three()).total_tokens();
+        let mut capture = Capture::new(Site::AttnOut, vec![0, 1], vec![0, 5]);
+        let mut hooks = Hooks {
+            steer: Some(SteerRows::new(&tables, vec![None; total_tokens])),
+            capture: Some(&mut capture),
+        };
+        let hooked = run(&llama, &mut cache(&llama), &three(), &mut hooks);
+        assert_eq!(hooked, run_fresh(&llama, &three()), "{name}");
+    }
+}

@@ -1,0 +1,14 @@
+//! Integration tests of skeg-model, one binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy lets tests panic, not the functions they share"
+)]
+
+mod forward;
+mod golden_text;
+mod invariants;
+mod invariants_steering;
+mod loader;
+mod support;
+mod tiny;
