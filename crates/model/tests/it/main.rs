@@ -5,6 +5,7 @@
     reason = "clippy lets tests panic, not the functions they share"
 )]
 
+mod engine;
 mod forward;
 mod golden_text;
 mod invariants;
