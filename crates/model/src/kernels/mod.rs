@@ -12,6 +12,7 @@ mod dense;
 mod elementwise;
 mod lanes;
 mod level;
+mod q4_1;
 mod quantized;
 mod rows;
 mod steer;
