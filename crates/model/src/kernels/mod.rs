@@ -22,6 +22,6 @@ mod tests;
 pub(crate) use attention::{AttentionHeads, attention};
 pub(crate) use cache_write::write_cache_rows;
 pub(crate) use dense::matmul_dense;
-pub(crate) use elementwise::{rms_norm, rope_in_place, swiglu};
+pub(crate) use elementwise::{add, rms_norm, rope_in_place, swiglu};
 pub(crate) use quantized::matmul_quantized;
 pub(crate) use steer::{SteerRow, steer};
