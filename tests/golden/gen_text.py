@@ -5,7 +5,8 @@
 Made with transformers 5.23.0, tokenizers 0.23.3, gguf 0.19.0, sentencepiece 0.2.3, jinja2 3.1.6 and the file
 SmolLM2-135M-Instruct.Q4_1.gguf (sha256 b179c952...db53).
 
-transformers' own GGUF conversion is not the reference: CONVERSION_NOTE
+transformers' own GGUF conversion is not the reference: it reads `smollm` as ByteLevel alone, without
+the split of digits, and gives other ids for 1 of the 200 texts (spaces before digits).
 So the reference is transformers' PreTrainedTokenizerFast over the file's vocabulary and merges with the rules that
 SmolLM2 publishes in its tokenizer.json: Digits(individual_digits=True), then ByteLevel without a prefix space, and
 the control tokens of the file as special tokens. gen_llama_cpp_tokens.mjs compares every text with llama.cpp.

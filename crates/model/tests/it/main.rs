@@ -1,4 +1,4 @@
-//! Integration tests of skeg-model.
+//! Integration tests of skeg-model, one binary.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -6,6 +6,9 @@
 )]
 
 mod forward;
+mod golden_text;
 mod invariants;
 mod invariants_steering;
+mod loader;
+mod support;
 mod tiny;
