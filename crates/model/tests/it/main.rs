@@ -1,6 +1,13 @@
-//! Integration tests of skeg-model, one binary.
+//! Integration tests of skeg-model.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy lets tests panic, not the functions they share"
+)]
 
+mod dequantised;
 mod forward;
+mod golden_logits;
 mod golden_text;
 mod invariants;
 mod invariants_steering;
