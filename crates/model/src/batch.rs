@@ -1,6 +1,7 @@
 //! One step's input: the tokens of all running sequences side by side, without padding.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::ops::Range;
 
 use crate::config::LlamaConfig;
@@ -124,7 +125,7 @@ impl PackedBatch {
     }
 }
 
-fn bad(reason: String) -> Error {
+fn bad(reason: impl Display) -> Error {
     Error::Request(format!("packed batch: {reason}"))
 }
 

@@ -126,7 +126,7 @@ struct Context<'a> {
     /// The sequence's blocks.
     block_table: &'a [u32],
     block_size: usize,
-    /// Positions to read: 0..kv_len.
+    /// Positions to read, from 0.
     kv_len: usize,
     /// Key and value head.
     kv_head: usize,

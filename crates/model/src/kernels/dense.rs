@@ -103,50 +103,35 @@ where
     rows::transpose(columns, out_features, num_rows)
 }
 
-per_cpu_level! {
-    /// Products of all rows of x with a tile of weight rows: `out` is `[weight rows, x rows]`.
-    fn panel(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) = panel_body;
-}
+/// Rows of x and of the weight that one tile takes; what is left over goes one by one.
+const TILE: usize = 4;
 
-#[inline(always)]
-fn panel_body(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) {
-    const ROWS: usize = 4;
-    const COLUMNS: usize = 4;
+/// Products of all rows of x with a few weight rows: `out` is `[weight rows, x rows]`.
+fn panel(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) {
     let num_rows = x.len() / in_features;
     let num_columns = weight.len() / in_features;
     let x_row = |row: usize| &x[row * in_features..(row + 1) * in_features];
     let weight_row = |column: usize| &weight[column * in_features..(column + 1) * in_features];
     let mut row = 0;
     while row < num_rows {
-        let height = if num_rows - row >= ROWS { ROWS } else { 1 };
+        let height = if num_rows - row >= TILE { TILE } else { 1 };
         let mut column = 0;
         while column < num_columns {
-            let width = if num_columns - column >= COLUMNS { COLUMNS } else { 1 };
+            let width = if num_columns - column >= TILE { TILE } else { 1 };
+            let x = |i: usize| x_row(row + i);
+            let w = |j: usize| weight_row(column + j);
+            let mut sums = [[0f32; TILE]; TILE];
             match (height, width) {
-                (ROWS, COLUMNS) => {
-                    let sums = tile::<ROWS, COLUMNS>(
-                        std::array::from_fn(|i| x_row(row + i)),
-                        std::array::from_fn(|j| weight_row(column + j)),
-                    );
-                    write_tile(&sums, row, column, num_rows, out);
+                (TILE, TILE) => {
+                    tile_4x4([x(0), x(1), x(2), x(3)], [w(0), w(1), w(2), w(3)], &mut sums);
                 }
-                (ROWS, _) => {
-                    let sums = tile::<ROWS, 1>(
-                        std::array::from_fn(|i| x_row(row + i)),
-                        [weight_row(column)],
-                    );
-                    write_tile(&sums, row, column, num_rows, out);
-                }
-                (_, COLUMNS) => {
-                    let sums = tile::<1, COLUMNS>(
-                        [x_row(row)],
-                        std::array::from_fn(|j| weight_row(column + j)),
-                    );
-                    write_tile(&sums, row, column, num_rows, out);
-                }
-                _ => {
-                    let sums = tile::<1, 1>([x_row(row)], [weight_row(column)]);
-                    write_tile(&sums, row, column, num_rows, out);
+                (TILE, _) => tile_4x1([x(0), x(1), x(2), x(3)], [w(0)], &mut sums),
+                (_, TILE) => tile_1x4([x(0)], [w(0), w(1), w(2), w(3)], &mut sums),
+                _ => tile_1x1([x(0)], [w(0)], &mut sums),
+            }
+            for (i, sums) in sums.iter().take(height).enumerate() {
+                for (j, sum) in sums.iter().take(width).enumerate() {
+                    out[(column + j) * num_rows + row + i] = *sum;
                 }
             }
             column += width;
@@ -155,24 +140,33 @@ fn panel_body(x: &[f32], weight: &[f32], in_features: usize, out: &mut [f32]) {
     }
 }
 
-#[inline(always)]
-fn write_tile<const M: usize, const N: usize>(
-    sums: &[[f32; N]; M],
-    row: usize,
-    column: usize,
-    num_rows: usize,
-    out: &mut [f32],
-) {
-    for (i, sums) in sums.iter().enumerate() {
-        for (j, sum) in sums.iter().enumerate() {
-            out[(column + j) * num_rows + row + i] = *sum;
-        }
-    }
+type Sums = [[f32; TILE]; TILE];
+
+// Each tile is a function of its own: within a larger one its sums do not stay in registers.
+per_cpu_level! {
+    /// [`tile`] of four rows and four columns.
+    fn tile_4x4(x: [&[f32]; 4], weight: [&[f32]; 4], sums: &mut Sums) = tile::<4, 4>;
+}
+per_cpu_level! {
+    /// [`tile`] of four rows and one column.
+    fn tile_4x1(x: [&[f32]; 4], weight: [&[f32]; 1], sums: &mut Sums) = tile::<4, 1>;
+}
+per_cpu_level! {
+    /// [`tile`] of one row and four columns.
+    fn tile_1x4(x: [&[f32]; 1], weight: [&[f32]; 4], sums: &mut Sums) = tile::<1, 4>;
+}
+per_cpu_level! {
+    /// [`tile`] of one row and one column.
+    fn tile_1x1(x: [&[f32]; 1], weight: [&[f32]; 1], sums: &mut Sums) = tile::<1, 1>;
 }
 
 /// M x N dot products at once; each is summed exactly as [`super::lanes::dot`] does.
 #[inline(always)]
-fn tile<const M: usize, const N: usize>(x: [&[f32]; M], weight: [&[f32]; N]) -> [[f32; N]; M] {
+fn tile<const M: usize, const N: usize>(
+    x: [&[f32]; M],
+    weight: [&[f32]; N],
+    sums: &mut [[f32; TILE]; TILE],
+) {
     let mut lanes = [[[0f32; LANES]; N]; M];
     let x_parts = x.map(|x| x.as_chunks::<LANES>());
     let weight_parts = weight.map(|weight| weight.as_chunks::<LANES>());
@@ -188,13 +182,14 @@ fn tile<const M: usize, const N: usize>(x: [&[f32]; M], weight: [&[f32]; N]) -> 
             }
         }
     }
+    let mut tails = lanes;
     for i in 0..M {
         for j in 0..N {
             let rest = x_parts[i].1.iter().zip(weight_parts[j].1);
-            for (lane, (x, weight)) in lanes[i][j].iter_mut().zip(rest) {
+            for (lane, (x, weight)) in tails[i][j].iter_mut().zip(rest) {
                 *lane += x * weight;
             }
+            sums[i][j] = sum_lanes(tails[i][j]);
         }
     }
-    lanes.map(|lanes| lanes.map(sum_lanes))
 }

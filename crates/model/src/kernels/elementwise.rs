@@ -16,7 +16,7 @@ use crate::error::Result;
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if x.device().is_cpu() {
         // contiguous: the kernel reads whole rows.
-        return Ok(x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm { eps: eps as f32 })?);
+        return Ok(x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm { eps })?);
     }
     rms_norm_composite(x, weight, eps)
 }
@@ -29,7 +29,7 @@ pub(super) fn rms_norm_composite(x: &Tensor, weight: &Tensor, eps: f64) -> Resul
 }
 
 struct RmsNorm {
-    eps: f32,
+    eps: f64,
 }
 
 impl CustomOp2 for RmsNorm {
@@ -50,11 +50,13 @@ impl CustomOp2 for RmsNorm {
         if weight.len() != hidden_size {
             candle_core::bail!("norm of rows of {hidden_size} with {} weights", weight.len());
         }
+        #[expect(clippy::cast_possible_truncation, reason = "rounds once, as transformers does")]
+        let eps = self.eps as f32;
         let mut out = vec![0f32; x.len()];
         out.par_chunks_mut(hidden_size)
             .with_min_len(16)
             .zip(x.par_chunks(hidden_size))
-            .for_each(|(out, x)| rms_norm_row(x, weight, self.eps, out));
+            .for_each(|(out, x)| rms_norm_row(x, weight, eps, out));
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
 }
@@ -73,7 +75,7 @@ fn rms_norm_row_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 }
 
 /// Rotates the halves of each head against each other, in place (arXiv 2104.09864, in the half-split
-/// layout of Hugging Face's checkpoints: element i pairs with i + head_dim / 2).
+/// layout of Hugging Face's checkpoints: element i pairs with `i + head_dim / 2`).
 ///
 /// # Shapes
 /// - `x`: `[total_tokens, num_heads * head_dim]`, f32, contiguous

@@ -43,7 +43,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 pub(super) fn exp(x: f32) -> f32 {
     /// Adding it rounds to an integer, which stands in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;

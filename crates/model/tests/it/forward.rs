@@ -47,10 +47,10 @@ fn to_f32(value: f64) -> f32 {
     value as f32
 }
 
-fn check_against_reference(config: LlamaConfig) {
+fn check_against_reference(config: &LlamaConfig) {
     let form = RandomWeights::Dense(DType::F32);
     let (llama, tensors) = random_llama_and_tensors(config.clone(), 3, form).unwrap();
-    let theirs = reference_config(&config);
+    let theirs = reference_config(config);
     let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
     let their_llama = reference::Llama::load(weights, &theirs).unwrap();
     let token_ids = tokens(4, 40);
@@ -69,12 +69,12 @@ fn check_against_reference(config: LlamaConfig) {
 
 #[test]
 fn equals_candles_llama() {
-    check_against_reference(tiny_config());
+    check_against_reference(&tiny_config());
 }
 
 #[test]
 fn equals_candles_llama_with_tied_embeddings_and_llama3_rope() {
-    check_against_reference(LlamaConfig {
+    check_against_reference(&LlamaConfig {
         tie_word_embeddings: true,
         rope_scaling: RopeScaling::Llama3 {
             factor: 8.0,

@@ -1,4 +1,4 @@
-//! Integration tests of skeg-model.
+//! Integration tests of skeg-model, one binary.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,5 +11,6 @@ mod golden_logits;
 mod golden_text;
 mod invariants;
 mod invariants_steering;
+mod loader;
 mod support;
 mod tiny;

@@ -1,0 +1,97 @@
+//! From a valid request to sequences in the engine.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use skeg_model::engine::{GenerationRequest, SubmitError};
+use skeg_model::sampling::SamplingParams;
+use skeg_model::steering::{SlotLease, SteeringPlan};
+
+use super::sequences::{Sequences, Spec};
+use crate::errors::ApiError;
+use crate::evidence::ChoiceKind;
+use crate::state::App;
+use crate::wire::ChatRequest;
+
+/// Tokens the answer may have: what was asked for, or what the context leaves.
+pub(super) fn max_new_tokens(
+    app: &App,
+    request: &ChatRequest,
+    prompt_tokens: usize,
+) -> Result<usize, ApiError> {
+    let room = app.max_model_len.saturating_sub(prompt_tokens);
+    let wanted = request.max_tokens.unwrap_or_else(|| room.max(1));
+    if prompt_tokens > 0 && wanted <= room && request.sampling.min_new_tokens <= wanted {
+        return Ok(wanted);
+    }
+    let message = format!(
+        "the prompt has {prompt_tokens} tokens and {} are asked for the answer; the context has {} for both",
+        wanted.max(request.sampling.min_new_tokens),
+        app.max_model_len
+    );
+    Err(ApiError::bad_request("context_length_exceeded", "messages", message))
+}
+
+/// Hands in one sequence a choice: `n` of them with seeds that follow each other, or for a comparison an unsteered
+/// and a steered one with the same seed.
+pub(super) fn submit(
+    app: &App,
+    request: &ChatRequest,
+    prompt: Arc<[u32]>,
+    max_new_tokens: usize,
+    plan: Option<(SteeringPlan, SlotLease)>,
+) -> Result<Sequences, ApiError> {
+    let kinds = if request.steering.compare {
+        if request.num_choices != 1 {
+            return Err(ApiError::invalid("n", "`n` must be 1 where `steering.compare` is true"));
+        }
+        vec![ChoiceKind::Comparison, ChoiceKind::Resolved]
+    } else {
+        vec![ChoiceKind::Resolved; request.num_choices]
+    };
+    let (mut sequences, sinks) = Sequences::new(Spec {
+        tokenizer: Arc::clone(&app.tokenizer),
+        stop: request.stop.clone(),
+        // A stop token ends the answer and gives no text; with `ignore_eos` it is a token like any other.
+        stop_token_ids: if request.sampling.ignore_eos {
+            Vec::new()
+        } else {
+            app.stop_token_ids.clone()
+        },
+        prompt_tokens: prompt.len(),
+        max_new_tokens,
+        logprobs: request.sampling.logprobs,
+        positions: plan.as_ref().map(|(plan, _)| plan.positions),
+        kinds: kinds.clone(),
+    });
+    for ((idx, kind), sink) in (0_u64..).zip(kinds).zip(sinks) {
+        let seed_step = if request.steering.compare { 0 } else { idx };
+        let sequence = GenerationRequest {
+            prompt_token_ids: prompt.to_vec(),
+            sampling: SamplingParams {
+                seed: request.sampling.seed.wrapping_add(seed_step),
+                ..request.sampling.clone()
+            },
+            max_new_tokens,
+            stop_token_ids: app.stop_token_ids.clone(),
+            steering: if kind == ChoiceKind::Resolved { plan.clone() } else { None },
+        };
+        // On an error the receiver is dropped with `sequences`, which cancels the ones handed in before.
+        app.engine.submit(sequence, sink).map_err(submit_error)?;
+    }
+    sequences.seal();
+    Ok(sequences)
+}
+
+/// What a client is told when the engine does not take a command.
+pub(crate) fn submit_error(error: SubmitError) -> ApiError {
+    match error {
+        SubmitError::Overloaded { .. } => ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "overloaded",
+            "the server is at its limit of requests; try again later",
+        ),
+        SubmitError::Stopped => ApiError::engine_stopped(),
+        SubmitError::Refused(error) => ApiError::internal(error.to_string()),
+    }
+}

@@ -1,0 +1,244 @@
+//! The running choices of one request: engine events in, text out.
+//!
+//! All choices share one bounded channel whose places are enough for every event there can be, so the engine
+//! never waits for it. Dropping [`Sequences`] closes the channel, and the engine drops the sequences at its next step.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use skeg_model::engine::{
+    Event, EventSink, Finish, FinishReason, SinkClosed, SteeringReport, TokenLogprob,
+};
+use skeg_model::steering::Positions;
+use skeg_model::{Detokenizer, Tokenizer};
+use tokio::sync::mpsc;
+
+use crate::errors::ApiError;
+use crate::evidence::{ChoiceKind, planned_report};
+use crate::stop::{Released, StopJail};
+use crate::wire::{TokenLogprobEntry, TopLogprob};
+
+/// What the choices of a request have in common, and how many there are.
+pub(super) struct Spec {
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) stop: Vec<String>,
+    pub(super) stop_token_ids: Vec<u32>,
+    pub(super) prompt_tokens: usize,
+    pub(super) max_new_tokens: usize,
+    pub(super) logprobs: bool,
+    /// Positions of the plan; `None` = not steered.
+    pub(super) positions: Option<Positions>,
+    pub(super) kinds: Vec<ChoiceKind>,
+}
+
+/// The running choices.
+pub(super) struct Sequences {
+    events: mpsc::Receiver<(usize, Event)>,
+    /// Held until every sink is made; then the engine's drop of the last sink is seen.
+    sender: Option<mpsc::Sender<(usize, Event)>>,
+    choices: Vec<ChoiceState>,
+    spec: Spec,
+}
+
+struct ChoiceState {
+    detokenizer: Detokenizer,
+    jail: StopJail,
+    completion_tokens: usize,
+    ended: bool,
+    /// Tells the engine to drop this sequence while others of the request go on.
+    cancelled: Arc<AtomicBool>,
+}
+
+/// Something to tell the client about one choice.
+#[derive(Debug)]
+pub(super) struct Update {
+    pub(super) index: usize,
+    /// Possibly empty.
+    pub(super) text: String,
+    pub(super) logprob: Option<TokenLogprobEntry>,
+    /// Set on the choice's last update.
+    pub(super) end: Option<End>,
+}
+
+/// How a choice ended.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    pub(super) kind: ChoiceKind,
+    pub(super) finish_reason: &'static str,
+    pub(super) completion_tokens: usize,
+    pub(super) report: SteeringReport,
+}
+
+/// The engine gave a sequence up.
+#[derive(Debug)]
+pub(super) struct Lost {
+    reason: String,
+    steered: bool,
+}
+
+impl Lost {
+    /// 503 where steering was due: nothing due is answered unsteered, and the client may try again.
+    pub(super) fn into_error(self) -> ApiError {
+        if self.steered {
+            ApiError::steering_unavailable(self.reason)
+        } else {
+            ApiError::internal(self.reason)
+        }
+    }
+}
+
+impl Sequences {
+    /// The choices and a sink for each.
+    pub(super) fn new(spec: Spec) -> (Self, Vec<Box<dyn EventSink>>) {
+        let num_choices = spec.kinds.len();
+        // Bound: every event each choice can have.
+        let (sender, events) = mpsc::channel(num_choices * (spec.max_new_tokens + 1));
+        let choices: Vec<ChoiceState> = (0..num_choices)
+            .map(|_| ChoiceState {
+                detokenizer: spec.tokenizer.detokenizer(),
+                jail: StopJail::new(spec.stop.clone()),
+                completion_tokens: 0,
+                ended: false,
+                cancelled: Arc::new(AtomicBool::new(false)),
+            })
+            .collect();
+        let sinks = choices.iter().enumerate().map(|(index, choice)| {
+            let sink = ChannelSink {
+                index,
+                events: sender.clone(),
+                cancelled: Arc::clone(&choice.cancelled),
+            };
+            Box::new(sink) as Box<dyn EventSink>
+        });
+        let sinks = sinks.collect();
+        (Self { events, sender: Some(sender), choices, spec }, sinks)
+    }
+
+    /// Every sink is with the engine: if it drops them, that is seen.
+    pub(super) fn seal(&mut self) {
+        self.sender = None;
+    }
+
+    pub(super) fn num_choices(&self) -> usize {
+        self.choices.len()
+    }
+
+    pub(super) fn with_logprobs(&self) -> bool {
+        self.spec.logprobs
+    }
+
+    /// The next update; `None` when every choice has ended.
+    pub(super) async fn next(&mut self) -> Result<Option<Update>, Lost> {
+        while self.choices.iter().any(|choice| !choice.ended) {
+            let Some((index, event)) = self.events.recv().await else {
+                return Err(self.lost("the engine dropped the sequence without a word".to_owned()));
+            };
+            // A sequence that a stop string ended may have an event under way.
+            if self.choices[index].ended {
+                continue;
+            }
+            return self.apply(index, event).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn apply(&mut self, index: usize, event: Event) -> Result<Update, Lost> {
+        match event {
+            Event::Token { token, top } => {
+                let logprob = self.spec.logprobs.then(|| self.entry(token, &top));
+                let (text, end) = self.take_token(index, token.token_id)?;
+                Ok(Update { index, text, logprob, end })
+            }
+            Event::Finished(finish) => self.finish(index, &finish),
+            Event::Failed(reason) => Err(self.lost(reason)),
+        }
+    }
+
+    fn take_token(&mut self, index: usize, id: u32) -> Result<(String, Option<End>), Lost> {
+        let choice = &mut self.choices[index];
+        choice.completion_tokens += 1;
+        if self.spec.stop_token_ids.contains(&id) {
+            return Ok((String::new(), None));
+        }
+        match choice.detokenizer.push(id).map(|text| choice.jail.push(&text)) {
+            Ok(Released::Text(text)) => Ok((text, None)),
+            Ok(Released::Stopped(text)) => {
+                choice.ended = true;
+                choice.cancelled.store(true, Ordering::Release);
+                Ok((text, Some(self.cut(index))))
+            }
+            Err(error) => Err(self.lost(error.to_string())),
+        }
+    }
+
+    /// The end by a stop string: the engine is not heard again, so the report follows from the plan.
+    fn cut(&self, index: usize) -> End {
+        let kind = self.spec.kinds[index];
+        let positions = self.spec.positions.filter(|_| kind == ChoiceKind::Resolved);
+        let completion_tokens = self.choices[index].completion_tokens;
+        let report = planned_report(positions, self.spec.prompt_tokens, completion_tokens);
+        End { kind, finish_reason: "stop", completion_tokens, report }
+    }
+
+    fn finish(&mut self, index: usize, finish: &Finish) -> Result<Update, Lost> {
+        let choice = &mut self.choices[index];
+        choice.ended = true;
+        let rest = match choice.detokenizer.finish() {
+            Ok(rest) => rest,
+            Err(error) => return Err(self.lost(error.to_string())),
+        };
+        let (text, finish_reason) = match (choice.jail.push(&rest), finish.reason) {
+            (Released::Stopped(text), _) => (text, "stop"),
+            (Released::Text(text), FinishReason::Stop) => (text + &choice.jail.finish(), "stop"),
+            (Released::Text(text), FinishReason::Length) => {
+                (text + &choice.jail.finish(), "length")
+            }
+        };
+        let end = End {
+            kind: self.spec.kinds[index],
+            finish_reason,
+            completion_tokens: finish.completion_tokens,
+            report: finish.steering,
+        };
+        Ok(Update { index, text, logprob: None, end: Some(end) })
+    }
+
+    fn lost(&self, reason: String) -> Lost {
+        Lost { reason, steered: self.spec.positions.is_some() }
+    }
+
+    fn entry(&self, token: TokenLogprob, top: &[TokenLogprob]) -> TokenLogprobEntry {
+        TokenLogprobEntry {
+            token: self.token_logprob(token),
+            top_logprobs: top.iter().map(|&token| self.token_logprob(token)).collect(),
+        }
+    }
+
+    fn token_logprob(&self, token: TokenLogprob) -> TopLogprob {
+        let bytes = self.spec.tokenizer.token_bytes(token.token_id).unwrap_or_default();
+        TopLogprob {
+            token: String::from_utf8_lossy(&bytes).into_owned(),
+            logprob: token.logprob,
+            bytes,
+        }
+    }
+}
+
+struct ChannelSink {
+    index: usize,
+    events: mpsc::Sender<(usize, Event)>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl EventSink for ChannelSink {
+    fn try_send(&mut self, event: Event) -> Result<(), SinkClosed> {
+        if self.is_closed() {
+            return Err(SinkClosed);
+        }
+        self.events.try_send((self.index, event)).map_err(|_| SinkClosed)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire) || self.events.is_closed()
+    }
+}

@@ -1,0 +1,146 @@
+//! What a client is told about steering: headers that state the plan, and an object on each choice that states what was done.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+use skeg_model::engine::SteeringReport;
+use skeg_model::steering::{Operator, Positions, Site};
+
+use crate::resolve::{Decision, Resolution};
+use crate::wire::OneOrMany;
+
+/// What a generation of vectors contributes to the evidence.
+#[derive(Debug, Clone)]
+pub(crate) struct GenerationFacts {
+    pub(crate) id: String,
+    pub(crate) site: Site,
+    pub(crate) layers: Vec<usize>,
+    pub(crate) operator: Operator,
+    pub(crate) weights_mismatch: bool,
+}
+
+/// The authoritative statement on one choice. Numbers are measured at the hook; where a stop string ended the answer
+/// before the engine reported, the token counts follow from the plan and `max_relative_norm` is `null`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct SteeringEvidence {
+    /// A list where several categories were combined; `none` where there is none.
+    pub(crate) category: OneOrMany<String>,
+    pub(crate) source: &'static str,
+    /// A probe's confidence; `null` unless the category was chosen by one.
+    pub(crate) confidence: Option<f32>,
+    pub(crate) generation: String,
+    pub(crate) site: Option<Site>,
+    pub(crate) layers: Vec<usize>,
+    pub(crate) operator: Option<Operator>,
+    /// In the order of `category`; `null` where nothing was applied.
+    pub(crate) strength: Option<OneOrMany<f32>>,
+    pub(crate) positions: Option<Positions>,
+    pub(crate) steered_prompt_tokens: usize,
+    pub(crate) steered_completion_tokens: usize,
+    pub(crate) max_relative_norm: Option<f32>,
+    pub(crate) started_at_token: Option<usize>,
+    /// The category's action is `log`: this answer is not steered.
+    pub(crate) shadow: bool,
+    /// This is the unsteered answer of a comparison.
+    pub(crate) compare: bool,
+    pub(crate) weights_mismatch: bool,
+}
+
+/// How one choice is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChoiceKind {
+    /// As the request was resolved.
+    Resolved,
+    /// Unsteered, beside a steered one.
+    Comparison,
+}
+
+impl SteeringEvidence {
+    /// The evidence of one choice of a resolved request.
+    pub(crate) fn new(
+        resolution: &Resolution,
+        facts: &GenerationFacts,
+        kind: ChoiceKind,
+        report: &SteeringReport,
+    ) -> Self {
+        let steered = resolution.decision == Decision::Steer && kind == ChoiceKind::Resolved;
+        let slugs: Vec<String> = resolution.categories.iter().map(|c| c.slug.clone()).collect();
+        let strengths: Vec<f32> = resolution.categories.iter().map(|c| c.strength).collect();
+        Self {
+            category: if slugs.is_empty() {
+                OneOrMany::One("none".to_owned())
+            } else {
+                slugs.into()
+            },
+            source: resolution.source.as_str(),
+            confidence: None,
+            generation: facts.id.clone(),
+            site: steered.then_some(facts.site),
+            layers: if steered { facts.layers.clone() } else { Vec::new() },
+            operator: steered.then_some(facts.operator),
+            strength: steered.then(|| strengths.into()),
+            positions: steered.then_some(resolution.positions),
+            steered_prompt_tokens: report.steered_prompt_tokens,
+            steered_completion_tokens: report.steered_completion_tokens,
+            max_relative_norm: report.max_relative_norm,
+            started_at_token: report.started_at_token,
+            shadow: resolution.decision == Decision::Shadow,
+            compare: kind == ChoiceKind::Comparison,
+            weights_mismatch: facts.weights_mismatch,
+        }
+    }
+}
+
+/// What the plan alone says about the tokens of an answer that ended before the engine reported.
+pub(crate) fn planned_report(
+    positions: Option<Positions>,
+    prompt_tokens: usize,
+    completion_tokens: usize,
+) -> SteeringReport {
+    let Some(positions) = positions else { return SteeringReport::default() };
+    let steered = |token: &usize| positions.covers(*token, prompt_tokens);
+    // Completion token k comes from the row of token P - 1 + k.
+    let first_row = prompt_tokens.saturating_sub(1);
+    SteeringReport {
+        steered_prompt_tokens: (0..prompt_tokens).filter(steered).count(),
+        steered_completion_tokens: (first_row..first_row + completion_tokens)
+            .filter(steered)
+            .count(),
+        max_relative_norm: None,
+        started_at_token: (0..prompt_tokens).find(steered),
+    }
+}
+
+/// Puts the plan's headers on a response.
+pub(crate) fn add_headers(headers: &mut HeaderMap, resolution: &Resolution, generation: &str) {
+    let mut add = |name: &'static str, value: &str| {
+        // Slugs and ids are ASCII by their types; a value that is not would be left out.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    add("x-safety-category", &resolution.label());
+    add("x-safety-category-source", resolution.source.as_str());
+    add("x-steering-generation", generation);
+    add("x-steering-applied", resolution.applied());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_planned_report_follows_the_positions() {
+        let check = |positions, prompt, completion| {
+            let report = planned_report(positions, prompt, completion);
+            (
+                report.steered_prompt_tokens,
+                report.steered_completion_tokens,
+                report.started_at_token,
+            )
+        };
+        assert_eq!(check(None, 4, 3), (0, 0, None));
+        assert_eq!(check(Some(Positions::All), 4, 3), (4, 3, Some(0)));
+        assert_eq!(check(Some(Positions::Prompt), 4, 3), (4, 1, Some(0)));
+        assert_eq!(check(Some(Positions::Generation), 4, 3), (1, 3, Some(3)));
+    }
+}

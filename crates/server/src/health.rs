@@ -1,0 +1,25 @@
+//! `/health/live`: the process answers. `/health/ready`: it can answer requests; 503 with the reason otherwise.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::state::App;
+
+pub(crate) async fn live() -> Response {
+    Json(json!({"status": "live"})).into_response()
+}
+
+/// Model and vectors are in before there is a listener; what can end afterwards is the engine.
+pub(crate) async fn ready(State(app): State<App>) -> Response {
+    if app.engine.is_alive() {
+        return Json(
+            json!({"status": "ready", "generation": app.store.current().generation.id.to_string()}),
+        )
+        .into_response();
+    }
+    let body = json!({"status": "not_ready", "reason": "the engine thread has ended"});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}

@@ -1,0 +1,236 @@
+//! Between the vector store and the engine: a generation's slots, a request's plan, the policy as plain values.
+//!
+//! The store and the model know nothing of each other; what one calls a site, an operator or a position is turned
+//! into the other's word here, exhaustively, so that a word one of them does not know fails to compile.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use skeg_model::engine::{EngineHandle, SubmitError};
+use skeg_model::steering::{
+    LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringVector,
+};
+use skeg_vector_store::{
+    self as store, Category, CategoryVectors, Generation, Live, Policy, combine,
+};
+
+use crate::errors::ApiError;
+use crate::evidence::GenerationFacts;
+use crate::resolve::{Action, CategoryRule, Decision, GroupRule, Missing, Resolution, Rules};
+use crate::state::App;
+
+/// A generation's vectors in the engine's tables: what the store attaches to it before it goes live.
+#[derive(Debug)]
+pub struct SteeringSlots {
+    lease: SlotLease,
+    slot_by_category: BTreeMap<Category, u32>,
+}
+
+/// The store's `prepare`: registers each category's vector with the engine.
+///
+/// The closure waits for the engine's step in progress. It fails when the vectors do not fit the model, when no
+/// slot is free, and when the policy needs a probe, which this server does not have.
+pub fn steering_slots(
+    engine: EngineHandle,
+) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + 'static {
+    move |generation| {
+        if matches!(generation.policy.when_missing, store::WhenMissing::Auto) {
+            return Err("policy.toml: `when_missing` is `auto`, which needs a probe; this server has none. \
+                        Use a category, `none` or `reject`"
+                .to_owned());
+        }
+        let site = site(generation.manifest.site);
+        let vectors: Vec<SteeringVector> =
+            generation.vectors.values().map(|vectors| steering_vector(site, vectors)).collect();
+        let lease = engine.register_vectors(vectors).map_err(|error| error.to_string())?;
+        let slot_by_category =
+            generation.vectors.keys().cloned().zip(lease.slots().iter().copied()).collect();
+        Ok(SteeringSlots { lease, slot_by_category })
+    }
+}
+
+/// The plan of a resolved request; `None` where nothing is to be steered.
+///
+/// A single category uses the slot it has. Several are added up, each with its strength, bounded by the policy's norm,
+/// and get a slot of their own for as long as the request runs.
+pub(crate) async fn plan(
+    app: &App,
+    live: &Live<SteeringSlots>,
+    resolution: &Resolution,
+) -> Result<Option<(SteeringPlan, SlotLease)>, ApiError> {
+    if resolution.decision != Decision::Steer {
+        return Ok(None);
+    }
+    let generation = &live.generation;
+    let mut chosen = Vec::new();
+    for resolved in resolution.categories.iter().filter(|resolved| resolved.action == Action::Steer)
+    {
+        let found =
+            generation.vectors.iter().find(|(category, _)| category.as_str() == resolved.slug);
+        let (category, vectors) = found.ok_or_else(|| {
+            ApiError::steering_unavailable(format!(
+                "generation {} has no vector for `{}`",
+                generation.id, resolved.slug
+            ))
+        })?;
+        chosen.push((category, vectors, resolved.strength));
+    }
+    if let [(category, vectors, strength)] = chosen.as_slice() {
+        let slot = live.attached.slot_by_category.get(*category).copied().ok_or_else(|| {
+            ApiError::steering_unavailable(format!(
+                "`{category}` of generation {} has no slot",
+                generation.id
+            ))
+        })?;
+        let plan = plan_with_slot(
+            app,
+            generation,
+            resolution.positions,
+            (slot, *strength),
+            &vectors.layers,
+        );
+        return Ok(Some((plan, live.attached.lease.clone())));
+    }
+    if !matches!(generation.manifest.operator, store::Operator::Add) {
+        return Err(ApiError::bad_request(
+            "steering_not_combinable",
+            "steering.category",
+            "these vectors do not combine: only the operator `add` does; name one category",
+        ));
+    }
+    let summands: Vec<(&CategoryVectors, f32)> =
+        chosen.iter().map(|(_, vectors, strength)| (*vectors, *strength)).collect();
+    let sum = combine(&summands, generation.policy.max_combined_norm);
+    let lease = register_sum(app, steering_vector(site(generation.manifest.site), &sum)).await?;
+    let slot = lease.slots().first().copied().ok_or_else(|| {
+        ApiError::steering_unavailable("the engine registered the combined vector without a slot")
+    })?;
+    let plan = plan_with_slot(app, generation, resolution.positions, (slot, 1.0), &sum.layers);
+    Ok(Some((plan, lease)))
+}
+
+async fn register_sum(app: &App, vector: SteeringVector) -> Result<SlotLease, ApiError> {
+    let engine = app.engine.clone();
+    // Registering waits for the engine's step, so it has a thread of its own.
+    let registered = tokio::task::spawn_blocking(move || engine.register_vectors(vec![vector]))
+        .await
+        .map_err(|error| ApiError::steering_unavailable(format!("registering: {error}")))?;
+    registered.map_err(|error| match error {
+        SubmitError::Stopped => ApiError::engine_stopped(),
+        // The summands were validated with their generation, so what is left to refuse is room.
+        SubmitError::Overloaded { .. } | SubmitError::Refused(_) => ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "no_steering_slot",
+            "no steering slot is free for a request with several categories; try again later",
+        )
+        .with_log(error.to_string()),
+    })
+}
+
+fn plan_with_slot(
+    app: &App,
+    generation: &Generation,
+    positions: Positions,
+    (slot, strength): (u32, f32),
+    layers: &[usize],
+) -> SteeringPlan {
+    let slot_in = |layer| if layers.contains(&layer) { slot } else { 0 };
+    SteeringPlan {
+        site: site(generation.manifest.site),
+        operator: operator(generation.manifest.operator),
+        positions,
+        strength,
+        slot_by_layer: (0..app.num_hidden_layers).map(slot_in).collect(),
+    }
+}
+
+fn steering_vector(site: Site, vectors: &CategoryVectors) -> SteeringVector {
+    let rows = vectors.layers.iter().enumerate();
+    let layers = rows
+        .map(|(idx, &layer)| LayerVector { layer, values: vectors.row(idx).to_vec() })
+        .collect();
+    SteeringVector { site, layers }
+}
+
+/// What the evidence says of a generation.
+pub(crate) fn facts(generation: &Generation) -> GenerationFacts {
+    GenerationFacts {
+        id: generation.id.to_string(),
+        site: site(generation.manifest.site),
+        layers: generation.manifest.layers.clone(),
+        operator: operator(generation.manifest.operator),
+        weights_mismatch: generation.weights_mismatch,
+    }
+}
+
+/// The policy for one group. A group that the policy does not name may name categories and nothing else: that is the
+/// least that keeps steering on.
+pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
+    let categories = policy.categories.iter().map(|(category, policy)| {
+        let rule = CategoryRule {
+            action: match policy.action {
+                store::Action::Steer => Action::Steer,
+                store::Action::Refuse => Action::Refuse,
+                store::Action::Log => Action::Log,
+            },
+            floor: policy.strength.floor,
+            default: policy.strength.default,
+            ceiling: policy.strength.ceiling,
+            positions: positions(policy.positions),
+            refusal: policy.refusal.clone(),
+        };
+        (category.to_string(), rule)
+    });
+    let group = policy.groups.get(group).map_or(
+        GroupRule {
+            categories: None,
+            may_none: false,
+            may_raise: false,
+            may_lower: false,
+            may_compare: false,
+        },
+        |group| GroupRule {
+            categories: group
+                .categories
+                .as_ref()
+                .map(|allowed| allowed.iter().map(ToString::to_string).collect()),
+            may_none: group.may_none,
+            may_raise: group.may_raise,
+            may_lower: group.may_lower,
+            may_compare: group.may_compare,
+        },
+    );
+    Rules {
+        categories: categories.collect(),
+        when_missing: match &policy.when_missing {
+            store::WhenMissing::Category(category) => Missing::Category(category.to_string()),
+            store::WhenMissing::Auto => Missing::Auto,
+            store::WhenMissing::None => Missing::None,
+            store::WhenMissing::Reject => Missing::Reject,
+        },
+        group,
+    }
+}
+
+fn site(site: store::Site) -> Site {
+    match site {
+        store::Site::AttnOut => Site::AttnOut,
+        store::Site::ResidPost => Site::ResidPost,
+    }
+}
+
+fn operator(operator: store::Operator) -> Operator {
+    match operator {
+        store::Operator::Add => Operator::Add,
+        store::Operator::AddNormRestored => Operator::AddNormRestored,
+        store::Operator::ProjectOut => Operator::ProjectOut,
+    }
+}
+
+fn positions(positions: store::Positions) -> Positions {
+    match positions {
+        store::Positions::All => Positions::All,
+        store::Positions::Prompt => Positions::Prompt,
+        store::Positions::Generation => Positions::Generation,
+    }
+}
