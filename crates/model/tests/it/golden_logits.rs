@@ -9,10 +9,12 @@ use serde::Deserialize;
 use skeg_model::steering::{
     LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringTables, SteeringVector,
 };
-use skeg_model::{Capture, Hooks, KvCache, Llama, PackedBatch, SteerRows};
+use skeg_model::{
+    Capture, Hooks, KvCache, Llama, LoadOptions, LoadedModel, PackedBatch, SteerRows, WeightForm,
+};
 
 use crate::dequantised::dequantised_test_model;
-use crate::support::{golden, golden_json};
+use crate::support::{golden, golden_json, test_model};
 
 /// Largest absolute difference of a logit or of a component of `attn_out`, f32 against f32.
 const TOLERANCE: f32 = 1e-3;
@@ -52,7 +54,10 @@ struct Fixture {
 
 impl Fixture {
     fn load() -> Self {
-        let llama = dequantised_test_model();
+        Self::new(dequantised_test_model())
+    }
+
+    fn new(llama: Llama) -> Self {
         let golden: Golden = golden_json("logits.json");
         let tensors =
             candle_core::safetensors::load(self::golden("logits.safetensors"), &Device::Cpu)
@@ -234,4 +239,16 @@ fn real_model_greedy_continuations_are_those_of_transformers() {
             assert_eq!(&found, expected, "prompt {index}, {mode}");
         }
     }
+}
+
+#[test]
+fn real_model_as_loaded_in_f32_gives_the_same_bits() {
+    let options = LoadOptions { weights: WeightForm::F32, ..LoadOptions::default() };
+    let loaded = Fixture::new(LoadedModel::load(&test_model(), &options).unwrap().llama);
+    let dequantised = Fixture::load();
+    let bits = |fixture: &Fixture, ids: &[u32]| -> Vec<u32> {
+        fixture.forward(ids, "plain", None).concat().into_iter().map(f32::to_bits).collect()
+    };
+    let ids = &loaded.golden.prompts[1].ids;
+    assert_eq!(bits(&loaded, ids), bits(&dequantised, ids));
 }
