@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{MAX_MODEL_LEN, PROMPT_TOKENS, Setup, chat_request, body};
+use crate::harness::{MAX_MODEL_LEN, PROMPT_TOKENS, Setup, body, chat_request};
 use crate::scripted::Script;
 
 fn script(text: &str) -> Setup {
-    Setup { script: Script { text: text.to_owned(), fail: None, num_slots: 32 }, ..Setup::default() }
+    Setup {
+        script: Script { text: text.to_owned(), fail: None, num_slots: 32 },
+        ..Setup::default()
+    }
 }
 
 #[tokio::test]
@@ -20,7 +23,10 @@ async fn an_answer_has_openais_shape() {
     assert!(json["id"].as_str().unwrap().starts_with("chatcmpl-"));
     assert_eq!((&json["object"], &json["model"]), (&json!("chat.completion"), &json!("tiny")));
     let choice = &json["choices"][0];
-    assert_eq!(choice["message"], json!({"role": "assistant", "content": "Hello there.", "refusal": null}));
+    assert_eq!(
+        choice["message"],
+        json!({"role": "assistant", "content": "Hello there.", "refusal": null})
+    );
     assert_eq!((&choice["finish_reason"], &choice["logprobs"]), (&json!("stop"), &Value::Null));
     // Twelve bytes and the end-of-turn token.
     let usage = json!({"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 13, "total_tokens": PROMPT_TOKENS + 13});
@@ -49,17 +55,22 @@ async fn a_stop_string_ends_the_text_before_it() {
 async fn several_choices_have_seeds_that_follow_each_other() {
     let server = Setup::default().start();
     let json = server.chat(&[], json!({"n": 3, "seed": 40})).await.json();
-    let indices: Vec<u64> = json["choices"].as_array().unwrap().iter().map(|c| c["index"].as_u64().unwrap()).collect();
+    let indices: Vec<u64> =
+        json["choices"].as_array().unwrap().iter().map(|c| c["index"].as_u64().unwrap()).collect();
     assert_eq!(indices, [0, 1, 2]);
     assert_eq!(json["usage"]["completion_tokens"], 39);
-    let seeds: Vec<u64> = server.control.journal.lock().unwrap().submitted.iter().map(|(seed, _)| *seed).collect();
+    let seeds: Vec<u64> =
+        server.control.journal.lock().unwrap().submitted.iter().map(|(seed, _)| *seed).collect();
     assert_eq!(seeds, [40, 41, 42]);
 }
 
 #[tokio::test]
 async fn log_probabilities_have_openais_shape() {
     let server = script("é").start();
-    let json = server.chat(&[], json!({"logprobs": true, "top_logprobs": 1, "max_tokens": 1})).await.json();
+    let json = server
+        .chat(&[], json!({"logprobs": true, "top_logprobs": 1, "max_tokens": 1}))
+        .await
+        .json();
     let half = json!({"token": "\u{fffd}", "logprob": -0.5, "bytes": [195]});
     let mut entry = half.clone();
     entry["top_logprobs"] = json!([half]);
@@ -73,9 +84,17 @@ async fn a_prompt_that_does_not_fit_is_refused_with_the_numbers() {
     for extra in [long, json!({"max_tokens": MAX_MODEL_LEN - PROMPT_TOKENS + 1})] {
         let answer = server.chat(&[], extra).await;
         assert_eq!(answer.error(), (400, "context_length_exceeded".to_owned()));
-        assert!(answer.json()["error"]["message"].as_str().unwrap().contains(&MAX_MODEL_LEN.to_string()));
+        assert!(
+            answer.json()["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains(&MAX_MODEL_LEN.to_string())
+        );
     }
-    assert_eq!(server.chat(&[], json!({"max_tokens": MAX_MODEL_LEN - PROMPT_TOKENS})).await.status, 200);
+    assert_eq!(
+        server.chat(&[], json!({"max_tokens": MAX_MODEL_LEN - PROMPT_TOKENS})).await.status,
+        200
+    );
 }
 
 #[tokio::test]
@@ -93,7 +112,8 @@ async fn a_full_engine_is_a_429_and_the_server_goes_on() {
 
 #[tokio::test]
 async fn a_missing_chat_template_is_said() {
-    let answer = Setup { chat_template: false, ..Setup::default() }.start().chat(&[], json!({})).await;
+    let answer =
+        Setup { chat_template: false, ..Setup::default() }.start().chat(&[], json!({})).await;
     assert_eq!(answer.error(), (400, "chat_template_missing".to_owned()));
 }
 

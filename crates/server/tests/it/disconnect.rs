@@ -62,10 +62,18 @@ async fn draining_finishes_what_is_running_and_accepts_no_more() {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async move { stopped.await.unwrap() };
-    let serving = tokio::spawn(skeg_server::serve(listener, server.router.clone(), shutdown, Duration::from_secs(60)));
+    let serving = tokio::spawn(skeg_server::serve(
+        listener,
+        server.router.clone(),
+        shutdown,
+        Duration::from_secs(60),
+    ));
     let mut client = TcpStream::connect(address).await.unwrap();
     let text = body(json!({})).to_string();
-    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", text.len());
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        text.len()
+    );
     client.write_all(format!("{head}{text}").as_bytes()).await.unwrap();
     until_submitted(&server).await;
     stop.send(()).unwrap();
@@ -84,9 +92,13 @@ async fn the_grace_period_ends_what_does_not_finish() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async move { stopped.await.unwrap() };
-    let serving = tokio::spawn(skeg_server::serve(listener, server.router.clone(), shutdown, Duration::ZERO));
+    let serving =
+        tokio::spawn(skeg_server::serve(listener, server.router.clone(), shutdown, Duration::ZERO));
     let text = body(json!({})).to_string();
-    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", text.len());
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        text.len()
+    );
     client.write_all(format!("{head}{text}").as_bytes()).await.unwrap();
     until_submitted(&server).await;
     stop.send(()).unwrap();

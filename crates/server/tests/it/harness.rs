@@ -74,14 +74,18 @@ impl Setup {
     pub(crate) fn start(self) -> Server {
         let files = tempfile::tempdir().unwrap();
         let (engine, control) = ScriptedEngine::new(self.script, self.gated);
-        let (_thread, engine) = EngineThread::spawn(Box::new(engine), self.max_admitted, || {}).unwrap();
+        let (_thread, engine) =
+            EngineThread::spawn(Box::new(engine), self.max_admitted, || {}).unwrap();
         let store = store::open(files.path(), &self.policy, engine.clone());
-        let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>";
+        let template =
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>";
         let log = Arc::new(Mutex::new(Vec::new()));
         let router = skeg_server::app(AppParts {
             served_names: vec!["tiny".to_owned(), "org/tiny".to_owned()],
             tokenizer: Arc::new(tokenizer(files.path())),
-            chat_template: self.chat_template.then(|| ChatTemplate::compile(template, None, None).unwrap()),
+            chat_template: self
+                .chat_template
+                .then(|| ChatTemplate::compile(template, None, None).unwrap()),
             stop_token_ids: vec![END_OF_TURN],
             max_model_len: MAX_MODEL_LEN,
             num_hidden_layers: NUM_LAYERS,
@@ -98,7 +102,9 @@ impl Setup {
 /// A byte-level tokenizer: one token a byte, id = byte.
 fn tokenizer(folder: &std::path::Path) -> Tokenizer {
     // GPT-2's alphabet: printable Latin-1 stands for itself, the others take U+0100 and up.
-    let printable = |byte: u32| (33..=126).contains(&byte) || (161..=172).contains(&byte) || (174..=255).contains(&byte);
+    let printable = |byte: u32| {
+        (33..=126).contains(&byte) || (161..=172).contains(&byte) || (174..=255).contains(&byte)
+    };
     let mut vocab = Map::new();
     let mut next = 256;
     for byte in 0..256_u32 {
@@ -148,7 +154,11 @@ impl Answer {
     pub(crate) async fn of(response: Response) -> Self {
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
-        Self { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -166,7 +176,8 @@ impl Answer {
 
     /// The frames of a stream as JSON; the last must be `[DONE]`.
     pub(crate) fn frames(&self) -> Vec<Value> {
-        let frames: Vec<&str> = self.text.split_terminator("\n\n").map(|f| f.strip_prefix("data: ").unwrap()).collect();
+        let frames: Vec<&str> =
+            self.text.split_terminator("\n\n").map(|f| f.strip_prefix("data: ").unwrap()).collect();
         let (last, frames) = frames.split_last().unwrap();
         assert_eq!(*last, "[DONE]");
         frames.iter().map(|frame| serde_json::from_str(frame).unwrap()).collect()
@@ -192,6 +203,9 @@ impl Server {
         // The last holder of the log waits for its writer.
         drop(self.router);
         let log = self.log.lock().unwrap();
-        String::from_utf8_lossy(&log).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        String::from_utf8_lossy(&log)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 }

@@ -13,10 +13,16 @@ async fn models_are_listed_under_all_names() {
     let server = Setup::default().start();
     let list = server.get("/v1/models").await.json();
     assert_eq!(list["object"], "list");
-    assert_eq!((&list["data"][0]["id"], &list["data"][1]["id"]), (&json!("tiny"), &json!("org/tiny")));
+    assert_eq!(
+        (&list["data"][0]["id"], &list["data"][1]["id"]),
+        (&json!("tiny"), &json!("org/tiny"))
+    );
     for name in ["tiny", "org/tiny", "default"] {
         let model = server.get(&format!("/v1/models/{name}")).await.json();
-        assert_eq!((&model["id"], &model["root"], &model["object"]), (&json!(name), &json!("tiny"), &json!("model")));
+        assert_eq!(
+            (&model["id"], &model["root"], &model["object"]),
+            (&json!(name), &json!("tiny"), &json!("model"))
+        );
         assert_eq!(model["max_model_len"], MAX_MODEL_LEN);
     }
     assert_eq!(server.get("/v1/models/other").await.error(), (404, "model_not_found".to_owned()));
@@ -46,10 +52,20 @@ async fn unknown_paths_methods_and_bodies_are_answered_in_openais_shape() {
     assert_eq!(missing.error(), (404, "not_found".to_owned()));
     assert!(!missing.header("x-request-id").is_empty());
     assert_eq!(missing.json()["error"]["type"], "not_found_error");
-    assert_eq!(server.get("/v1/chat/completions").await.error(), (405, "method_not_allowed".to_owned()));
-    let raw = |bytes: Vec<u8>| Request::post("/v1/chat/completions").body(Body::from(bytes)).unwrap();
-    assert_eq!(server.send(raw(b"{\"messages\": ".to_vec())).await.error(), (400, "invalid_json".to_owned()));
-    assert_eq!(server.send(raw(vec![b' '; 64 * 1024 + 1])).await.error(), (413, "body_too_large".to_owned()));
+    assert_eq!(
+        server.get("/v1/chat/completions").await.error(),
+        (405, "method_not_allowed".to_owned())
+    );
+    let raw =
+        |bytes: Vec<u8>| Request::post("/v1/chat/completions").body(Body::from(bytes)).unwrap();
+    assert_eq!(
+        server.send(raw(b"{\"messages\": ".to_vec())).await.error(),
+        (400, "invalid_json".to_owned())
+    );
+    assert_eq!(
+        server.send(raw(vec![b' '; 64 * 1024 + 1])).await.error(),
+        (413, "body_too_large".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -72,7 +88,8 @@ async fn keys_are_asked_for_where_they_are_configured() {
         key_sha256: Sha256::digest(b"secret").into(),
         group: "anonymous".to_owned(),
     };
-    let server = Setup { principals: Principals::from_entries(vec![entry]), ..Setup::default() }.start();
+    let server =
+        Setup { principals: Principals::from_entries(vec![entry]), ..Setup::default() }.start();
     let without = server.chat(&[], json!({})).await;
     assert_eq!(without.error(), (401, "invalid_api_key".to_owned()));
     assert_eq!(without.header("www-authenticate"), "Bearer");
@@ -87,7 +104,10 @@ async fn keys_are_asked_for_where_they_are_configured() {
 #[tokio::test]
 async fn a_request_for_another_model_is_a_404() {
     let server = Setup::default().start();
-    assert_eq!(server.chat(&[], json!({"model": "gpt-4"})).await.error(), (404, "model_not_found".to_owned()));
+    assert_eq!(
+        server.chat(&[], json!({"model": "gpt-4"})).await.error(),
+        (404, "model_not_found".to_owned())
+    );
     assert_eq!(server.chat(&[], json!({"model": "default"})).await.status, 200);
     let body = json!({"messages": [{"role": "user", "content": "hi"}]});
     assert_eq!(server.send(chat_request(&[], &body)).await.status, 200);

@@ -4,8 +4,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use skeg_model::engine::{
-    Engine, Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SteeringReport, StepOutcome,
-    TokenLogprob,
+    Engine, Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SteeringReport,
+    StepOutcome, TokenLogprob,
 };
 use skeg_model::steering::{SlotLease, SteeringPlan, SteeringVector};
 use skeg_model::{Error, Result};
@@ -119,9 +119,11 @@ impl Running {
     }
 }
 
-/// The reader may be gone by then.
+/// The reader may be gone by then: that is no fault of the engine's.
 fn send_last(sink: &mut dyn EventSink, event: Event) {
-    drop(sink.try_send(event));
+    if sink.try_send(event).is_err() {
+        tracing::debug!("nobody reads the end of a sequence");
+    }
 }
 
 impl Engine for ScriptedEngine {

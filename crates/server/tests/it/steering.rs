@@ -60,10 +60,16 @@ async fn a_named_category_is_steered_and_the_evidence_says_how() {
 async fn without_a_category_nothing_is_steered_and_the_evidence_says_so() {
     let server = Setup::default().start();
     let answer = server.chat(&[], json!({})).await;
-    assert_eq!((answer.header("x-safety-category"), answer.header("x-steering-applied")), ("none", "none"));
+    assert_eq!(
+        (answer.header("x-safety-category"), answer.header("x-steering-applied")),
+        ("none", "none")
+    );
     let steering = &answer.json()["choices"][0]["steering"];
     assert_eq!((&steering["category"], &steering["source"]), (&json!("none"), &json!("default")));
-    assert_eq!((&steering["strength"], &steering["steered_prompt_tokens"]), (&Value::Null, &json!(0)));
+    assert_eq!(
+        (&steering["strength"], &steering["steered_prompt_tokens"]),
+        (&Value::Null, &json!(0))
+    );
     assert!(server.control.journal.lock().unwrap().submitted[0].1.is_none());
 }
 
@@ -74,7 +80,10 @@ async fn an_answer_cut_by_a_stop_string_reports_what_the_plan_says() {
     let steering = &json["choices"][0]["steering"];
     assert_eq!(json["choices"][0]["message"]["content"], "Hel");
     assert_eq!(steering["steered_prompt_tokens"], PROMPT_TOKENS);
-    assert_eq!((&steering["steered_completion_tokens"], &steering["max_relative_norm"]), (&json!(5), &Value::Null));
+    assert_eq!(
+        (&steering["steered_completion_tokens"], &steering["max_relative_norm"]),
+        (&json!(5), &Value::Null)
+    );
 }
 
 #[tokio::test]
@@ -86,13 +95,19 @@ async fn a_category_that_is_refused_costs_no_forward_pass() {
         assert_eq!((answer.status.as_u16(), answer.header("x-steering-applied")), (200, "refused"));
         if stream {
             let frames = answer.frames();
-            assert_eq!(frames[1]["choices"][0]["delta"], json!({"refusal": "The policy refuses this."}));
+            assert_eq!(
+                frames[1]["choices"][0]["delta"],
+                json!({"refusal": "The policy refuses this."})
+            );
             assert_eq!(frames[2]["choices"][0]["finish_reason"], "content_filter");
             assert_eq!(frames[2]["choices"][0]["steering"]["category"], "adult_content");
         } else {
             let choice = answer.json()["choices"][0].clone();
             let message = json!({"role": "assistant", "content": null, "refusal": "The policy refuses this."});
-            assert_eq!((&choice["message"], &choice["finish_reason"]), (&message, &json!("content_filter")));
+            assert_eq!(
+                (&choice["message"], &choice["finish_reason"]),
+                (&message, &json!("content_filter"))
+            );
         }
         assert!(server.control.journal.lock().unwrap().submitted.is_empty());
         assert_eq!(server.decisions()[0]["outcome"], "refused");
@@ -105,14 +120,18 @@ async fn a_category_that_is_logged_is_answered_unsteered_and_marked() {
     let answer = server.chat(&[("x-safety-category", "political_campaigning")], json!({})).await;
     assert_eq!(answer.header("x-steering-applied"), "none");
     let steering = &answer.json()["choices"][0]["steering"];
-    assert_eq!((&steering["shadow"], &steering["category"]), (&json!(true), &json!("political_campaigning")));
+    assert_eq!(
+        (&steering["shadow"], &steering["category"]),
+        (&json!(true), &json!("political_campaigning"))
+    );
     assert!(server.control.journal.lock().unwrap().submitted[0].1.is_none());
 }
 
 #[tokio::test]
 async fn several_categories_get_a_slot_of_their_own() {
     let server = Setup::default().start();
-    let answer = server.chat(&[("x-safety-category", "malware_viruses, fraud_deception")], json!({})).await;
+    let answer =
+        server.chat(&[("x-safety-category", "malware_viruses, fraud_deception")], json!({})).await;
     assert_eq!(answer.header("x-safety-category"), "fraud_deception,malware_viruses");
     let steering = &answer.json()["choices"][0]["steering"];
     assert_eq!(steering["category"], json!(["fraud_deception", "malware_viruses"]));
@@ -120,7 +139,10 @@ async fn several_categories_get_a_slot_of_their_own() {
     let journal = server.control.journal.lock().unwrap();
     assert_eq!(journal.registered, [4, 1]);
     let plan = journal.submitted[0].1.clone().unwrap();
-    assert_eq!((plan.strength.to_bits(), plan.slot_by_layer), (1.0_f32.to_bits(), vec![0, 5, 5, 0]));
+    assert_eq!(
+        (plan.strength.to_bits(), plan.slot_by_layer),
+        (1.0_f32.to_bits(), vec![0, 5, 5, 0])
+    );
 }
 
 #[tokio::test]
@@ -131,15 +153,20 @@ async fn several_categories_without_room_or_with_another_operator_are_refused() 
     assert_eq!(full.chat(&both, json!({})).await.error(), (429, "no_steering_slot".to_owned()));
     let policy = TestPolicy { operator: Operator::ProjectOut, ..TestPolicy::default() };
     let projecting = Setup { policy, ..Setup::default() }.start();
-    assert_eq!(projecting.chat(&both, json!({})).await.error(), (400, "steering_not_combinable".to_owned()));
+    assert_eq!(
+        projecting.chat(&both, json!({})).await.error(),
+        (400, "steering_not_combinable".to_owned())
+    );
     assert_eq!(projecting.chat(&[FRAUD], json!({})).await.status, 200);
 }
 
 #[tokio::test]
 async fn compare_gives_the_unsteered_and_the_steered_answer() {
     let server = Setup::default().start();
-    let json = server.chat(&[FRAUD], json!({"seed": 5, "steering": {"compare": true}})).await.json();
-    let marks: Vec<&Value> = json["choices"].as_array().unwrap().iter().map(|c| &c["steering"]["compare"]).collect();
+    let json =
+        server.chat(&[FRAUD], json!({"seed": 5, "steering": {"compare": true}})).await.json();
+    let marks: Vec<&Value> =
+        json["choices"].as_array().unwrap().iter().map(|c| &c["steering"]["compare"]).collect();
     assert_eq!(marks, [true, false]);
     let submitted = server.control.journal.lock().unwrap().submitted.clone();
     assert!(submitted[0].1.is_none() && submitted[1].1.is_some());
@@ -152,14 +179,26 @@ async fn compare_gives_the_unsteered_and_the_steered_answer() {
 async fn resolution_errors_reach_the_client() {
     let server = Setup::default().start();
     let named = |name: &'static str| [("x-safety-category", name)];
-    assert_eq!(server.chat(&named("auto"), json!({})).await.error(), (400, "auto_unavailable".to_owned()));
+    assert_eq!(
+        server.chat(&named("auto"), json!({})).await.error(),
+        (400, "auto_unavailable".to_owned())
+    );
     let unknown = server.chat(&named("nonsense"), json!({})).await;
     assert_eq!(unknown.error(), (400, "unknown_category".to_owned()));
     assert!(unknown.text.contains("fraud_deception"));
-    assert_eq!(server.chat(&[("x-category", "x")], json!({})).await.error(), (400, "misspelled_header".to_owned()));
-    let strict = Setup { policy: TestPolicy { permissive: false, when_missing: "reject", ..TestPolicy::default() }, ..Setup::default() };
+    assert_eq!(
+        server.chat(&[("x-category", "x")], json!({})).await.error(),
+        (400, "misspelled_header".to_owned())
+    );
+    let strict = Setup {
+        policy: TestPolicy { permissive: false, when_missing: "reject", ..TestPolicy::default() },
+        ..Setup::default()
+    };
     let strict = strict.start();
-    assert_eq!(strict.chat(&named("none"), json!({})).await.error(), (403, "steering_required".to_owned()));
+    assert_eq!(
+        strict.chat(&named("none"), json!({})).await.error(),
+        (403, "steering_required".to_owned())
+    );
     assert_eq!(strict.chat(&[], json!({})).await.error(), (400, "category_required".to_owned()));
     assert_eq!(strict.chat(&[FRAUD], json!({})).await.status, 200);
 }
@@ -171,10 +210,12 @@ async fn a_stream_keeps_the_generation_it_began_with() {
     let before = generation(&server);
     let gate = server.control.gate.take().unwrap();
     gate.send(()).unwrap();
-    let request = crate::harness::chat_request(&[FRAUD], &crate::harness::body(json!({"stream": true})));
+    let request =
+        crate::harness::chat_request(&[FRAUD], &crate::harness::body(json!({"stream": true})));
     let response = tower::ServiceExt::oneshot(server.router.clone(), request).await.unwrap();
     // The engine holds at the gate with one token out.
-    let (root, engine, store) = (server.files.path().to_owned(), server.engine.clone(), server.store.clone());
+    let (root, engine, store) =
+        (server.files.path().to_owned(), server.engine.clone(), server.store.clone());
     let publishing = tokio::task::spawn_blocking(move || {
         let changed = TestPolicy { when_missing: "reject", ..policy };
         store::publish(&root, &changed, engine, &store);

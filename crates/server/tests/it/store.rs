@@ -44,7 +44,9 @@ fn generation(policy: &TestPolicy, id: &str) -> Generation {
         id: GenerationId(id.to_owned()),
         manifest: Manifest { site: Site::AttnOut, operator: policy.operator, layers: vec![1, 2] },
         policy: Policy {
-            categories: actions.map(|(slug, action)| (Category::new(slug), rule(action, Positions::All))).into(),
+            categories: actions
+                .map(|(slug, action)| (Category::new(slug), rule(action, Positions::All)))
+                .into(),
             when_missing: match policy.when_missing {
                 "none" => WhenMissing::None,
                 "reject" => WhenMissing::Reject,
@@ -53,7 +55,13 @@ fn generation(policy: &TestPolicy, id: &str) -> Generation {
             max_combined_norm: None,
             groups: BTreeMap::from([(
                 "anonymous".to_owned(),
-                GroupPolicy { categories: None, may_none: may, may_raise: may, may_lower: may, may_compare: may },
+                GroupPolicy {
+                    categories: None,
+                    may_none: may,
+                    may_raise: may,
+                    may_lower: may,
+                    may_compare: may,
+                },
             )]),
         },
         vectors: actions.map(|(slug, _)| (Category::new(slug), vectors.clone())).into(),
@@ -62,14 +70,23 @@ fn generation(policy: &TestPolicy, id: &str) -> Generation {
     }
 }
 
-pub(crate) fn open(_root: &Path, policy: &TestPolicy, engine: EngineHandle) -> Arc<Store<SteeringSlots>> {
+pub(crate) fn open(
+    _root: &Path,
+    policy: &TestPolicy,
+    engine: EngineHandle,
+) -> Arc<Store<SteeringSlots>> {
     let generation = generation(policy, "0000000000000001");
     let slots = steering_slots(engine)(&generation).unwrap();
     Arc::new(Store::stub(generation, slots))
 }
 
 /// Publishes another generation and makes it the live one.
-pub(crate) fn publish(_root: &Path, policy: &TestPolicy, engine: EngineHandle, store: &Store<SteeringSlots>) {
+pub(crate) fn publish(
+    _root: &Path,
+    policy: &TestPolicy,
+    engine: EngineHandle,
+    store: &Store<SteeringSlots>,
+) {
     let generation = generation(policy, "0000000000000002");
     let slots = steering_slots(engine)(&generation).unwrap();
     store.set(generation, slots);
