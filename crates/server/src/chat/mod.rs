@@ -88,7 +88,8 @@ pub(crate) async fn completions(
             return Ok((answer, Ready::Refusal(text)));
         }
         let plan = crate::steering::plan(&app, &live, &answer.resolution).await?;
-        let mut sequences = admission::submit(&app, &request, &prompt, max_new_tokens, plan.as_ref())?;
+        let mut sequences =
+            admission::submit(&app, &request, &prompt, max_new_tokens, plan.as_ref())?;
         // The first event is waited for, so that what the engine refuses has a status of its own.
         let first = sequences.next().await.map_err(|lost| lost.into_error())?;
         Ok((answer, Ready::Running(Box::new(sequences), first)))

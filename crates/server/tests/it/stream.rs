@@ -25,7 +25,7 @@ fn choices(frames: &[Value]) -> Vec<Value> {
         .collect()
 }
 
-fn delta(delta: Value) -> Value {
+fn delta(delta: &Value) -> Value {
     json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": null})
 }
 
@@ -51,9 +51,9 @@ async fn frames_are_role_text_end_usage_and_done() {
     // The first byte of the two-byte character gives no frame, and neither does the end-of-turn token.
     let end = json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": "stop", "steering": true});
     let expected = [
-        delta(json!({"role": "assistant", "content": ""})),
-        delta(json!({"content": "h"})),
-        delta(json!({"content": "é"})),
+        delta(&json!({"role": "assistant", "content": ""})),
+        delta(&json!({"content": "h"})),
+        delta(&json!({"content": "é"})),
         end,
     ];
     assert_eq!(choices(frames), expected);
