@@ -36,7 +36,7 @@ impl Fixture {
         let program = folder.path().join("python3");
         let calls = folder.path().join("calls");
         let script = format!(
-            "#!/bin/sh\necho \"$1 $2\" >> {}\n\
+            "#!/bin/sh\necho \"$1\" >> {}\n\
              if [ \"$1\" = -m ]; then\n  for last; do dest=$previous; previous=$last; done\n  {pip}\n\
              else\n  {member}\nfi\n",
             calls.display(),
