@@ -1,5 +1,7 @@
 //! Integration tests of skeg-model.
 
+mod engine_support;
+mod engine_thread;
 mod forward;
 mod golden_text;
 mod invariants;
