@@ -63,7 +63,8 @@ impl Principals {
         if self.is_anonymous() {
             return Ok(Caller { name: ANONYMOUS.to_owned(), group: ANONYMOUS.to_owned() });
         }
-        let unauthorized = |message| ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message);
+        let unauthorized =
+            |message| ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message);
         let key = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
@@ -121,7 +122,9 @@ mod tests {
         let principals = principals();
         assert_eq!(check(&principals, Some("Bearer key-a")), Ok("ann".to_owned()));
         assert_eq!(check(&principals, Some("bearer  key-b ")), Ok("bob".to_owned()));
-        for wrong in [None, Some("Bearer key-c"), Some("Basic key-a"), Some("Bearer "), Some("key-a")] {
+        for wrong in
+            [None, Some("Bearer key-c"), Some("Basic key-a"), Some("Bearer "), Some("key-a")]
+        {
             assert_eq!(check(&principals, wrong), Err("invalid_api_key"), "{wrong:?}");
         }
     }

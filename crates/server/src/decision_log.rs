@@ -91,7 +91,11 @@ impl DecisionLog {
         });
         if !sent {
             let lost = inner.lost.fetch_add(lost_before + 1, Ordering::AcqRel) + lost_before + 1;
-            tracing::error!(lost, request_id = line.request_id, "a decision was not logged: the disk is too slow or the log is closed");
+            tracing::error!(
+                lost,
+                request_id = line.request_id,
+                "a decision was not logged: the disk is too slow or the log is closed"
+            );
         }
     }
 }

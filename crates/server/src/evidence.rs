@@ -66,7 +66,11 @@ impl SteeringEvidence {
         let slugs: Vec<String> = resolution.categories.iter().map(|c| c.slug.clone()).collect();
         let strengths: Vec<f32> = resolution.categories.iter().map(|c| c.strength).collect();
         Self {
-            category: if slugs.is_empty() { OneOrMany::One("none".to_owned()) } else { slugs.into() },
+            category: if slugs.is_empty() {
+                OneOrMany::One("none".to_owned())
+            } else {
+                slugs.into()
+            },
             source: resolution.source.as_str(),
             confidence: None,
             generation: facts.id.clone(),
@@ -98,7 +102,9 @@ pub(crate) fn planned_report(
     let first_row = prompt_tokens.saturating_sub(1);
     SteeringReport {
         steered_prompt_tokens: (0..prompt_tokens).filter(steered).count(),
-        steered_completion_tokens: (first_row..first_row + completion_tokens).filter(steered).count(),
+        steered_completion_tokens: (first_row..first_row + completion_tokens)
+            .filter(steered)
+            .count(),
         max_relative_norm: None,
         started_at_token: (0..prompt_tokens).find(steered),
     }
@@ -126,7 +132,11 @@ mod tests {
     fn the_planned_report_follows_the_positions() {
         let check = |positions, prompt, completion| {
             let report = planned_report(positions, prompt, completion);
-            (report.steered_prompt_tokens, report.steered_completion_tokens, report.started_at_token)
+            (
+                report.steered_prompt_tokens,
+                report.steered_completion_tokens,
+                report.started_at_token,
+            )
         };
         assert_eq!(check(None, 4, 3), (0, 0, None));
         assert_eq!(check(Some(Positions::All), 4, 3), (4, 3, Some(0)));

@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use skeg_model::engine::{EngineHandle, SubmitError};
-use skeg_model::steering::{LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringVector};
-use skeg_vector_store::{self as store, Category, CategoryVectors, Generation, Live, Policy, combine};
+use skeg_model::steering::{
+    LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringVector,
+};
+use skeg_vector_store::{
+    self as store, Category, CategoryVectors, Generation, Live, Policy, combine,
+};
 
 use crate::errors::ApiError;
 use crate::evidence::GenerationFacts;
@@ -59,18 +63,32 @@ pub(crate) async fn plan(
     }
     let generation = &live.generation;
     let mut chosen = Vec::new();
-    for resolved in resolution.categories.iter().filter(|resolved| resolved.action == Action::Steer) {
-        let found = generation.vectors.iter().find(|(category, _)| category.as_str() == resolved.slug);
+    for resolved in resolution.categories.iter().filter(|resolved| resolved.action == Action::Steer)
+    {
+        let found =
+            generation.vectors.iter().find(|(category, _)| category.as_str() == resolved.slug);
         let (category, vectors) = found.ok_or_else(|| {
-            ApiError::steering_unavailable(format!("generation {} has no vector for `{}`", generation.id, resolved.slug))
+            ApiError::steering_unavailable(format!(
+                "generation {} has no vector for `{}`",
+                generation.id, resolved.slug
+            ))
         })?;
         chosen.push((category, vectors, resolved.strength));
     }
     if let [(category, vectors, strength)] = chosen.as_slice() {
         let slot = live.attached.slot_by_category.get(*category).copied().ok_or_else(|| {
-            ApiError::steering_unavailable(format!("`{category}` of generation {} has no slot", generation.id))
+            ApiError::steering_unavailable(format!(
+                "`{category}` of generation {} has no slot",
+                generation.id
+            ))
         })?;
-        let plan = plan_with_slot(app, generation, resolution.positions, (slot, *strength), &vectors.layers);
+        let plan = plan_with_slot(
+            app,
+            generation,
+            resolution.positions,
+            (slot, *strength),
+            &vectors.layers,
+        );
         return Ok(Some((plan, live.attached.lease.clone())));
     }
     if !matches!(generation.manifest.operator, store::Operator::Add) {
@@ -128,7 +146,9 @@ fn plan_with_slot(
 
 fn steering_vector(site: Site, vectors: &CategoryVectors) -> SteeringVector {
     let rows = vectors.layers.iter().enumerate();
-    let layers = rows.map(|(idx, &layer)| LayerVector { layer, values: vectors.row(idx).to_vec() }).collect();
+    let layers = rows
+        .map(|(idx, &layer)| LayerVector { layer, values: vectors.row(idx).to_vec() })
+        .collect();
     SteeringVector { site, layers }
 }
 
@@ -162,9 +182,18 @@ pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
         (category.to_string(), rule)
     });
     let group = policy.groups.get(group).map_or(
-        GroupRule { categories: None, may_none: false, may_raise: false, may_lower: false, may_compare: false },
+        GroupRule {
+            categories: None,
+            may_none: false,
+            may_raise: false,
+            may_lower: false,
+            may_compare: false,
+        },
         |group| GroupRule {
-            categories: group.categories.as_ref().map(|allowed| allowed.iter().map(ToString::to_string).collect()),
+            categories: group
+                .categories
+                .as_ref()
+                .map(|allowed| allowed.iter().map(ToString::to_string).collect()),
             may_none: group.may_none,
             may_raise: group.may_raise,
             may_lower: group.may_lower,

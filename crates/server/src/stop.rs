@@ -86,7 +86,10 @@ mod tests {
     fn expected(stops: &[String], text: &str) -> (String, bool) {
         let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
         for end in ends {
-            let longest = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str())).max_by_key(|s| s.len());
+            let longest = stops
+                .iter()
+                .filter(|stop| text[..end].ends_with(stop.as_str()))
+                .max_by_key(|s| s.len());
             if let Some(stop) = longest {
                 return (text[..end - stop.len()].to_owned(), true);
             }

@@ -22,8 +22,7 @@ fn tensors() -> (Llama, HashMap<String, Tensor>) {
 
 /// A byte-level tokenizer with one token a byte and no merges: 128 tokens, the last ends a turn.
 fn vocabulary() -> Vec<String> {
-    let mut tokens: Vec<String> =
-        (33_u8..=126).map(|byte| char::from(byte).to_string()).collect();
+    let mut tokens: Vec<String> = (33_u8..=126).map(|byte| char::from(byte).to_string()).collect();
     while tokens.len() < 127 {
         tokens.push(format!("unused{}", tokens.len()));
     }
@@ -228,9 +227,8 @@ fn a_quantised_file_dequantises_to_the_same_weights_in_either_form() {
     let options = LoadOptions { weights: WeightForm::F32, ..LoadOptions::default() };
     let widened = logits(&LoadedModel::load(&gguf, &options).unwrap().llama);
     let exact = logits(&tensors().0);
-    let distance = |a: &[f32], b: &[f32]| {
-        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max)
-    };
+    let distance =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
     // Q8_0 keeps about 2^-8 of each block's largest weight; the activations' own rounding adds as much.
     assert!(distance(&stored, &widened) < 0.1, "{}", distance(&stored, &widened));
     assert!(distance(&widened, &exact) < 0.1, "{}", distance(&widened, &exact));

@@ -14,7 +14,11 @@ use crate::state::App;
 use crate::wire::ChatRequest;
 
 /// Tokens the answer may have: what was asked for, or what the context leaves.
-pub(super) fn max_new_tokens(app: &App, request: &ChatRequest, prompt_tokens: usize) -> Result<usize, ApiError> {
+pub(super) fn max_new_tokens(
+    app: &App,
+    request: &ChatRequest,
+    prompt_tokens: usize,
+) -> Result<usize, ApiError> {
     let room = app.max_model_len.saturating_sub(prompt_tokens);
     let wanted = request.max_tokens.unwrap_or_else(|| room.max(1));
     if prompt_tokens > 0 && wanted <= room && request.sampling.min_new_tokens <= wanted {
@@ -33,9 +37,9 @@ pub(super) fn max_new_tokens(app: &App, request: &ChatRequest, prompt_tokens: us
 pub(super) fn submit(
     app: &App,
     request: &ChatRequest,
-    prompt: Arc<[u32]>,
+    prompt: &[u32],
     max_new_tokens: usize,
-    plan: Option<(SteeringPlan, SlotLease)>,
+    plan: Option<&(SteeringPlan, SlotLease)>,
 ) -> Result<Sequences, ApiError> {
     let kinds = if request.steering.compare {
         if request.num_choices != 1 {
@@ -49,11 +53,15 @@ pub(super) fn submit(
         tokenizer: Arc::clone(&app.tokenizer),
         stop: request.stop.clone(),
         // A stop token ends the answer and gives no text; with `ignore_eos` it is a token like any other.
-        stop_token_ids: if request.sampling.ignore_eos { Vec::new() } else { app.stop_token_ids.clone() },
+        stop_token_ids: if request.sampling.ignore_eos {
+            Vec::new()
+        } else {
+            app.stop_token_ids.clone()
+        },
         prompt_tokens: prompt.len(),
         max_new_tokens,
         logprobs: request.sampling.logprobs,
-        positions: plan.as_ref().map(|(plan, _)| plan.positions),
+        positions: plan.map(|(plan, _)| plan.positions),
         kinds: kinds.clone(),
     });
     for ((idx, kind), sink) in (0_u64..).zip(kinds).zip(sinks) {
@@ -66,7 +74,7 @@ pub(super) fn submit(
             },
             max_new_tokens,
             stop_token_ids: app.stop_token_ids.clone(),
-            steering: if kind == ChoiceKind::Resolved { plan.clone() } else { None },
+            steering: if kind == ChoiceKind::Resolved { plan.cloned() } else { None },
         };
         // On an error the receiver is dropped with `sequences`, which cancels the ones handed in before.
         app.engine.submit(sequence, sink).map_err(submit_error)?;

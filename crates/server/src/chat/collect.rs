@@ -35,7 +35,8 @@ pub(super) async fn respond(
     mut record: Record,
     timing: Timing,
 ) -> Result<Response, ApiError> {
-    let mut choices: Vec<Collected> = (0..sequences.num_choices()).map(|_| Collected::default()).collect();
+    let mut choices: Vec<Collected> =
+        (0..sequences.num_choices()).map(|_| Collected::default()).collect();
     let mut next = first;
     while let Some(update) = next {
         let choice = &mut choices[update.index];
@@ -51,11 +52,15 @@ pub(super) async fn respond(
             error
         })?;
     }
-    let completion_tokens =
-        choices.iter().filter_map(|choice| choice.end.as_ref()).map(|end| end.completion_tokens).sum();
+    let completion_tokens = choices
+        .iter()
+        .filter_map(|choice| choice.end.as_ref())
+        .map(|end| end.completion_tokens)
+        .sum();
     let with_logprobs = sequences.with_logprobs();
     let choices = choices.into_iter().enumerate();
-    let choices = choices.map(|(index, choice)| finished(answer, index, choice, with_logprobs)).collect();
+    let choices =
+        choices.map(|(index, choice)| finished(answer, index, choice, with_logprobs)).collect();
     let completion = completion(answer, choices, completion_tokens);
     let mut response = Json(completion).into_response();
     add_timing(response.headers_mut(), timing, completion_tokens);
@@ -64,7 +69,11 @@ pub(super) async fn respond(
 }
 
 /// The object around the choices.
-pub(super) fn completion(answer: &Answer, choices: Vec<Choice>, completion_tokens: usize) -> ChatCompletion<'_> {
+pub(super) fn completion(
+    answer: &Answer,
+    choices: Vec<Choice>,
+    completion_tokens: usize,
+) -> ChatCompletion<'_> {
     ChatCompletion {
         id: &answer.id,
         object: "chat.completion",
@@ -86,7 +95,8 @@ fn finished(answer: &Answer, index: usize, choice: Collected, with_logprobs: boo
     Choice {
         index,
         message: Message { role: "assistant", content: Some(choice.text), refusal: None },
-        logprobs: with_logprobs.then_some(ChoiceLogprobs { content: choice.logprobs, refusal: None }),
+        logprobs: with_logprobs
+            .then_some(ChoiceLogprobs { content: choice.logprobs, refusal: None }),
         finish_reason: end.finish_reason,
         steering: answer.evidence(end.kind, &end.report),
     }
@@ -98,7 +108,8 @@ fn add_timing(headers: &mut HeaderMap, timing: Timing, completion_tokens: usize)
     let total = now.duration_since(timing.started);
     let inference = now.duration_since(timing.admitted);
     let per_token = inference / u32::try_from(completion_tokens.max(1)).unwrap_or(u32::MAX);
-    let times = [("x-total-time", total), ("x-inference-time", inference), ("x-time-per-token", per_token)];
+    let times =
+        [("x-total-time", total), ("x-inference-time", inference), ("x-time-per-token", per_token)];
     for (name, time) in times {
         if let Ok(value) = HeaderValue::from_str(&time.as_millis().to_string()) {
             headers.insert(HeaderName::from_static(name), value);

@@ -27,7 +27,11 @@ pub(super) fn error_frame(error: &ApiError) -> Bytes {
 }
 
 /// A chunk around these choices. With `include_usage`, OpenAI's frames say `usage: null` until the last.
-pub(super) fn chunk<'a>(answer: &'a Answer, choices: Vec<ChunkChoice>, include_usage: bool) -> Chunk<'a> {
+pub(super) fn chunk<'a>(
+    answer: &'a Answer,
+    choices: Vec<ChunkChoice>,
+    include_usage: bool,
+) -> Chunk<'a> {
     Chunk {
         id: &answer.id,
         object: "chat.completion.chunk",
@@ -54,7 +58,8 @@ pub(super) fn role(index: usize) -> ChunkChoice {
 pub(super) fn event_stream(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // nginx buffers an answer otherwise.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));

@@ -11,7 +11,6 @@ mod refusal;
 mod sequences;
 mod stream;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
@@ -70,7 +69,8 @@ pub(crate) async fn completions(
     let rules = rules(&live.generation.policy, &caller.group);
     let resolution = resolve(header.as_deref(), &request.steering, &rules)?;
     let facts = facts(&live.generation);
-    let mut record = Record::new(app.decision_log.clone(), request_id.0, caller, &resolution, &facts.id);
+    let mut record =
+        Record::new(app.decision_log.clone(), request_id.0, caller, &resolution, &facts.id);
 
     let outcome = async {
         let prompt = encode(&app, std::mem::take(&mut request.messages)).await?;
@@ -88,10 +88,11 @@ pub(crate) async fn completions(
             return Ok((answer, Ready::Refusal(text)));
         }
         let plan = crate::steering::plan(&app, &live, &answer.resolution).await?;
-        let mut sequences = admission::submit(&app, &request, prompt, max_new_tokens, plan)?;
+        let mut sequences =
+            admission::submit(&app, &request, &prompt, max_new_tokens, plan.as_ref())?;
         // The first event is waited for, so that what the engine refuses has a status of its own.
         let first = sequences.next().await.map_err(|lost| lost.into_error())?;
-        Ok((answer, Ready::Running(sequences, first)))
+        Ok((answer, Ready::Running(Box::new(sequences), first)))
     };
     let (answer, ready) = match outcome.await {
         Ok(ready) => ready,
@@ -105,10 +106,10 @@ pub(crate) async fn completions(
     let mut response = match ready {
         Ready::Refusal(text) => refusal::respond(&answer, &request, text, record),
         Ready::Running(sequences, first) if request.stream => {
-            stream::respond(answer, request.include_usage, sequences, first, record)
+            stream::respond(answer, request.include_usage, *sequences, first, record)
         }
         Ready::Running(sequences, first) => {
-            collect::respond(&answer, sequences, first, record, timing).await?
+            collect::respond(&answer, *sequences, first, record, timing).await?
         }
     };
     add_headers(response.headers_mut(), &resolution, &generation);
@@ -118,11 +119,11 @@ pub(crate) async fn completions(
 /// What is to be written.
 enum Ready {
     Refusal(String),
-    Running(sequences::Sequences, Option<sequences::Update>),
+    Running(Box<sequences::Sequences>, Option<sequences::Update>),
 }
 
 /// Renders and tokenises the conversation off the async threads: both cost in proportion to the text.
-async fn encode(app: &App, messages: Vec<ChatMessage>) -> Result<Arc<[u32]>, ApiError> {
+async fn encode(app: &App, messages: Vec<ChatMessage>) -> Result<Vec<u32>, ApiError> {
     let app = app.clone();
     let encoded = tokio::task::spawn_blocking(move || {
         let template = app.chat_template.as_ref().ok_or_else(|| {
@@ -133,8 +134,11 @@ async fn encode(app: &App, messages: Vec<ChatMessage>) -> Result<Arc<[u32]>, Api
             ApiError::bad_request("chat_template_refused", "messages", error.to_string())
         })?;
         // The template writes the special tokens itself.
-        let ids = app.tokenizer.encode(&text, false).map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok(Arc::from(ids))
+        let ids = app
+            .tokenizer
+            .encode(&text, false)
+            .map_err(|error| ApiError::internal(error.to_string()))?;
+        Ok(ids)
     });
     encoded.await.map_err(|error| ApiError::internal(format!("tokenising: {error}")))?
 }

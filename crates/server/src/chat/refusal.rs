@@ -15,12 +15,18 @@ use crate::wire::{ChatRequest, Choice, ChunkChoice, Delta, Message};
 const FINISH_REASON: &str = "content_filter";
 
 /// One choice, whatever `n` says: every one would be the same.
-pub(super) fn respond(answer: &Answer, request: &ChatRequest, text: String, record: Record) -> Response {
+pub(super) fn respond(
+    answer: &Answer,
+    request: &ChatRequest,
+    text: String,
+    record: Record,
+) -> Response {
     let steering = answer.evidence(ChoiceKind::Resolved, &SteeringReport::default());
     record.finished("refused");
     if !request.stream {
         let message = Message { role: "assistant", content: None, refusal: Some(text) };
-        let choice = Choice { index: 0, message, logprobs: None, finish_reason: FINISH_REASON, steering };
+        let choice =
+            Choice { index: 0, message, logprobs: None, finish_reason: FINISH_REASON, steering };
         return Json(completion(answer, vec![choice], 0)).into_response();
     }
     let refusal = ChunkChoice {

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use skeg_model::engine::{Event, EventSink, Finish, FinishReason, SinkClosed, SteeringReport, TokenLogprob};
+use skeg_model::engine::{
+    Event, EventSink, Finish, FinishReason, SinkClosed, SteeringReport, TokenLogprob,
+};
 use skeg_model::steering::Positions;
 use skeg_model::{Detokenizer, Tokenizer};
 use tokio::sync::mpsc;
@@ -101,7 +103,11 @@ impl Sequences {
             })
             .collect();
         let sinks = choices.iter().enumerate().map(|(index, choice)| {
-            let sink = ChannelSink { index, events: sender.clone(), cancelled: Arc::clone(&choice.cancelled) };
+            let sink = ChannelSink {
+                index,
+                events: sender.clone(),
+                cancelled: Arc::clone(&choice.cancelled),
+            };
             Box::new(sink) as Box<dyn EventSink>
         });
         let sinks = sinks.collect();
@@ -184,7 +190,9 @@ impl Sequences {
         let (text, finish_reason) = match (choice.jail.push(&rest), finish.reason) {
             (Released::Stopped(text), _) => (text, "stop"),
             (Released::Text(text), FinishReason::Stop) => (text + &choice.jail.finish(), "stop"),
-            (Released::Text(text), FinishReason::Length) => (text + &choice.jail.finish(), "length"),
+            (Released::Text(text), FinishReason::Length) => {
+                (text + &choice.jail.finish(), "length")
+            }
         };
         let end = End {
             kind: self.spec.kinds[index],
@@ -208,7 +216,11 @@ impl Sequences {
 
     fn token_logprob(&self, token: TokenLogprob) -> TopLogprob {
         let bytes = self.spec.tokenizer.token_bytes(token.token_id).unwrap_or_default();
-        TopLogprob { token: String::from_utf8_lossy(&bytes).into_owned(), logprob: token.logprob, bytes }
+        TopLogprob {
+            token: String::from_utf8_lossy(&bytes).into_owned(),
+            logprob: token.logprob,
+            bytes,
+        }
     }
 }
 

@@ -43,7 +43,12 @@ pub(super) fn respond(
 }
 
 impl Writer {
-    async fn run(&self, mut sequences: Sequences, first: Option<Update>, mut record: Record) -> Result<(), Gone> {
+    async fn run(
+        &self,
+        mut sequences: Sequences,
+        first: Option<Update>,
+        mut record: Record,
+    ) -> Result<(), Gone> {
         for index in 0..sequences.num_choices() {
             self.send_choice(role(index)).await?;
         }
@@ -85,7 +90,8 @@ impl Writer {
             self.send_choice(ChunkChoice {
                 index,
                 delta: Delta { content: Some(text), ..Delta::default() },
-                logprobs: logprob.map(|entry| ChoiceLogprobs { content: vec![entry], refusal: None }),
+                logprobs: logprob
+                    .map(|entry| ChoiceLogprobs { content: vec![entry], refusal: None }),
                 finish_reason: None,
                 steering: None,
             })

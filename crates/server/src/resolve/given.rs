@@ -46,7 +46,11 @@ pub(crate) fn read_header(headers: &HeaderMap) -> Result<Option<Vec<String>>, Ap
     let mut names = None;
     for value in headers.get_all(HEADER) {
         let value = value.to_str().map_err(|_| {
-            ApiError::bad_request("invalid_category", HEADER, format!("`{HEADER}` holds more than visible ASCII"))
+            ApiError::bad_request(
+                "invalid_category",
+                HEADER,
+                format!("`{HEADER}` holds more than visible ASCII"),
+            )
         })?;
         names.get_or_insert_with(Vec::new).extend(value.split(',').map(str::to_owned));
     }
@@ -66,7 +70,9 @@ impl Given {
             (Some(header), Some(body)) if header != body => Err(ApiError::bad_request(
                 "category_conflict",
                 BODY_FIELD,
-                format!("the header `{HEADER}` and the body field `{BODY_FIELD}` name different categories"),
+                format!(
+                    "the header `{HEADER}` and the body field `{BODY_FIELD}` name different categories"
+                ),
             )),
             (Some(selection), _) => Ok(Some(Self { source: Source::Header, selection })),
             (None, Some(selection)) => Ok(Some(Self { source: Source::Body, selection })),
@@ -90,7 +96,9 @@ impl Selection {
             return Err(ApiError::bad_request(
                 "invalid_category",
                 param,
-                format!("`{param}` is empty or has an empty name; name a category, `none`, or leave it out"),
+                format!(
+                    "`{param}` is empty or has an empty name; name a category, `none`, or leave it out"
+                ),
             ));
         }
         for (word, selection) in [("none", Self::None), ("auto", Self::Auto)] {
@@ -98,11 +106,16 @@ impl Selection {
                 if names.len() == 1 {
                     return Ok(selection);
                 }
-                let message = format!("`{param}` has `{word}` beside other names; `{word}` stands alone");
+                let message =
+                    format!("`{param}` has `{word}` beside other names; `{word}` stands alone");
                 return Err(ApiError::bad_request("category_conflict", param, message));
             }
         }
-        names.into_iter().map(|name| known_slug(name, param, rules)).collect::<Result<_, _>>().map(Self::Categories)
+        names
+            .into_iter()
+            .map(|name| known_slug(name, param, rules))
+            .collect::<Result<_, _>>()
+            .map(Self::Categories)
     }
 }
 

@@ -97,7 +97,8 @@ impl Resolution {
         if self.categories.is_empty() {
             return "none".to_owned();
         }
-        let slugs: Vec<&str> = self.categories.iter().map(|category| category.slug.as_str()).collect();
+        let slugs: Vec<&str> =
+            self.categories.iter().map(|category| category.slug.as_str()).collect();
         slugs.join(",")
     }
 
@@ -123,7 +124,10 @@ pub(crate) fn resolve(
         Some(given) => (given.source, named_slugs(given, rules)?),
         None => (Source::Default, missing_slugs(rules)?),
     };
-    let categories = slugs.iter().map(|slug| resolve_category(slug, spec, rules)).collect::<Result<Vec<_>, _>>()?;
+    let categories = slugs
+        .iter()
+        .map(|slug| resolve_category(slug, spec, rules))
+        .collect::<Result<Vec<_>, _>>()?;
     if categories.is_empty() && (spec.strength.is_some() || spec.positions.is_some()) {
         return Err(ApiError::bad_request(
             "steering_without_category",
@@ -178,13 +182,21 @@ fn missing_slugs(rules: &Rules) -> Result<Vec<String>, ApiError> {
             ),
         )),
         // The loader refuses such a policy; a request that meets it anyway is not answered unsteered.
-        Missing::Auto => Err(ApiError::steering_unavailable("the policy says `auto` and there is no probe")),
+        Missing::Auto => {
+            Err(ApiError::steering_unavailable("the policy says `auto` and there is no probe"))
+        }
     }
 }
 
-fn resolve_category(slug: &str, spec: &SteeringSpec, rules: &Rules) -> Result<ResolvedCategory, ApiError> {
+fn resolve_category(
+    slug: &str,
+    spec: &SteeringSpec,
+    rules: &Rules,
+) -> Result<ResolvedCategory, ApiError> {
     let rule = rules.categories.get(slug).ok_or_else(|| {
-        ApiError::steering_unavailable(format!("the policy's default category `{slug}` has no rule"))
+        ApiError::steering_unavailable(format!(
+            "the policy's default category `{slug}` has no rule"
+        ))
     })?;
     let strength = match spec.strength {
         Some(strength) => check_strength(slug, strength, rule, &rules.group)?,
@@ -193,7 +205,12 @@ fn resolve_category(slug: &str, spec: &SteeringSpec, rules: &Rules) -> Result<Re
     Ok(ResolvedCategory { slug: slug.to_owned(), action: rule.action, strength })
 }
 
-fn check_strength(slug: &str, strength: f32, rule: &CategoryRule, group: &GroupRule) -> Result<f32, ApiError> {
+fn check_strength(
+    slug: &str,
+    strength: f32,
+    rule: &CategoryRule,
+    group: &GroupRule,
+) -> Result<f32, ApiError> {
     const PARAM: &str = "steering.strength";
     if !(rule.floor..=rule.ceiling).contains(&strength) {
         let message = format!(
@@ -202,7 +219,8 @@ fn check_strength(slug: &str, strength: f32, rule: &CategoryRule, group: &GroupR
         );
         return Err(ApiError::bad_request("strength_out_of_range", PARAM, message));
     }
-    let allowed = (group.may_raise || strength <= rule.default) && (group.may_lower || strength >= rule.default);
+    let allowed = (group.may_raise || strength <= rule.default)
+        && (group.may_lower || strength >= rule.default);
     if !allowed {
         let message = format!(
             "this caller may not change the strength of `{slug}` from its default {} to {strength}",
@@ -261,9 +279,11 @@ fn resolve_positions(
         .map(|rule| rule.positions);
     let first = of_policy.next().unwrap_or(Positions::All);
     // Several categories share one plan: where their rules differ, every token is steered.
-    let default = if of_policy.all(|positions| positions == first) { first } else { Positions::All };
+    let default =
+        if of_policy.all(|positions| positions == first) { first } else { Positions::All };
     let Some(asked) = spec.positions.filter(|&asked| asked != default) else { return Ok(default) };
-    let allowed = if asked == Positions::All { rules.group.may_raise } else { rules.group.may_lower };
+    let allowed =
+        if asked == Positions::All { rules.group.may_raise } else { rules.group.may_lower };
     if allowed {
         return Ok(asked);
     }

@@ -27,12 +27,21 @@ fn rules() -> Rules {
             ("politics".to_owned(), rule(Action::Log)),
         ]),
         when_missing: Missing::None,
-        group: GroupRule { categories: None, may_none: true, may_raise: true, may_lower: true, may_compare: true },
+        group: GroupRule {
+            categories: None,
+            may_none: true,
+            may_raise: true,
+            may_lower: true,
+            may_compare: true,
+        },
     }
 }
 
 fn body(names: &[&str]) -> SteeringSpec {
-    SteeringSpec { category: Some(names.iter().map(|&name| name.to_owned()).collect()), ..SteeringSpec::default() }
+    SteeringSpec {
+        category: Some(names.iter().map(|&name| name.to_owned()).collect()),
+        ..SteeringSpec::default()
+    }
 }
 
 /// Resolves a header value and a body; the outcome as `label/source/decision`, or the error's code.
@@ -42,7 +51,9 @@ fn check(header: Option<&str>, spec: &SteeringSpec, rules: &Rules) -> Result<Str
         headers.insert("x-safety-category", HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     let outcome = read_header(&headers).and_then(|names| resolve(names.as_deref(), spec, rules));
-    outcome.map(|r| format!("{}/{}/{}", r.label(), r.source.as_str(), r.decision.as_str())).map_err(|e| e.code())
+    outcome
+        .map(|r| format!("{}/{}/{}", r.label(), r.source.as_str(), r.decision.as_str()))
+        .map_err(|e| e.code())
 }
 
 fn ok(text: &str) -> Result<String, &'static str> {
@@ -55,9 +66,15 @@ fn header_then_body_then_policy() {
     assert_eq!(check(Some("fraud"), &nothing, &rules), ok("fraud/header/steer"));
     assert_eq!(check(None, &body(&["fraud"]), &rules), ok("fraud/body/steer"));
     assert_eq!(check(Some("fraud"), &body(&["fraud"]), &rules), ok("fraud/header/steer"));
-    assert_eq!(check(Some("malware, fraud"), &body(&["fraud", "malware"]), &rules), ok("fraud,malware/header/steer"));
+    assert_eq!(
+        check(Some("malware, fraud"), &body(&["fraud", "malware"]), &rules),
+        ok("fraud,malware/header/steer")
+    );
     assert_eq!(check(Some("fraud"), &body(&["malware"]), &rules), Err("category_conflict"));
-    assert_eq!(check(Some("fraud"), &body(&["fraud", "malware"]), &rules), Err("category_conflict"));
+    assert_eq!(
+        check(Some("fraud"), &body(&["fraud", "malware"]), &rules),
+        Err("category_conflict")
+    );
     assert_eq!(check(Some("none"), &body(&["fraud"]), &rules), Err("category_conflict"));
     assert_eq!(check(Some("none"), &nothing, &rules), ok("none/header/none"));
     assert_eq!(check(None, &nothing, &rules), ok("none/default/none"));
@@ -67,7 +84,10 @@ fn header_then_body_then_policy() {
 fn the_policy_decides_where_nothing_is_given() {
     let nothing = SteeringSpec::default();
     let with = |when_missing| Rules { when_missing, ..rules() };
-    assert_eq!(check(None, &nothing, &with(Missing::Category("fraud".to_owned()))), ok("fraud/default/steer"));
+    assert_eq!(
+        check(None, &nothing, &with(Missing::Category("fraud".to_owned()))),
+        ok("fraud/default/steer")
+    );
     assert_eq!(check(None, &nothing, &with(Missing::Reject)), Err("category_required"));
     assert_eq!(check(None, &nothing, &with(Missing::Auto)), Err("steering_unavailable"));
     assert_eq!(check(Some("none"), &nothing, &with(Missing::Reject)), ok("none/header/none"));
@@ -129,17 +149,34 @@ fn the_group_bounds_what_a_caller_may_ask() {
         may_lower: false,
         may_compare: false,
     };
-    let spec = |strength, positions, compare| SteeringSpec { strength, positions, compare, ..body(&["fraud"]) };
+    let spec = |strength, positions, compare| SteeringSpec {
+        strength,
+        positions,
+        compare,
+        ..body(&["fraud"])
+    };
     assert_eq!(check(Some("fraud"), &SteeringSpec::default(), &rules), ok("fraud/header/steer"));
-    assert_eq!(check(Some("malware"), &SteeringSpec::default(), &rules), Err("category_not_allowed"));
-    assert_eq!(check(Some("fraud,malware"), &SteeringSpec::default(), &rules), Err("category_not_allowed"));
+    assert_eq!(
+        check(Some("malware"), &SteeringSpec::default(), &rules),
+        Err("category_not_allowed")
+    );
+    assert_eq!(
+        check(Some("fraud,malware"), &SteeringSpec::default(), &rules),
+        Err("category_not_allowed")
+    );
     assert_eq!(check(Some("none"), &SteeringSpec::default(), &rules), Err("steering_required"));
     assert_eq!(check(None, &body(&["none"]), &rules), Err("steering_required"));
     assert_eq!(check(None, &spec(Some(1.0), None, false), &rules), ok("fraud/body/steer"));
     assert_eq!(check(None, &spec(Some(1.1), None, false), &rules), Err("strength_not_allowed"));
     assert_eq!(check(None, &spec(Some(0.9), None, false), &rules), Err("strength_not_allowed"));
-    assert_eq!(check(None, &spec(None, Some(Positions::All), false), &rules), ok("fraud/body/steer"));
-    assert_eq!(check(None, &spec(None, Some(Positions::Prompt), false), &rules), Err("positions_not_allowed"));
+    assert_eq!(
+        check(None, &spec(None, Some(Positions::All), false), &rules),
+        ok("fraud/body/steer")
+    );
+    assert_eq!(
+        check(None, &spec(None, Some(Positions::Prompt), false), &rules),
+        Err("positions_not_allowed")
+    );
     assert_eq!(check(None, &spec(None, None, true), &rules), Err("compare_not_allowed"));
     // The policy's own default is not the caller's asking.
     rules.when_missing = Missing::Category("malware".to_owned());
@@ -167,7 +204,10 @@ fn the_strictest_action_wins() {
     let nothing = SteeringSpec::default();
     assert_eq!(check(Some("adult"), &nothing, &rules()), ok("adult/header/refuse"));
     assert_eq!(check(Some("politics"), &nothing, &rules()), ok("politics/header/log"));
-    assert_eq!(check(Some("fraud,politics"), &nothing, &rules()), ok("fraud,politics/header/steer"));
+    assert_eq!(
+        check(Some("fraud,politics"), &nothing, &rules()),
+        ok("fraud,politics/header/steer")
+    );
     assert_eq!(check(Some("adult,fraud"), &nothing, &rules()), ok("adult,fraud/header/refuse"));
 }
 

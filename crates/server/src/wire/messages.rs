@@ -25,14 +25,20 @@ pub(crate) fn parse_messages(
         ));
     };
     if items.is_empty() || items.len() > max_messages {
-        let message = format!("`messages` has {} messages; 1 to {max_messages} are taken", items.len());
+        let message =
+            format!("`messages` has {} messages; 1 to {max_messages} are taken", items.len());
         return Err(ApiError::invalid("messages", message));
     }
-    let messages =
-        items.into_iter().enumerate().map(|(idx, item)| parse_message(idx, item)).collect::<Result<Vec<_>, _>>()?;
+    let messages = items
+        .into_iter()
+        .enumerate()
+        .map(|(idx, item)| parse_message(idx, item))
+        .collect::<Result<Vec<_>, _>>()?;
     let text_bytes: usize = messages.iter().map(|message| message.content.len()).sum();
     if text_bytes > max_text_bytes {
-        let message = format!("`messages` holds {text_bytes} bytes of text; at most {max_text_bytes} are taken");
+        let message = format!(
+            "`messages` holds {text_bytes} bytes of text; at most {max_text_bytes} are taken"
+        );
         return Err(ApiError::bad_request("context_length_exceeded", "messages", message));
     }
     Ok(messages)
@@ -53,7 +59,9 @@ fn parse_message(idx: usize, item: Value) -> Result<ChatMessage, ApiError> {
         }
     };
     for field in ["tool_calls", "function_call", "audio"] {
-        let given = message.get(field).is_some_and(|value| !value.is_null() && *value != Value::Array(Vec::new()));
+        let given = message
+            .get(field)
+            .is_some_and(|value| !value.is_null() && *value != Value::Array(Vec::new()));
         if given {
             return Err(ApiError::unsupported(format!("messages[{idx}].{field}")));
         }
@@ -61,12 +69,19 @@ fn parse_message(idx: usize, item: Value) -> Result<ChatMessage, ApiError> {
     Ok(ChatMessage { role: role.to_owned(), content: parse_content(idx, role, &mut message)? })
 }
 
-fn parse_content(idx: usize, role: &str, message: &mut Map<String, Value>) -> Result<String, ApiError> {
+fn parse_content(
+    idx: usize,
+    role: &str,
+    message: &mut Map<String, Value>,
+) -> Result<String, ApiError> {
     match message.remove("content") {
         Some(Value::String(text)) => Ok(text),
         Some(Value::Array(parts)) => {
-            let parts =
-                parts.iter().enumerate().map(|(at, part)| parse_part(idx, at, part)).collect::<Result<Vec<_>, _>>()?;
+            let parts = parts
+                .iter()
+                .enumerate()
+                .map(|(at, part)| parse_part(idx, at, part))
+                .collect::<Result<Vec<_>, _>>()?;
             Ok(parts.join(PART_SEPARATOR))
         }
         // An earlier refusal that the client sends back as it came.
@@ -85,10 +100,20 @@ fn parse_part(idx: usize, at: usize, part: &Value) -> Result<String, ApiError> {
         Some("image_url" | "input_audio" | "file" | "video_url") => {
             return Err(ApiError::unsupported(format!("messages[{idx}].content[{at}].type")));
         }
-        _ => return Err(invalid(idx, &format!(".content[{at}].type"), "a part's `type` must be `text`")),
+        _ => {
+            return Err(invalid(
+                idx,
+                &format!(".content[{at}].type"),
+                "a part's `type` must be `text`",
+            ));
+        }
     };
     part.get(field).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
-        invalid(idx, &format!(".content[{at}].{field}"), "a text part must have its text as a string")
+        invalid(
+            idx,
+            &format!(".content[{at}].{field}"),
+            "a text part must have its text as a string",
+        )
     })
 }
 

@@ -63,8 +63,11 @@ impl ChatRequest {
     pub(crate) fn parse(body: &[u8], limits: &RequestLimits) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         let steering = SteeringSpec::parse(&mut fields)?;
-        let messages =
-            parse_messages(fields.take_value("messages"), limits.max_messages, limits.max_text_bytes)?;
+        let messages = parse_messages(
+            fields.take_value("messages"),
+            limits.max_messages,
+            limits.max_text_bytes,
+        )?;
         let max_tokens = parse_max_tokens(&mut fields, limits)?;
         let stream = fields.take::<bool>("stream")?.unwrap_or(false);
         let include_usage = parse_stream_options(&mut fields, stream)?;
@@ -108,14 +111,21 @@ impl SteeringSpec {
             let message = format!(
                 "`steering.{name}` is not known; `steering` takes category, strength, positions, compare"
             );
-            return Err(ApiError::bad_request("unknown_parameter", format!("steering.{name}"), message));
+            return Err(ApiError::bad_request(
+                "unknown_parameter",
+                format!("steering.{name}"),
+                message,
+            ));
         }
         Ok(spec)
     }
 }
 
 /// `max_completion_tokens` is the newer name of `max_tokens`; both may be given if they agree.
-fn parse_max_tokens(fields: &mut Fields, limits: &RequestLimits) -> Result<Option<usize>, ApiError> {
+fn parse_max_tokens(
+    fields: &mut Fields,
+    limits: &RequestLimits,
+) -> Result<Option<usize>, ApiError> {
     // The upper end is checked with the prompt's length, where the error can say both.
     let old = fields.whole("max_tokens", 1..=usize::MAX)?;
     let new = fields.whole("max_completion_tokens", 1..=usize::MAX)?;
@@ -131,7 +141,11 @@ fn parse_max_tokens(fields: &mut Fields, limits: &RequestLimits) -> Result<Optio
                     "{max_tokens} tokens were asked for; the context has {}, prompt included",
                     limits.max_model_len
                 );
-                return Err(ApiError::bad_request("context_length_exceeded", "max_tokens", message));
+                return Err(ApiError::bad_request(
+                    "context_length_exceeded",
+                    "max_tokens",
+                    message,
+                ));
             }
             Ok(max_tokens)
         }
@@ -177,7 +191,8 @@ fn parse_sampling(
         num_top_logprobs: num_top_logprobs.unwrap_or(0),
     };
     if let Some(max_tokens) = max_tokens.filter(|&max| sampling.min_new_tokens > max) {
-        let message = format!("`min_tokens` is {} and `max_tokens` {max_tokens}", sampling.min_new_tokens);
+        let message =
+            format!("`min_tokens` is {} and `max_tokens` {max_tokens}", sampling.min_new_tokens);
         return Err(ApiError::invalid("min_tokens", message));
     }
     Ok(sampling)
@@ -201,14 +216,22 @@ fn parse_top_k(fields: &mut Fields) -> Result<usize, ApiError> {
 fn parse_logit_bias(fields: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {
     let biases = fields.take::<BTreeMap<String, f32>>("logit_bias")?.unwrap_or_default();
     if biases.len() > MAX_LOGIT_BIASES {
-        let message = format!("`logit_bias` has {} entries; at most {MAX_LOGIT_BIASES} are taken", biases.len());
+        let message = format!(
+            "`logit_bias` has {} entries; at most {MAX_LOGIT_BIASES} are taken",
+            biases.len()
+        );
         return Err(ApiError::invalid("logit_bias", message));
     }
     let parse = |(id, bias): (String, f32)| {
-        let known = id.parse::<u32>().ok().filter(|&id| usize::try_from(id).is_ok_and(|id| id < vocab_size));
+        let known = id
+            .parse::<u32>()
+            .ok()
+            .filter(|&id| usize::try_from(id).is_ok_and(|id| id < vocab_size));
         match known {
             Some(id) if (-100.0..=100.0).contains(&bias) => Ok((id, bias)),
-            Some(_) => Err(format!("the bias of token {id} is {bias}; it must be from -100 to 100")),
+            Some(_) => {
+                Err(format!("the bias of token {id} is {bias}; it must be from -100 to 100"))
+            }
             None => Err(format!("`{id}` is not a token id below {vocab_size}")),
         }
     };
@@ -217,9 +240,13 @@ fn parse_logit_bias(fields: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, 
 }
 
 fn parse_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
-    let stop = fields.take::<OneOrMany<String>>("stop")?.map(OneOrMany::into_vec).unwrap_or_default();
-    if stop.len() > MAX_STOPS || stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
-        let message = format!("`stop` takes up to {MAX_STOPS} strings, each of 1 to {MAX_STOP_BYTES} bytes");
+    let stop =
+        fields.take::<OneOrMany<String>>("stop")?.map(OneOrMany::into_vec).unwrap_or_default();
+    if stop.len() > MAX_STOPS
+        || stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES)
+    {
+        let message =
+            format!("`stop` takes up to {MAX_STOPS} strings, each of 1 to {MAX_STOP_BYTES} bytes");
         return Err(ApiError::invalid("stop", message));
     }
     Ok(stop)

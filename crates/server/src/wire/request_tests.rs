@@ -5,8 +5,13 @@ use serde_json::{Value, json};
 use super::*;
 
 fn parse(extra: Value) -> Result<ChatRequest, (String, String)> {
-    let limits =
-        RequestLimits { max_messages: 4, max_text_bytes: 100, max_choices: 4, max_model_len: 64, vocab_size: 50 };
+    let limits = RequestLimits {
+        max_messages: 4,
+        max_text_bytes: 100,
+        max_choices: 4,
+        max_model_len: 64,
+        vocab_size: 50,
+    };
     let mut body = json!({"model": "default", "messages": [{"role": "user", "content": "hi"}]});
     if let (Some(body), Value::Object(extra)) = (body.as_object_mut(), extra) {
         body.extend(extra);
@@ -25,7 +30,8 @@ fn check(extra: Value, code: &str, param: &str) {
 
 #[test]
 fn the_defaults_are_those_of_openai_and_vllm() {
-    let request = parse(json!({"seed": 7, "temperature": null, "some_unknown_field": {"a": 1}})).unwrap();
+    let request =
+        parse(json!({"seed": 7, "temperature": null, "some_unknown_field": {"a": 1}})).unwrap();
     let expected = SamplingParams { temperature: 1.0, seed: 7, ..SamplingParams::default() };
     assert_eq!(request.sampling, expected);
     assert_eq!((request.num_choices, request.max_tokens, request.stream), (1, None, false));
@@ -42,7 +48,10 @@ fn honoured_fields_arrive() {
         "steering": {"category": "fraud", "strength": 0.7, "positions": "prompt", "compare": true, "debug": false},
     }))
     .unwrap();
-    assert_eq!((request.max_tokens, request.num_choices, request.include_usage), (Some(5), 2, true));
+    assert_eq!(
+        (request.max_tokens, request.num_choices, request.include_usage),
+        (Some(5), 2, true)
+    );
     assert_eq!(request.stop, ["a", "b"]);
     assert_eq!(request.sampling.logit_bias, [(3, -100.0)]);
     assert_eq!((request.sampling.seed, request.sampling.num_top_logprobs), (u64::MAX, 2));
@@ -77,7 +86,11 @@ fn values_out_of_range_name_their_field() {
         check(json!({name: value}), "invalid_value", name);
     }
     check(json!({"max_tokens": 65}), "context_length_exceeded", "max_tokens");
-    check(json!({"max_tokens": 2, "max_completion_tokens": 3}), "invalid_value", "max_completion_tokens");
+    check(
+        json!({"max_tokens": 2, "max_completion_tokens": 3}),
+        "invalid_value",
+        "max_completion_tokens",
+    );
     check(json!({"max_tokens": 2, "min_tokens": 3}), "invalid_value", "min_tokens");
 }
 
@@ -87,7 +100,11 @@ fn fields_that_are_not_honoured_are_refused_unless_neutral() {
         check(json!({name: {"a": 1}}), "unsupported_parameter", name);
         parse(json!({name: null})).unwrap();
     }
-    check(json!({"response_format": {"type": "json_object"}}), "unsupported_parameter", "response_format");
+    check(
+        json!({"response_format": {"type": "json_object"}}),
+        "unsupported_parameter",
+        "response_format",
+    );
     check(json!({"store": true}), "unsupported_parameter", "store");
     check(json!({"reasoning_effort": "high"}), "unsupported_parameter", "reasoning_effort");
     check(json!({"steering": {"debug": true}}), "unsupported_parameter", "steering.debug");
@@ -98,7 +115,11 @@ fn fields_that_are_not_honoured_are_refused_unless_neutral() {
 fn misplaced_and_unknown_steering_fields_are_answered() {
     check(json!({"category": "fraud"}), "misplaced_category", "category");
     check(json!({"safety_category": "fraud"}), "misplaced_category", "safety_category");
-    check(json!({"steering": {"categories": ["fraud"]}}), "unknown_parameter", "steering.categories");
+    check(
+        json!({"steering": {"categories": ["fraud"]}}),
+        "unknown_parameter",
+        "steering.categories",
+    );
     check(json!({"steering": "fraud"}), "invalid_value", "steering");
     check(json!({"steering": {"positions": "some"}}), "invalid_value", "steering.positions");
 }
@@ -117,13 +138,15 @@ fn messages_are_text_with_a_known_role() {
     let expected = [("system", "d"), ("user", "a\nb"), ("assistant", "no"), ("tool", "t")];
     assert_eq!(got, expected.map(|(role, content)| (role.to_owned(), content.to_owned())));
 
-    let bad = |message: Value, param: &str| check(json!({"messages": [message]}), "invalid_value", param);
+    let bad =
+        |message: Value, param: &str| check(json!({"messages": [message]}), "invalid_value", param);
     bad(json!({"role": "king", "content": "x"}), "messages[0].role");
     bad(json!({"role": "user"}), "messages[0].content");
     bad(json!({"role": "user", "content": 5}), "messages[0].content");
     bad(json!({"role": "user", "content": [{"type": "text"}]}), "messages[0].content[0].text");
     bad(json!("hi"), "messages[0]");
-    let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]);
+    let image =
+        json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]);
     check(json!({"messages": image}), "unsupported_parameter", "messages[0].content[0].type");
     check(json!({"messages": []}), "invalid_value", "messages");
     check(json!({"messages": null}), "missing_required_parameter", "messages");
@@ -133,9 +156,18 @@ fn messages_are_text_with_a_known_role() {
 
 #[test]
 fn what_is_not_a_json_object_is_said_so() {
-    let limits =
-        RequestLimits { max_messages: 4, max_text_bytes: 100, max_choices: 4, max_model_len: 64, vocab_size: 50 };
+    let limits = RequestLimits {
+        max_messages: 4,
+        max_text_bytes: 100,
+        max_choices: 4,
+        max_model_len: 64,
+        vocab_size: 50,
+    };
     for body in ["", "{", "[]", "5", "{\"messages\": [}"] {
-        assert_eq!(ChatRequest::parse(body.as_bytes(), &limits).unwrap_err().code(), "invalid_json", "{body}");
+        assert_eq!(
+            ChatRequest::parse(body.as_bytes(), &limits).unwrap_err().code(),
+            "invalid_json",
+            "{body}"
+        );
     }
 }
