@@ -1,1 +1,28 @@
-//! skeg-lab: extraction and evaluation of steering vectors.
+//! skeg-lab: extraction and evaluation of category-wise steering vectors (arXiv 2410.01174).
+//!
+//! The offline half of the method. [`read_jsonl`] reads data, a [`recipes`] function or a caller's own
+//! [`extract::ExtractSpec`] says what is compared with what, [`extract::extract`] captures activations on the
+//! kernels that serve and takes differences of means, and [`evaluate::evaluate_quick`] says what the
+//! vectors do to a model's answers, with controls.
+//!
+//! Architecture invariants: no async function and no tokio type in the public interface; no text from a
+//! data set and no model answer is written to a file, only figures; the same data, model and binary give
+//! the same bytes.
+
+mod category;
+mod contrast;
+mod data;
+mod error;
+pub mod evaluate;
+pub mod extract;
+mod numbers;
+mod progress;
+pub mod recipes;
+mod split;
+
+pub use category::{category_of_catqa_name, catqa_categories};
+pub use contrast::ContrastSet;
+pub use data::{DataSet, Item, MAX_LINE_BYTES, read_jsonl};
+pub use error::{Error, Result};
+pub use progress::{NoProgress, Progress};
+pub use split::{Part, SplitRule, select};

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::config::{Architecture, LlamaConfig, RopeScaling};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::llama::{Llama, Weight, WeightSource};
 
 /// How a random model's matrices are kept.
@@ -122,5 +122,44 @@ impl WeightSource for RandomSource {
     fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
         let centre = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
         self.draw(name, &[len], centre, 0.3)
+    }
+}
+
+/// A Llama on the CPU over dense tensors by checkpoint name, for comparison with a reference that was given the
+/// same numbers.
+///
+/// # Errors
+/// [`Error::Weight`] when a tensor is missing or has another shape.
+pub fn llama_from_tensors(config: LlamaConfig, tensors: HashMap<String, Tensor>) -> Result<Llama> {
+    Llama::load(config, &mut TensorSource(tensors), &Device::Cpu)
+}
+
+/// Gives away the tensors of a map.
+#[derive(Debug)]
+struct TensorSource(HashMap<String, Tensor>);
+
+impl TensorSource {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let bad = |reason: String| Error::Weight {
+            path: "memory".into(),
+            tensor: name.to_owned(),
+            reason,
+        };
+        let tensor = self.0.remove(name).ok_or_else(|| bad("is missing".to_owned()))?;
+        if tensor.dims() == shape {
+            Ok(tensor)
+        } else {
+            Err(bad(format!("has shape {:?}, expected {shape:?}", tensor.dims())))
+        }
+    }
+}
+
+impl WeightSource for TensorSource {
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        Ok(Weight::Dense(self.take(name, &[rows, cols])?))
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
+        self.take(name, &[len])
     }
 }

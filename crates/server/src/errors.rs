@@ -13,7 +13,7 @@ const RETRY_AFTER_SECONDS: &str = "1";
 
 /// An answer that is an error.
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     param: Option<String>,

@@ -48,6 +48,7 @@ fn raise_exception(message: String) -> std::result::Result<Value, JinjaError> {
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)`.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja hands keyword arguments over")]
 fn tojson(value: &Value, args: Kwargs) -> std::result::Result<Value, JinjaError> {
     let indent: Option<usize> = args.get("indent")?;
     let ensure_ascii: Option<bool> = args.get("ensure_ascii")?;

@@ -6,9 +6,16 @@
 //! Architecture invariants: the engine sees token ids, never text or categories; nothing in here waits
 //! for a client, a file or a socket; every queue has a bound.
 
+mod block_pool;
+mod config;
+mod llama_engine;
 mod request;
+mod scheduler;
+mod sequence;
 mod thread;
 
+pub use config::EngineConfig;
+pub use llama_engine::LlamaEngine;
 pub use request::{
     Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SinkClosed, SteeringReport,
     TokenLogprob,

@@ -1,4 +1,4 @@
-//! Operations within a row: RMS norm, rotary embedding, SwiGLU.
+//! Operations within a row: RMS norm, rotary embedding, SwiGLU, residual sum.
 
 use candle_core::{CpuStorage, CustomOp2, D, DType, InplaceOp3, Layout, Shape, Tensor};
 use rayon::prelude::*;
@@ -207,5 +207,41 @@ per_cpu_level! {
 fn swiglu_tile_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
         *out = silu(*gate) * up;
+    }
+}
+
+/// `x + y`, the residual sum, into a tensor of its own.
+///
+/// # Shapes
+/// - `x`, `y`, returns: `[total_tokens, hidden_size]`, f32
+pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return Ok(x.apply_op2_no_bwd(y, &Add)?);
+    }
+    Ok((x + y)?)
+}
+
+/// candle's own sum waits for a pool of spinning threads, which a busy machine makes slow.
+struct Add;
+
+impl CustomOp2 for Add {
+    fn name(&self) -> &'static str {
+        "skeg-add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let x = rows::slice::<f32>(x, x_layout)?;
+        let y = rows::slice::<f32>(y, y_layout)?;
+        if x.len() != y.len() {
+            candle_core::bail!("sum of {} and {} elements", x.len(), y.len());
+        }
+        let out = x.iter().zip(y).map(|(x, y)| x + y).collect();
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
 }

@@ -1,20 +1,20 @@
 //! Matrix product with a quantised weight, on the CPU.
 //!
-//! The dot products are candle's, the loop is ours: candle's `QMatMul` takes repacked tiles for some
+//! The dot products are candle's (but for [`q4_1`]), the loop is ours: candle's `QMatMul` takes repacked tiles for some
 //! types at some widths, and so gives a row other bits in other company. Here a row of x is
 //! quantised on its own and each output is one call of the type's dot product.
 
 use std::sync::Arc;
 
 use candle_core::quantized::k_quants::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
-    BlockQ8_0, BlockQ8_1, BlockQ8K,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockQ8_1, BlockQ8K,
 };
 use candle_core::quantized::{GgmlDType, GgmlType, QMatMul, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Layout, Module, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::rows;
+use super::{q4_1, rows};
 use crate::error::Result;
 
 /// Weight rows that one dot product call takes together.
@@ -64,7 +64,7 @@ impl CustomOp1 for QuantizedMatmul<'_> {
         let bytes = self.weight.data()?;
         let out = match self.weight.dtype() {
             GgmlDType::Q4_0 => product::<BlockQ4_0>(x, &bytes, in_features),
-            GgmlDType::Q4_1 => product::<BlockQ4_1>(x, &bytes, in_features),
+            GgmlDType::Q4_1 => Ok(q4_1::product(x, blocks::<q4_1::Block>(&bytes)?, in_features)),
             GgmlDType::Q5_0 => product::<BlockQ5_0>(x, &bytes, in_features),
             GgmlDType::Q5_1 => product::<BlockQ5_1>(x, &bytes, in_features),
             GgmlDType::Q8_0 => product::<BlockQ8_0>(x, &bytes, in_features),
@@ -84,16 +84,16 @@ impl CustomOp1 for QuantizedMatmul<'_> {
 }
 
 /// The blocks of a quantised tensor.
-fn blocks<T: GgmlType>(bytes: &[u8]) -> candle_core::Result<&[T]> {
+fn blocks<T>(bytes: &[u8]) -> candle_core::Result<&[T]> {
     // SAFETY: the block types are plain numbers without padding, valid for any bytes; `align_to`
     // itself keeps bounds and alignment.
     #[expect(unsafe_code, reason = "candle hands out a quantised tensor's data as bytes only")]
     let (before, blocks, after) = unsafe { bytes.align_to::<T>() };
     if !before.is_empty() || !after.is_empty() {
         candle_core::bail!(
-            "a {:?} tensor of {} bytes is not whole aligned blocks",
-            T::DTYPE,
-            bytes.len()
+            "a quantised tensor of {} bytes is not whole aligned blocks of {}",
+            bytes.len(),
+            size_of::<T>()
         );
     }
     Ok(blocks)
@@ -108,7 +108,7 @@ fn product<T: GgmlType>(
     let weight = blocks::<T>(bytes)?;
     let num_rows = x.len() / in_features;
     let row_blocks = in_features / T::BLCK_SIZE;
-    let takes_pairs = matches!(T::DTYPE, GgmlDType::Q4_1 | GgmlDType::Q5_0 | GgmlDType::Q5_1);
+    let takes_pairs = matches!(T::DTYPE, GgmlDType::Q5_0 | GgmlDType::Q5_1);
     if takes_pairs && !row_blocks.is_multiple_of(2) {
         candle_core::bail!(
             "{:?} weights of {in_features} columns: candle's dot product takes pairs of blocks, so a \

@@ -107,6 +107,13 @@ fn swiglu_equals_its_composite() {
 }
 
 #[test]
+fn the_residual_sum_equals_candles() {
+    let (x, y) = (tensor(5, 70, 0.37), tensor(5, 70, 0.9));
+    assert_eq!(bits(&add(&x, &y).unwrap()), bits(&(&x + &y).unwrap()));
+    assert!(add(&x, &tensor(4, 70, 0.9)).is_err());
+}
+
+#[test]
 fn attention_equals_its_composite() {
     let heads = AttentionHeads { num_heads: 6, num_kv_heads: 2, head_dim: 20 };
     let span = |rows: std::ops::Range<usize>, first_position, block_table: &[u32]| SeqSpan {

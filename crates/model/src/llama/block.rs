@@ -60,9 +60,9 @@ impl Block {
     ) -> Result<Tensor> {
         let attn_out = self.self_attn.forward(&self.input_layernorm.forward(x)?, cache, step)?;
         let attn_out = hooks.at(Site::AttnOut, self.layer, attn_out)?;
-        let x = (x + attn_out)?;
+        let x = kernels::add(x, &attn_out)?;
         let mlp_out = self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?;
-        let x = (x + mlp_out)?;
+        let x = kernels::add(&x, &mlp_out)?;
         hooks.at(Site::ResidPost, self.layer, x)
     }
 }

@@ -1,5 +1,7 @@
 //! The numbers that steer sampling, with OpenAI's and vLLM's names and meanings.
 
+use crate::error::{Error, Result};
+
 /// Sampling of one sequence. [`Default`] is greedy without penalties.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
@@ -48,5 +50,66 @@ impl Default for SamplingParams {
             logprobs: false,
             num_top_logprobs: 0,
         }
+    }
+}
+
+/// Most entries of `logit_bias`, as OpenAI has it.
+const MAX_LOGIT_BIAS: usize = 300;
+/// Most top log-probabilities a token, as OpenAI has it.
+const MAX_TOP_LOGPROBS: usize = 20;
+
+impl SamplingParams {
+    /// Whether the repetition penalty does anything.
+    pub(super) fn penalises_repetition(&self) -> bool {
+        (self.repetition_penalty - 1.0).abs() > f32::EPSILON
+    }
+
+    /// Checks every number against its range.
+    ///
+    /// # Errors
+    /// [`Error::Request`] naming the field, what it is and what it may be.
+    pub fn validate(&self, vocab_size: usize) -> Result<()> {
+        let check = |holds: bool, field: &str, value: f32, range: &str| {
+            if holds {
+                return Ok(());
+            }
+            Err(Error::Request(format!("{field} is {value}; expected a number in {range}")))
+        };
+        let penalty = -2.0..=2.0;
+        check(
+            (0.0..=100.0).contains(&self.temperature),
+            "temperature",
+            self.temperature,
+            "0..=100",
+        )?;
+        check(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", self.top_p, "0..=1, not 0")?;
+        check((0.0..=1.0).contains(&self.min_p), "min_p", self.min_p, "0..=1")?;
+        let (presence, frequency) = (self.presence_penalty, self.frequency_penalty);
+        check(penalty.contains(&presence), "presence_penalty", presence, "-2..=2")?;
+        check(penalty.contains(&frequency), "frequency_penalty", frequency, "-2..=2")?;
+        let repetition = self.repetition_penalty;
+        let in_range = repetition > 0.0 && repetition <= 10.0;
+        check(in_range, "repetition_penalty", repetition, "0..=10, not 0")?;
+        if self.logit_bias.len() > MAX_LOGIT_BIAS {
+            return Err(Error::Request(format!(
+                "logit_bias has {} entries; at most {MAX_LOGIT_BIAS} are allowed",
+                self.logit_bias.len()
+            )));
+        }
+        for &(id, bias) in &self.logit_bias {
+            check((-100.0..=100.0).contains(&bias), "logit_bias", bias, "-100..=100")?;
+            if id as usize >= vocab_size {
+                return Err(Error::Request(format!(
+                    "logit_bias names token {id}; the vocabulary has {vocab_size}"
+                )));
+            }
+        }
+        if self.num_top_logprobs > MAX_TOP_LOGPROBS {
+            return Err(Error::Request(format!(
+                "{} top log-probabilities; at most {MAX_TOP_LOGPROBS} are reported",
+                self.num_top_logprobs
+            )));
+        }
+        Ok(())
     }
 }

@@ -234,3 +234,30 @@ const SLOT_DIM: usize = 0;
 fn slot_id(slot: usize) -> Result<u32> {
     u32::try_from(slot).map_err(|_| Error::Steering(format!("slot {slot} does not fit 32 bits")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steering::LayerVector;
+    use crate::testing::tiny_config;
+
+    #[test]
+    fn a_slot_taken_again_keeps_no_row_of_its_former_vector() {
+        let mut tables = SteeringTables::new(&tiny_config(), 2, &Device::Cpu);
+        let vector = |layers: &[usize]| SteeringVector {
+            site: Site::AttnOut,
+            layers: layers
+                .iter()
+                .map(|&layer| LayerVector { layer, values: vec![1.5; 64] })
+                .collect(),
+        };
+        drop(tables.register(&[vector(&[0, 1])]).unwrap());
+        tables.register(&[vector(&[1])]).unwrap();
+        let sum = |layer: usize| {
+            let table = tables.table(Site::AttnOut, layer).unwrap();
+            #[expect(clippy::disallowed_methods, reason = "a test looks at values")]
+            table.sum_all().unwrap().to_scalar::<f32>().unwrap()
+        };
+        assert_eq!((sum(0).to_bits(), sum(1).to_bits()), (0, 96f32.to_bits()));
+    }
+}

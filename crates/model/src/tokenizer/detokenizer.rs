@@ -58,7 +58,7 @@ impl Detokenizer {
     /// the start.
     ///
     /// # Errors
-    /// None today; the result leaves room for decoders that can fail at the end.
+    /// Never with the two kinds of vocabulary there are; it is a result as [`Detokenizer::push`] is one.
     pub fn finish(&mut self) -> Result<String> {
         self.at_start = true;
         Ok(String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned())

@@ -55,7 +55,7 @@ impl Tokenizer {
     /// Truncation and padding that the file asks for are left out: the caller bounds lengths.
     ///
     /// # Errors
-    /// [`Error::BadFile`] when the file cannot be read or parsed, or holds another kind of tokenizer than BPE
+    /// [`Error::Io`] when the file cannot be read; [`Error::BadFile`] when it cannot be parsed or holds another kind of tokenizer than BPE
     /// with a byte-level or SentencePiece decoder.
     pub fn from_json_file(path: &Path) -> Result<Self> {
         let bad = |reason: String| Error::BadFile { path: path.to_path_buf(), reason };

@@ -49,8 +49,15 @@ fn steered(
     tables: &SteeringTables,
     plans: Vec<Option<&SteeringPlan>>,
 ) -> Vec<Vec<u32>> {
-    let mut hooks = Hooks { steer: Some(SteerRows::new(tables, plans)), capture: None };
-    bits(&llama.forward(batch, &mut cache(llama), &mut hooks).unwrap())
+    let mut hooks = Hooks { steer: Some(SteerRows::new(tables, plans.clone())), capture: None };
+    let logits = bits(&llama.forward(batch, &mut cache(llama), &mut hooks).unwrap());
+    for (row, measured) in hooks.steer.unwrap().measured().iter().enumerate() {
+        let acts = plans[row].is_some_and(|plan| {
+            plan.strength != 0.0 && plan.slot_by_layer.iter().any(|&slot| slot != 0)
+        });
+        assert_eq!(measured.is_some(), acts, "row {row} was measured as {measured:?}");
+    }
+    logits
 }
 
 fn norm(values: &[f32]) -> f64 {

@@ -5,7 +5,10 @@
     reason = "clippy lets tests panic, not the functions they share"
 )]
 
+mod dequantised;
+mod engine;
 mod forward;
+mod golden_logits;
 mod golden_text;
 mod invariants;
 mod invariants_steering;

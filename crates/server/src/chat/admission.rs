@@ -37,9 +37,9 @@ pub(super) fn max_new_tokens(
 pub(super) fn submit(
     app: &App,
     request: &ChatRequest,
-    prompt: Arc<[u32]>,
+    prompt: &[u32],
     max_new_tokens: usize,
-    plan: Option<(SteeringPlan, SlotLease)>,
+    plan: Option<&(SteeringPlan, SlotLease)>,
 ) -> Result<Sequences, ApiError> {
     let kinds = if request.steering.compare {
         if request.num_choices != 1 {
@@ -61,7 +61,7 @@ pub(super) fn submit(
         prompt_tokens: prompt.len(),
         max_new_tokens,
         logprobs: request.sampling.logprobs,
-        positions: plan.as_ref().map(|(plan, _)| plan.positions),
+        positions: plan.map(|(plan, _)| plan.positions),
         kinds: kinds.clone(),
     });
     for ((idx, kind), sink) in (0_u64..).zip(kinds).zip(sinks) {
@@ -74,7 +74,7 @@ pub(super) fn submit(
             },
             max_new_tokens,
             stop_token_ids: app.stop_token_ids.clone(),
-            steering: if kind == ChoiceKind::Resolved { plan.clone() } else { None },
+            steering: if kind == ChoiceKind::Resolved { plan.cloned() } else { None },
         };
         // On an error the receiver is dropped with `sequences`, which cancels the ones handed in before.
         app.engine.submit(sequence, sink).map_err(submit_error)?;

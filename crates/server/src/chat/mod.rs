@@ -11,7 +11,6 @@ mod refusal;
 mod sequences;
 mod stream;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
@@ -89,10 +88,11 @@ pub(crate) async fn completions(
             return Ok((answer, Ready::Refusal(text)));
         }
         let plan = crate::steering::plan(&app, &live, &answer.resolution).await?;
-        let mut sequences = admission::submit(&app, &request, prompt, max_new_tokens, plan)?;
+        let mut sequences =
+            admission::submit(&app, &request, &prompt, max_new_tokens, plan.as_ref())?;
         // The first event is waited for, so that what the engine refuses has a status of its own.
         let first = sequences.next().await.map_err(|lost| lost.into_error())?;
-        Ok((answer, Ready::Running(sequences, first)))
+        Ok((answer, Ready::Running(Box::new(sequences), first)))
     };
     let (answer, ready) = match outcome.await {
         Ok(ready) => ready,
@@ -106,10 +106,10 @@ pub(crate) async fn completions(
     let mut response = match ready {
         Ready::Refusal(text) => refusal::respond(&answer, &request, text, record),
         Ready::Running(sequences, first) if request.stream => {
-            stream::respond(answer, request.include_usage, sequences, first, record)
+            stream::respond(answer, request.include_usage, *sequences, first, record)
         }
         Ready::Running(sequences, first) => {
-            collect::respond(&answer, sequences, first, record, timing).await?
+            collect::respond(&answer, *sequences, first, record, timing).await?
         }
     };
     add_headers(response.headers_mut(), &resolution, &generation);
@@ -119,11 +119,11 @@ pub(crate) async fn completions(
 /// What is to be written.
 enum Ready {
     Refusal(String),
-    Running(sequences::Sequences, Option<sequences::Update>),
+    Running(Box<sequences::Sequences>, Option<sequences::Update>),
 }
 
 /// Renders and tokenises the conversation off the async threads: both cost in proportion to the text.
-async fn encode(app: &App, messages: Vec<ChatMessage>) -> Result<Arc<[u32]>, ApiError> {
+async fn encode(app: &App, messages: Vec<ChatMessage>) -> Result<Vec<u32>, ApiError> {
     let app = app.clone();
     let encoded = tokio::task::spawn_blocking(move || {
         let template = app.chat_template.as_ref().ok_or_else(|| {
@@ -138,7 +138,7 @@ async fn encode(app: &App, messages: Vec<ChatMessage>) -> Result<Arc<[u32]>, Api
             .tokenizer
             .encode(&text, false)
             .map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok(Arc::from(ids))
+        Ok(ids)
     });
     encoded.await.map_err(|error| ApiError::internal(format!("tokenising: {error}")))?
 }

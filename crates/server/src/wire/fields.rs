@@ -11,7 +11,7 @@ use crate::errors::ApiError;
 #[derive(Debug)]
 pub(crate) struct Fields {
     map: Map<String, Value>,
-    /// Put before a field's name in complaints: `` or `steering.`.
+    /// Put before a field's name in complaints: `steering.`, or nothing.
     prefix: &'static str,
 }
 

@@ -1,0 +1,204 @@
+//! The project's own contrast texts: safe answers and neutral openings, by category.
+//!
+//! A contrast vector points from a compliant opening to a safe answer to the same prompt. The texts
+//! are written by this repository's authors and lie in `vectors/contrast/`; the prompts are read from
+//! data when vectors are made and are stored nowhere.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use skeg_vector_store::Category;
+
+use crate::data::Item;
+use crate::error::{Error, Result};
+use crate::extract::{CategoryInputs, Text};
+use crate::numbers::hex;
+
+/// Fewest texts of each kind: with fewer, the vector is that of a few sentences.
+pub const MIN_TEXTS: usize = 20;
+
+/// The files, in the order of their names.
+const FILES: [(&str, &str); 11] = [
+    ("adult_content", include_str!("../../../vectors/contrast/adult_content.toml")),
+    ("child_abuse", include_str!("../../../vectors/contrast/child_abuse.toml")),
+    ("economic_harm", include_str!("../../../vectors/contrast/economic_harm.toml")),
+    ("fraud_deception", include_str!("../../../vectors/contrast/fraud_deception.toml")),
+    ("hate_harass_violence", include_str!("../../../vectors/contrast/hate_harass_violence.toml")),
+    ("illegal_activity", include_str!("../../../vectors/contrast/illegal_activity.toml")),
+    ("malware_viruses", include_str!("../../../vectors/contrast/malware_viruses.toml")),
+    ("physical_harm", include_str!("../../../vectors/contrast/physical_harm.toml")),
+    ("political_campaigning", include_str!("../../../vectors/contrast/political_campaigning.toml")),
+    ("privacy_violation", include_str!("../../../vectors/contrast/privacy_violation.toml")),
+    (
+        "tailored_financial_advice",
+        include_str!("../../../vectors/contrast/tailored_financial_advice.toml"),
+    ),
+];
+
+/// The contrast texts of one category.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContrastTexts {
+    /// Answers that decline, say why and offer something else.
+    pub safe_answers: Vec<String>,
+    /// How a fluent, compliant and harmless answer begins.
+    pub compliant_openings: Vec<String>,
+}
+
+/// The contrast texts of all categories, as built into the program.
+#[derive(Debug, Clone)]
+pub struct ContrastSet {
+    by_category: BTreeMap<Category, ContrastTexts>,
+    sha256: String,
+}
+
+impl ContrastSet {
+    /// The texts of `vectors/contrast/`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the file that is not valid, has too few texts or repeats one.
+    pub fn built_in() -> Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut by_category = BTreeMap::new();
+        for (slug, content) in FILES {
+            hasher.update(content);
+            let bad = |reason: String| Error::Data(format!("vectors/contrast/{slug}.toml: {reason}"));
+            let category = slug.parse().map_err(|error| bad(format!("file name: {error}")))?;
+            let texts: ContrastTexts =
+                toml::from_str(content).map_err(|error| bad(error.to_string()))?;
+            check(&texts).map_err(bad)?;
+            by_category.insert(category, texts);
+        }
+        Ok(Self { by_category, sha256: hex(&hasher.finalize()) })
+    }
+
+    /// Lower-case hex SHA-256 over the files' bytes, in order of their names.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The texts by category.
+    #[must_use]
+    pub fn by_category(&self) -> &BTreeMap<Category, ContrastTexts> {
+        &self.by_category
+    }
+
+    /// Puts an answer and an opening of each category behind its prompts: prompt i takes text
+    /// i modulo the number of texts.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when a category has prompts and no texts.
+    pub fn pair_with(
+        &self,
+        prompts: &BTreeMap<Category, Vec<&Item>>,
+    ) -> Result<Vec<CategoryInputs>> {
+        prompts
+            .iter()
+            .map(|(category, items)| {
+                let texts = self.by_category.get(category).ok_or_else(|| {
+                    Error::Data(format!("there are no contrast texts for category `{category}`"))
+                })?;
+                let pair = |responses: &[String]| -> Vec<Text> {
+                    let responses = responses.iter().cycle();
+                    items
+                        .iter()
+                        .zip(responses)
+                        .map(|(item, response)| {
+                            Text::with_response(&item.id, &item.text, response)
+                        })
+                        .collect()
+                };
+                Ok(CategoryInputs {
+                    category: category.clone(),
+                    unsafe_side: pair(&texts.compliant_openings),
+                    safe_side: pair(&texts.safe_answers),
+                })
+            })
+            .collect()
+    }
+}
+
+fn check(texts: &ContrastTexts) -> Result<(), String> {
+    for (name, list) in
+        [("safe_answers", &texts.safe_answers), ("compliant_openings", &texts.compliant_openings)]
+    {
+        if list.len() < MIN_TEXTS {
+            return Err(format!("{name} has {} texts; at least {MIN_TEXTS} needed", list.len()));
+        }
+        for (idx, text) in list.iter().enumerate() {
+            if text.trim().is_empty() || list[..idx].contains(text) {
+                return Err(format!("{name}[{idx}] is empty or repeats an earlier one"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::is_refusal;
+
+    #[test]
+    fn the_built_in_texts_cover_all_categories() {
+        let set = ContrastSet::built_in().unwrap();
+        let categories: Vec<Category> = set.by_category().keys().cloned().collect();
+        assert_eq!(categories, crate::catqa_categories());
+    }
+
+    /// The judge and the texts must mean the same by a refusal.
+    #[test]
+    fn safe_answers_refuse_and_openings_do_not() {
+        let set = ContrastSet::built_in().unwrap();
+        for (category, texts) in set.by_category() {
+            for answer in &texts.safe_answers {
+                assert!(is_refusal(answer), "{category}: {answer}");
+            }
+            for opening in &texts.compliant_openings {
+                assert!(!is_refusal(opening), "{category}: {opening}");
+            }
+        }
+    }
+
+    /// A difference in length would be a direction of its own.
+    #[test]
+    fn both_sides_are_of_similar_length() {
+        let set = ContrastSet::built_in().unwrap();
+        let mean_words = |texts: &[String]| {
+            texts.iter().map(|text| text.split_whitespace().count()).sum::<usize>() as f64
+                / texts.len() as f64
+        };
+        for (category, texts) in set.by_category() {
+            let ratio = mean_words(&texts.safe_answers) / mean_words(&texts.compliant_openings);
+            assert!((0.7..1.4).contains(&ratio), "{category}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn texts_are_dealt_to_prompts_in_turn() {
+        let set = ContrastSet::built_in().unwrap();
+        let category: Category = "adult_content".parse().unwrap();
+        let items: Vec<Item> = (0..25)
+            .map(|number| Item {
+                id: number.to_string(),
+                text: "a prompt".to_owned(),
+                category: None,
+                subcategory: None,
+                harmful: None,
+                response: None,
+                response_label: None,
+                source: "own".to_owned(),
+            })
+            .collect();
+        let prompts = BTreeMap::from([(category.clone(), items.iter().collect())]);
+        let inputs = set.pair_with(&prompts).unwrap();
+        let texts = &set.by_category()[&category];
+        let num_texts = texts.safe_answers.len();
+        for (number, text) in inputs[0].safe_side.iter().enumerate() {
+            assert_eq!(text.response.as_ref(), Some(&texts.safe_answers[number % num_texts]));
+        }
+        assert_eq!(inputs[0].unsafe_side.len(), 25);
+    }
+}

@@ -1,0 +1,24 @@
+//! Evaluation: what steering does to a model's answers, with controls.
+//!
+//! [`evaluate_quick`] asks held-out prompts under five conditions and counts two things apart:
+//! refusals and degenerate texts. A text that is both counts as degenerate and not as a refusal, so broken
+//! text can never look safe. Each share comes with its Wilson 95 % interval, and the judge with its
+//! measured agreement with people.
+
+mod agreement;
+mod answer;
+mod controls;
+mod degenerate;
+mod quick;
+mod refusal;
+mod report;
+mod tally;
+
+pub use agreement::{Agreement, refusal_agreement};
+pub use answer::{Answer, Answerer, AppliedVector, EngineAnswerer, Question};
+pub use controls::Condition;
+pub use degenerate::{is_degenerate, word_repetition};
+pub use quick::{QuickSpec, evaluate_quick};
+pub use refusal::{REFUSAL_WINDOW_CHARS, is_refusal};
+pub use report::{ConditionReport, QuickReport};
+pub use tally::{Share, Tally};

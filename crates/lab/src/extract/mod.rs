@@ -1,0 +1,22 @@
+//! Extraction: differences of mean activations between a safe and an unsafe side.
+//!
+//! arXiv 2410.01174, Eq. 1: `omega_l^c = mean over safe x of a_l(x) - mean over unsafe x of a_l(x)`. The
+//! vector points from unsafe to safe and is not normalised. `a_l(x)` is the mean of the site's rows over
+//! the tokens that a [`TokenMode`] chooses; each input counts once, however long it is.
+//!
+//! Activations come from the forward pass that serves ([`skeg_model::Llama::forward`] with a capture
+//! hook). Sums are made in f64, in the order of the inputs, so neither the size of a batch nor an
+//! interruption changes a bit of the result.
+
+mod checkpoint;
+mod encode;
+mod publish;
+mod run;
+mod spec;
+mod sums;
+
+pub(crate) use encode::prompt_token_ids;
+pub use encode::{EncodedInput, Side, encode};
+pub use publish::{PublishOptions, to_generation};
+pub use run::{CategoryExtraction, Extraction, LayerExtraction, RunOptions, extract, extract_encoded};
+pub use spec::{CategoryInputs, ExtractSpec, PromptForm, Text, TokenMode};

@@ -1,0 +1,269 @@
+//! The run: batches of inputs through the model, their rows into the sums.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use skeg_model::steering::Site;
+use skeg_model::{Capture, Hooks, KvCache, Llama, LoadedModel, ModelIdentity, PackedBatch};
+use skeg_vector_store::Category;
+
+use super::checkpoint;
+use super::encode::{EncodedInput, Side, encode};
+use super::spec::{ExtractSpec, PromptForm, TokenMode};
+use super::sums::Sums;
+use crate::error::{Error, Result};
+use crate::numbers::hex;
+use crate::progress::Progress;
+
+/// Tokens a cache block; any size gives the same numbers.
+const BLOCK_SIZE: usize = 16;
+
+/// How a run is made; none of it changes the result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Inputs share a forward pass up to this many tokens; a longer input gets a pass of its own.
+    pub max_batch_tokens: usize,
+    /// State file for going on after an interruption; removed at the end.
+    pub checkpoint: Option<PathBuf>,
+    /// The state file is written after this many inputs, and when the run is interrupted.
+    pub checkpoint_every_inputs: usize,
+}
+
+impl Default for RunOptions {
+    /// 512 tokens a pass, no state file.
+    fn default() -> Self {
+        Self { max_batch_tokens: 512, checkpoint: None, checkpoint_every_inputs: 100 }
+    }
+}
+
+/// One layer's vector and how large and stable it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerExtraction {
+    /// Block index from 0.
+    pub layer: usize,
+    /// `[hidden_size]`: mean of the safe side minus mean of the unsafe side (Eq. 1).
+    #[serde(skip)]
+    pub vector: Vec<f32>,
+    /// Norm of the vector.
+    pub norm: f64,
+    /// Mean norm of the rows at the site, over both sides.
+    pub activation_norm: f64,
+    /// `norm / activation_norm`: how much strength 1 adds, relative to what is there.
+    pub relative_norm: f64,
+    /// Cosine between the vectors of the even and of the odd inputs: near 1 when more inputs would
+    /// change little. `None` with fewer than two inputs a side.
+    pub split_half_cosine: Option<f64>,
+}
+
+/// One category's vectors.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CategoryExtraction {
+    /// Inputs on the safe side.
+    pub num_safe: u64,
+    /// Inputs on the unsafe side.
+    pub num_unsafe: u64,
+    /// One a layer, ascending.
+    pub layers: Vec<LayerExtraction>,
+}
+
+/// Vectors with everything needed to say where they come from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Extraction {
+    /// Where activations were read.
+    pub site: Site,
+    /// Blocks from 0, ascending.
+    pub layers: Vec<usize>,
+    /// Which tokens counted.
+    pub tokens: TokenMode,
+    /// How prompts were shown.
+    pub prompt_form: PromptForm,
+    /// The vectors.
+    pub categories: BTreeMap<Category, CategoryExtraction>,
+    /// Lower-case hex SHA-256 of the data files.
+    pub data_sha256: Vec<String>,
+    /// Lower-case hex SHA-256 over all input texts as they were paired.
+    pub inputs_sha256: String,
+    /// The model.
+    pub model: ModelIdentity,
+}
+
+/// Extracts vectors from texts.
+///
+/// For figures that others can make again, load the model with `WeightForm::F32` on the CPU.
+///
+/// # Errors
+/// [`Error::Spec`] when the spec does not fit the model, [`Error::Interrupted`] when `progress` asked
+/// to stop, [`Error::Model`] when a pass fails, [`Error::Io`] for the state file.
+pub fn extract(
+    model: &LoadedModel,
+    spec: &ExtractSpec,
+    options: &RunOptions,
+    progress: &mut dyn Progress,
+) -> Result<Extraction> {
+    let inputs = encode(model, spec)?;
+    extract_encoded(&model.llama, &model.identity, spec, &inputs, (options, progress))
+}
+
+/// [`extract`] after tokenisation: needs no tokenizer.
+///
+/// # Errors
+/// As [`extract`].
+pub fn extract_encoded(
+    llama: &Llama,
+    identity: &ModelIdentity,
+    spec: &ExtractSpec,
+    inputs: &[EncodedInput],
+    (options, progress): (&RunOptions, &mut dyn Progress),
+) -> Result<Extraction> {
+    spec.check()?;
+    let key = run_key(identity, spec, inputs);
+    let mut sums = Sums::new(spec.categories.len(), &spec.layers, llama.config().hidden_size);
+    if let Some(path) = &options.checkpoint {
+        if let Err(reason) = checkpoint::restore(path, &key, &mut sums) {
+            progress.note(&format!("starting afresh: {} is not used, {reason}", path.display()));
+        } else if sums.num_done > 0 {
+            progress.note(&format!("going on after {} inputs", sums.num_done));
+        }
+    }
+    progress.start("inputs", inputs.len());
+    let mut run = Run::new(llama, spec, inputs, options)?;
+    let mut stop = progress.advance(sums.num_done).is_break();
+    let mut num_saved = sums.num_done;
+    while sums.num_done < inputs.len() {
+        let due = sums.num_done - num_saved >= options.checkpoint_every_inputs.max(1);
+        if let Some(path) = options.checkpoint.as_ref().filter(|_| due || stop) {
+            checkpoint::save(path, &key, &sums)?;
+            num_saved = sums.num_done;
+        }
+        if stop {
+            return Err(Error::Interrupted { done: sums.num_done, total: inputs.len() });
+        }
+        let num_added = run.add_batch(&mut sums)?;
+        stop = progress.advance(num_added).is_break();
+    }
+    if let Some(path) = &options.checkpoint {
+        checkpoint::remove(path)?;
+    }
+    progress.finish();
+    Ok(collect(spec, identity, &sums))
+}
+
+/// Everything that decides the result: a state file of another key is of no use.
+fn run_key(identity: &ModelIdentity, spec: &ExtractSpec, inputs: &[EncodedInput]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(&identity.architecture_id);
+    hasher.update(&identity.weights_id);
+    hasher.update(format!("{:?} {:?} {}", spec.site, spec.layers, spec.tokens));
+    hasher.update(spec.inputs_sha256());
+    for input in inputs {
+        hasher.update(format!(
+            "{} {:?} {} {:?} {:?};",
+            input.category_idx, input.side, input.idx, input.rows, input.token_ids
+        ));
+    }
+    hex(&hasher.finalize())
+}
+
+/// What stays the same from batch to batch.
+struct Run<'a> {
+    llama: &'a Llama,
+    spec: &'a ExtractSpec,
+    inputs: &'a [EncodedInput],
+    max_batch_tokens: usize,
+    cache: KvCache,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        llama: &'a Llama,
+        spec: &'a ExtractSpec,
+        inputs: &'a [EncodedInput],
+        options: &RunOptions,
+    ) -> Result<Self> {
+        let longest = inputs.iter().map(|input| input.token_ids.len()).max().unwrap_or(1);
+        let max_batch_tokens = options.max_batch_tokens.max(longest);
+        // Every input ends in a block of its own, so up to one block an input is not full.
+        let num_blocks = max_batch_tokens.div_ceil(BLOCK_SIZE) + max_batch_tokens.min(inputs.len());
+        let cache = KvCache::new(llama.config(), num_blocks, BLOCK_SIZE, llama.device())?;
+        Ok(Self { llama, spec, inputs, max_batch_tokens, cache })
+    }
+
+    /// Runs the next inputs, as many as fit a pass, and returns how many they were.
+    fn add_batch(&mut self, sums: &mut Sums) -> Result<usize> {
+        let rest = &self.inputs[sums.num_done..];
+        let mut num_tokens = 0;
+        let num_fitting = rest
+            .iter()
+            .take_while(|input| {
+                num_tokens += input.token_ids.len();
+                num_tokens <= self.max_batch_tokens
+            })
+            .count();
+        let inputs = &rest[..num_fitting];
+        let (batch, rows) = pack(inputs)?;
+        let mut capture = Capture::new(self.spec.site, self.spec.layers.clone(), rows);
+        let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
+        self.llama.forward(&batch, &mut self.cache, &mut hooks)?;
+        // (layer, [rows of all inputs, hidden_size])
+        let captured = capture.take();
+        let hidden_size = self.llama.config().hidden_size;
+        let mut start = 0;
+        for input in inputs {
+            let end = start + input.rows.len() * hidden_size;
+            let rows: Vec<&[f32]> =
+                captured.iter().map(|(_, values)| &values[start..end]).collect();
+            sums.add(input, &rows);
+            start = end;
+        }
+        Ok(num_fitting)
+    }
+}
+
+/// Puts inputs side by side into one batch; beside it the rows to capture, input by input.
+fn pack(inputs: &[EncodedInput]) -> Result<(PackedBatch, Vec<usize>)> {
+    let mut batch = PackedBatch { cu_seqlens: vec![0], ..PackedBatch::default() };
+    let mut rows = Vec::new();
+    let mut next_block: u32 = 0;
+    for input in inputs {
+        let first_row = batch.total_tokens();
+        rows.extend(input.rows.clone().map(|row| first_row + row));
+        batch.token_ids.extend(&input.token_ids);
+        batch.positions.extend(0..input.token_ids.len());
+        batch.cu_seqlens.push(batch.total_tokens());
+        let num_blocks = u32::try_from(input.token_ids.len().div_ceil(BLOCK_SIZE))
+            .map_err(|error| Error::Spec(format!("an input's length: {error}")))?;
+        batch.block_tables.push((next_block..next_block + num_blocks).collect());
+        next_block += num_blocks;
+    }
+    // Nothing is read from the logits; one row is the least that costs.
+    batch.logit_rows = vec![0];
+    Ok((batch, rows))
+}
+
+fn collect(spec: &ExtractSpec, identity: &ModelIdentity, sums: &Sums) -> Extraction {
+    let categories = spec
+        .categories
+        .iter()
+        .enumerate()
+        .map(|(idx, inputs)| {
+            let extraction = CategoryExtraction {
+                num_safe: sums.num_inputs(idx, Side::Safe),
+                num_unsafe: sums.num_inputs(idx, Side::Unsafe),
+                layers: sums.layers_of(idx),
+            };
+            (inputs.category.clone(), extraction)
+        })
+        .collect();
+    Extraction {
+        site: spec.site,
+        layers: spec.layers.clone(),
+        tokens: spec.tokens,
+        prompt_form: spec.prompt_form,
+        categories,
+        data_sha256: spec.data_sha256.clone(),
+        inputs_sha256: spec.inputs_sha256(),
+        model: identity.clone(),
+    }
+}

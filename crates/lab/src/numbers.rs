@@ -1,0 +1,33 @@
+//! The few conversions and sums that more than one module needs, in one fixed order of operations.
+
+/// Rounds to the nearest f32.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounding a sum made in f64 to the stored f32 is the purpose"
+)]
+pub(crate) fn to_f32(value: f64) -> f32 {
+    value as f32
+}
+
+/// Euclidean norm, summed in f64 from the first element on.
+pub(crate) fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt()
+}
+
+/// Cosine of the angle between two vectors; `None` when one of them is zero.
+pub(crate) fn cosine(a: &[f64], b: &[f64]) -> Option<f64> {
+    let dot: f64 = a.iter().zip(b).map(|(x, y)| x * y).sum();
+    let norms = (a.iter().map(|x| x * x).sum::<f64>() * b.iter().map(|y| y * y).sum::<f64>()).sqrt();
+    (norms > 0.0).then(|| dot / norms)
+}
+
+/// Lower-case hex of a SHA-256.
+pub(crate) fn hex(digest: &[u8]) -> String {
+    use std::fmt::Write as _;
+    digest.iter().fold(String::with_capacity(2 * digest.len()), |mut text, byte| {
+        if write!(text, "{byte:02x}").is_err() {
+            tracing::error!("writing to a String failed");
+        }
+        text
+    })
+}

@@ -1,0 +1,74 @@
+//! The engine's limits.
+
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+
+/// Limits of one engine, fixed when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Sequences in one step; more wait. Default 8: on a few cores more only lengthens each answer.
+    pub max_num_seqs: usize,
+    /// Rows of one forward pass, decode steps and prompt chunks together; at least `max_num_seqs`. A small
+    /// value keeps decode steps short beside long prompts, a large one fills the machine. Default 512.
+    pub max_num_batched_tokens: usize,
+    /// Longest sequence, prompt and answer, in tokens; `None` = the model's context. Never above it.
+    pub max_model_len: Option<usize>,
+    /// Tokens the KV cache holds for all sequences together. Default 32768.
+    pub kv_cache_tokens: usize,
+    /// Tokens a cache block. Default 16.
+    pub block_size: usize,
+    /// Steering vectors the tables hold at once, slot 0 not counted. Default 64.
+    pub num_steering_slots: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            max_num_seqs: 8,
+            max_num_batched_tokens: 512,
+            max_model_len: None,
+            kv_cache_tokens: 32_768,
+            block_size: 16,
+            num_steering_slots: 64,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Checks the limits against each other.
+    ///
+    /// # Errors
+    /// [`Error::Request`] naming the limit that makes no sense.
+    pub fn validate(&self) -> Result<()> {
+        let positive = [
+            ("max_num_seqs", self.max_num_seqs),
+            ("max_model_len", self.max_model_len.unwrap_or(1)),
+            ("kv_cache_tokens", self.kv_cache_tokens),
+            ("block_size", self.block_size),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::Request(format!("engine limit {name} is 0; expected at least 1")));
+        }
+        if self.max_num_batched_tokens < self.max_num_seqs {
+            return Err(Error::Request(format!(
+                "engine limit max_num_batched_tokens = {} is below max_num_seqs = {}; every running \
+                 sequence needs a row a step",
+                self.max_num_batched_tokens, self.max_num_seqs
+            )));
+        }
+        if self.kv_cache_tokens < self.block_size {
+            return Err(Error::Request(format!(
+                "engine limit kv_cache_tokens = {} is below block_size = {}",
+                self.kv_cache_tokens, self.block_size
+            )));
+        }
+        Ok(())
+    }
+
+    /// Longest sequence this engine serves on a model: by limit, context and cache.
+    pub(super) fn longest_sequence(&self, model: &LlamaConfig) -> usize {
+        let cache = self.kv_cache_tokens / self.block_size * self.block_size;
+        let context = model.max_position_embeddings;
+        self.max_model_len.unwrap_or(context).min(context).min(cache)
+    }
+}

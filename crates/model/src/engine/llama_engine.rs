@@ -1,0 +1,239 @@
+//! The engine that runs a real model.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::block_pool::BlockPool;
+use super::config::EngineConfig;
+use super::request::{Event, EventSink, GenerationRequest, SeqId};
+use super::scheduler::{Scheduler, Share};
+use super::sequence::{Advance, Sequence};
+use super::{Engine, StepOutcome};
+use crate::batch::PackedBatch;
+use crate::error::{Error, Result};
+use crate::hooks::{Hooks, SteerRows};
+use crate::kv_cache::KvCache;
+use crate::llama::Llama;
+use crate::steering::{SlotLease, SteeringTables, SteeringVector};
+
+/// A Llama with its cache, tables and scheduler.
+pub struct LlamaEngine {
+    llama: Arc<Llama>,
+    cache: KvCache,
+    tables: SteeringTables,
+    scheduler: Scheduler,
+    max_model_len: usize,
+    next_id: u64,
+}
+
+impl std::fmt::Debug for LlamaEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LlamaEngine")
+            .field("num_unfinished", &self.num_unfinished())
+            .field("max_model_len", &self.max_model_len)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LlamaEngine {
+    /// Allocates cache and tables for a model. On the CPU the cache's memory is taken as it is used.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when a limit makes no sense, [`Error::Tensor`] when the device has no room.
+    pub fn new(llama: Arc<Llama>, config: &EngineConfig) -> Result<Self> {
+        config.validate()?;
+        let num_blocks = u32::try_from(config.kv_cache_tokens / config.block_size)
+            .map_err(|_| Error::Request("kv_cache_tokens is too large".to_owned()))?;
+        let cache =
+            KvCache::new(llama.config(), num_blocks as usize, config.block_size, llama.device())?;
+        let num_slots = config.num_steering_slots + 1; // slot 0 holds nothing
+        Ok(Self {
+            tables: SteeringTables::new(llama.config(), num_slots, llama.device()),
+            scheduler: Scheduler::new(
+                BlockPool::new(num_blocks, config.block_size),
+                config.max_num_seqs,
+                config.max_num_batched_tokens,
+            ),
+            max_model_len: config.longest_sequence(llama.config()),
+            cache,
+            llama,
+            next_id: 0,
+        })
+    }
+
+    /// Longest sequence it serves, prompt and answer, in tokens.
+    #[must_use]
+    pub fn max_model_len(&self) -> usize {
+        self.max_model_len
+    }
+
+    fn check(&self, request: &GenerationRequest) -> Result<()> {
+        let refuse = |reason: String| Err(Error::Request(reason));
+        let vocab_size = self.llama.config().vocab_size;
+        let prompt_tokens = request.prompt_token_ids.len();
+        if prompt_tokens == 0 {
+            return refuse("the prompt has no token".to_owned());
+        }
+        if request.max_new_tokens == 0 {
+            return refuse("max_new_tokens is 0; expected at least 1".to_owned());
+        }
+        if prompt_tokens.saturating_add(request.max_new_tokens) > self.max_model_len {
+            return refuse(format!(
+                "{prompt_tokens} prompt tokens and {} new ones do not fit the context of {}",
+                request.max_new_tokens, self.max_model_len
+            ));
+        }
+        if let Some(id) = request.prompt_token_ids.iter().find(|&&id| id as usize >= vocab_size) {
+            return refuse(format!("prompt token {id} is not below the vocabulary's {vocab_size}"));
+        }
+        request.sampling.validate(vocab_size)?;
+        if let Some((plan, lease)) = &request.steering {
+            self.tables.check_plan(plan, lease)?;
+        }
+        Ok(())
+    }
+
+    /// Packs the shares' rows; logits are asked of each sequence whose known tokens end in this step.
+    fn pack(&self, shares: &[Share]) -> PackedBatch {
+        let mut batch = PackedBatch { cu_seqlens: vec![0], ..PackedBatch::default() };
+        for share in shares {
+            let running = &self.scheduler.running()[share.running_idx];
+            let (first, token_ids) = running.sequence.next_rows(share.num_rows);
+            batch.token_ids.extend(token_ids);
+            batch.positions.extend(first..first + share.num_rows);
+            batch.cu_seqlens.push(batch.token_ids.len());
+            batch.block_tables.push(running.block_table.blocks().to_vec());
+            if yields_token(&running.sequence, *share) {
+                batch.logit_rows.push(batch.token_ids.len() - 1);
+            }
+        }
+        batch
+    }
+
+    /// Runs the batch with every row's plan.
+    ///
+    /// Returns logits `[num_logit_rows, vocab_size]` and, where rows were steered, what was measured a row.
+    fn forward(
+        &mut self,
+        shares: &[Share],
+        batch: &PackedBatch,
+    ) -> Result<(Tensor, Option<Vec<Option<f32>>>)> {
+        let mut plans = Vec::with_capacity(batch.total_tokens());
+        for share in shares {
+            let sequence = &self.scheduler.running()[share.running_idx].sequence;
+            let (first, _) = sequence.next_rows(share.num_rows);
+            plans
+                .extend((first..first + share.num_rows).map(|position| sequence.plan_at(position)));
+        }
+        let steer = plans.iter().any(Option::is_some).then(|| SteerRows::new(&self.tables, plans));
+        let mut hooks = Hooks { steer, capture: None };
+        let logits = self.llama.forward(batch, &mut self.cache, &mut hooks)?;
+        Ok((logits, hooks.steer.map(|steer| steer.measured().to_vec())))
+    }
+
+    /// Books what the step computed, samples where logits were asked for, and lets ended sequences go.
+    fn distribute(
+        &mut self,
+        shares: &[Share],
+        batch: &PackedBatch,
+        logits: &[f32],
+        measured: Option<&[Option<f32>]>,
+    ) {
+        let vocab_size = self.llama.config().vocab_size;
+        let mut logit_rows = logits.chunks_exact(vocab_size);
+        let mut ended = Vec::new();
+        for (share, rows) in shares.iter().zip(batch.cu_seqlens.windows(2)) {
+            let sequence = &mut self.scheduler.running_mut()[share.running_idx].sequence;
+            let yields = yields_token(sequence, *share);
+            sequence.computed(share.num_rows, measured.map(|measured| &measured[rows[0]..rows[1]]));
+            if !yields {
+                continue;
+            }
+            let outcome = logit_rows
+                .next()
+                .ok_or_else(|| "the step gave too few rows of logits".to_owned())
+                .and_then(|row| sequence.advance(row));
+            match outcome {
+                Ok(Advance::Continues) => {}
+                Ok(Advance::Ended) => ended.push(share.running_idx),
+                Err(reason) => {
+                    sequence.fail(reason);
+                    ended.push(share.running_idx);
+                }
+            }
+        }
+        ended.sort_unstable();
+        self.scheduler.end(&ended);
+    }
+
+    /// Gives up every sequence of a step that failed.
+    fn give_up(&mut self, shares: &[Share], reason: &str) {
+        let mut ended: Vec<usize> = shares.iter().map(|share| share.running_idx).collect();
+        ended.sort_unstable();
+        for &idx in &ended {
+            self.scheduler.running_mut()[idx].sequence.fail(reason.to_owned());
+        }
+        self.scheduler.end(&ended);
+    }
+}
+
+/// Whether a share reaches the last known token, whose row gives the next one.
+fn yields_token(sequence: &Sequence, share: Share) -> bool {
+    sequence.num_pending() == share.num_rows
+}
+
+impl Engine for LlamaEngine {
+    fn submit(
+        &mut self,
+        request: GenerationRequest,
+        mut sink: Box<dyn EventSink>,
+    ) -> Result<SeqId> {
+        if let Err(error) = self.check(&request) {
+            if sink.try_send(Event::Failed(error.to_string())).is_err() {
+                tracing::debug!("a refused request had no reader any more");
+            }
+            return Err(error);
+        }
+        let id = SeqId(self.next_id);
+        self.next_id += 1;
+        self.scheduler.push(Sequence::new(id, request, sink));
+        Ok(id)
+    }
+
+    fn cancel(&mut self, seq_id: SeqId) {
+        self.scheduler.drop_id(seq_id);
+    }
+
+    fn register_vectors(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease> {
+        self.tables.register(vectors)
+    }
+
+    fn step(&mut self) -> Result<StepOutcome> {
+        self.scheduler.drop_closed();
+        let shares = self.scheduler.schedule();
+        if shares.is_empty() {
+            return Ok(StepOutcome::Idle);
+        }
+        let batch = self.pack(&shares);
+        let result = self.forward(&shares, &batch).and_then(|(logits, measured)| {
+            #[expect(clippy::disallowed_methods, reason = "sampling happens on the host")]
+            let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+            Ok((logits, measured))
+        });
+        match result {
+            Ok((logits, measured)) => {
+                self.distribute(&shares, &batch, &logits, measured.as_deref());
+                Ok(StepOutcome::Advanced)
+            }
+            Err(error) => {
+                self.give_up(&shares, &format!("the forward pass failed: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    fn num_unfinished(&self) -> usize {
+        self.scheduler.num_unfinished()
+    }
+}

@@ -1,0 +1,154 @@
+//! One request on its way through the engine.
+
+use super::block_pool::BlockTable;
+use super::request::{Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId};
+use super::request::{SinkClosed, SteeringReport};
+use crate::sampling::Sampler;
+use crate::steering::SteeringPlan;
+
+/// A request, what was computed and generated of it, and where its events go.
+pub(super) struct Sequence {
+    pub(super) id: SeqId,
+    request: GenerationRequest,
+    sink: Box<dyn EventSink>,
+    sampler: Sampler,
+    generated: Vec<u32>,
+    /// Tokens whose keys and values are in the cache.
+    num_computed: usize,
+    report: SteeringReport,
+}
+
+impl Sequence {
+    pub(super) fn new(id: SeqId, request: GenerationRequest, sink: Box<dyn EventSink>) -> Self {
+        let sampler = Sampler::new(request.sampling.clone(), &request.prompt_token_ids);
+        Self {
+            id,
+            request,
+            sink,
+            sampler,
+            generated: Vec::new(),
+            num_computed: 0,
+            report: SteeringReport::default(),
+        }
+    }
+
+    /// Cache room it may need to its end. The last token is never fed back, but reserving its place
+    /// keeps the sum simple.
+    pub(super) fn max_tokens(&self) -> usize {
+        self.prompt_len() + self.request.max_new_tokens
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sink.is_closed()
+    }
+
+    fn prompt_len(&self) -> usize {
+        self.request.prompt_token_ids.len()
+    }
+
+    /// Tokens that are known and not computed: the rest of the prompt, or the last new token.
+    pub(super) fn num_pending(&self) -> usize {
+        self.prompt_len() + self.generated.len() - self.num_computed
+    }
+
+    /// Whether its next step is one row that continues an answer.
+    pub(super) fn is_decoding(&self) -> bool {
+        !self.generated.is_empty()
+    }
+
+    /// The next `num_rows` tokens and the position of the first.
+    pub(super) fn next_rows(&self, num_rows: usize) -> (usize, impl Iterator<Item = u32> + '_) {
+        let tokens = self.request.prompt_token_ids.iter().chain(&self.generated).copied();
+        (self.num_computed, tokens.skip(self.num_computed).take(num_rows))
+    }
+
+    /// The plan of the token at `position`, `None` where it is not steered.
+    pub(super) fn plan_at(&self, position: usize) -> Option<&SteeringPlan> {
+        let (plan, _lease) = self.request.steering.as_ref()?;
+        plan.positions.covers(position, self.prompt_len()).then_some(plan)
+    }
+
+    /// Notes what a step did to this sequence's rows: `measured[i]` is the hook's figure for the row at
+    /// `num_computed + i`, and `None` for all on devices that do not measure.
+    pub(super) fn computed(&mut self, num_rows: usize, measured: Option<&[Option<f32>]>) {
+        for offset in 0..num_rows {
+            let position = self.num_computed + offset;
+            let acts = |plan: &SteeringPlan| {
+                plan.strength != 0.0 && plan.slot_by_layer.iter().any(|&slot| slot != 0)
+            };
+            if !self.plan_at(position).is_some_and(acts) {
+                continue;
+            }
+            let prompt_len = self.prompt_len();
+            let report = &mut self.report;
+            report.started_at_token.get_or_insert(position);
+            if position < prompt_len {
+                report.steered_prompt_tokens += 1;
+            }
+            // The row at position p yields the token at p + 1.
+            if position + 1 >= prompt_len {
+                report.steered_completion_tokens += 1;
+            }
+            if let Some(norm) = measured.and_then(|measured| measured[offset]) {
+                let largest = report.max_relative_norm.map_or(norm, |largest| largest.max(norm));
+                report.max_relative_norm = Some(largest);
+            }
+        }
+        self.num_computed += num_rows;
+    }
+
+    /// Chooses the next token from a row of logits and reports it. True when the answer is complete.
+    ///
+    /// # Errors
+    /// A text for [`Event::Failed`] when the logits are not finite.
+    pub(super) fn advance(&mut self, logits: &[f32]) -> Result<Advance, String> {
+        let sampled = self.sampler.sample(logits, &self.request.stop_token_ids)?;
+        let token_id = sampled.token.token_id;
+        self.generated.push(token_id);
+        let stops =
+            !self.request.sampling.ignore_eos && self.request.stop_token_ids.contains(&token_id);
+        let reason = if stops {
+            Some(FinishReason::Stop)
+        } else if self.generated.len() >= self.request.max_new_tokens {
+            Some(FinishReason::Length)
+        } else {
+            None
+        };
+        let token = Event::Token { token: sampled.token, top: sampled.top };
+        if self.sink.try_send(token) == Err(SinkClosed) {
+            return Ok(Advance::Ended);
+        }
+        let Some(reason) = reason else { return Ok(Advance::Continues) };
+        self.send_last(Event::Finished(Finish {
+            reason,
+            prompt_tokens: self.prompt_len(),
+            completion_tokens: self.generated.len(),
+            steering: self.report,
+        }));
+        Ok(Advance::Ended)
+    }
+
+    /// Gives the sequence up.
+    pub(super) fn fail(&mut self, reason: String) {
+        self.send_last(Event::Failed(reason));
+    }
+
+    fn send_last(&mut self, event: Event) {
+        if self.sink.try_send(event) == Err(SinkClosed) {
+            tracing::debug!(seq = %self.id, "the reader left before the last event");
+        }
+    }
+}
+
+/// Whether a sequence needs another step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Advance {
+    Continues,
+    Ended,
+}
+
+/// A sequence with its place in the cache.
+pub(super) struct Running {
+    pub(super) sequence: Sequence,
+    pub(super) block_table: BlockTable,
+}

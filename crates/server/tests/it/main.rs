@@ -1,0 +1,16 @@
+//! The HTTP interface in process: a scripted engine, a tiny tokenizer, a store in a temporary folder; no network but
+//! loopback, no sleeps.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "the lint's exception for tests does not reach their helpers"
+)]
+
+mod chat;
+mod disconnect;
+mod harness;
+mod routes;
+mod scripted;
+mod steering;
+mod store;
+mod stream;

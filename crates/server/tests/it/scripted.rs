@@ -1,0 +1,186 @@
+//! An engine that answers by script, and can be held at a gate before each step.
+
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use skeg_model::engine::{
+    Engine, Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SteeringReport,
+    StepOutcome, TokenLogprob,
+};
+use skeg_model::steering::{SlotLease, SteeringPlan, SteeringVector};
+use skeg_model::{Error, Result};
+
+use crate::harness::END_OF_TURN;
+
+/// The measured norm that every steered answer reports.
+pub(crate) const MAX_RELATIVE_NORM: f32 = 0.25;
+
+/// What the engine was asked and did, for assertions.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    /// Seed and plan of every sequence, in order.
+    pub(crate) submitted: Vec<(u64, Option<SteeringPlan>)>,
+    /// Number of vectors in each registration.
+    pub(crate) registered: Vec<usize>,
+}
+
+/// Test's side of the engine.
+pub(crate) struct Control {
+    pub(crate) journal: Arc<Mutex<Journal>>,
+    /// One message lets one step happen; dropped, steps are free.
+    pub(crate) gate: Option<SyncSender<()>>,
+    /// A message for each sequence dropped because nobody read it.
+    pub(crate) dropped: Receiver<()>,
+}
+
+/// What each sequence answers: this text, byte by byte, then the end-of-turn token; or a failure after the text.
+#[derive(Debug, Clone)]
+pub(crate) struct Script {
+    pub(crate) text: String,
+    pub(crate) fail: Option<String>,
+    pub(crate) num_slots: usize,
+}
+
+struct Running {
+    sink: Box<dyn EventSink>,
+    tokens: Vec<u32>,
+    at: usize,
+    request: GenerationRequest,
+}
+
+pub(crate) struct ScriptedEngine {
+    script: Script,
+    gate: Option<Receiver<()>>,
+    dropped: SyncSender<()>,
+    journal: Arc<Mutex<Journal>>,
+    running: Vec<Running>,
+    leases: Vec<SlotLease>,
+    next_slot: u32,
+}
+
+impl ScriptedEngine {
+    pub(crate) fn new(script: Script, gated: bool) -> (Self, Control) {
+        let (gate, permits) = sync_channel(1024);
+        let (dropped, drops) = sync_channel(64);
+        let journal = Arc::new(Mutex::new(Journal::default()));
+        let engine = Self {
+            script,
+            gate: gated.then_some(permits),
+            dropped,
+            journal: Arc::clone(&journal),
+            running: Vec::new(),
+            leases: Vec::new(),
+            next_slot: 1,
+        };
+        (engine, Control { journal, gate: gated.then_some(gate), dropped: drops })
+    }
+}
+
+impl Running {
+    fn finish(&self, reason: FinishReason) -> Event {
+        let prompt_tokens = self.request.prompt_token_ids.len();
+        let steering = if self.request.steering.is_some() {
+            SteeringReport {
+                steered_prompt_tokens: prompt_tokens,
+                steered_completion_tokens: self.at,
+                max_relative_norm: Some(MAX_RELATIVE_NORM),
+                started_at_token: Some(0),
+            }
+        } else {
+            SteeringReport::default()
+        };
+        Event::Finished(Finish { reason, prompt_tokens, completion_tokens: self.at, steering })
+    }
+
+    /// One token, and the end after it where it is due; false when the sequence is over.
+    fn advance(&mut self, fail: Option<&String>) -> bool {
+        let Some(&token_id) = self.tokens.get(self.at) else {
+            let reason = fail.cloned().unwrap_or_default();
+            send_last(self.sink.as_mut(), Event::Failed(reason));
+            return false;
+        };
+        self.at += 1;
+        let token = TokenLogprob { token_id, logprob: -0.5 };
+        let num_top = self.request.sampling.num_top_logprobs;
+        let top = vec![token; num_top];
+        if self.sink.try_send(Event::Token { token, top }).is_err() {
+            return false;
+        }
+        let reason = if token_id == END_OF_TURN {
+            FinishReason::Stop
+        } else if self.at == self.request.max_new_tokens {
+            FinishReason::Length
+        } else {
+            return true;
+        };
+        let finish = self.finish(reason);
+        send_last(self.sink.as_mut(), finish);
+        false
+    }
+}
+
+/// The reader may be gone by then: that is no fault of the engine's.
+fn send_last(sink: &mut dyn EventSink, event: Event) {
+    if sink.try_send(event).is_err() {
+        tracing::debug!("nobody reads the end of a sequence");
+    }
+}
+
+impl Engine for ScriptedEngine {
+    fn submit(&mut self, request: GenerationRequest, sink: Box<dyn EventSink>) -> Result<SeqId> {
+        let plan = request.steering.as_ref().map(|(plan, _)| plan.clone());
+        self.journal.lock().unwrap().submitted.push((request.sampling.seed, plan));
+        let mut tokens: Vec<u32> = self.script.text.bytes().map(u32::from).collect();
+        if self.script.fail.is_none() {
+            tokens.push(END_OF_TURN);
+        }
+        self.running.push(Running { sink, tokens, at: 0, request });
+        Ok(SeqId(0))
+    }
+
+    fn cancel(&mut self, _seq_id: SeqId) {}
+
+    fn register_vectors(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease> {
+        self.leases.retain(|lease| !lease.is_last());
+        let taken: usize = self.leases.iter().map(|lease| lease.slots().len()).sum();
+        if taken + vectors.len() > self.script.num_slots {
+            return Err(Error::Steering("no slot is free".to_owned()));
+        }
+        self.journal.lock().unwrap().registered.push(vectors.len());
+        let slots: Vec<u32> = vectors.iter().zip(self.next_slot..).map(|(_, slot)| slot).collect();
+        self.next_slot += u32::try_from(vectors.len()).unwrap();
+        let lease = SlotLease::new(slots);
+        self.leases.push(lease.clone());
+        Ok(lease)
+    }
+
+    fn step(&mut self) -> Result<StepOutcome> {
+        if self.running.is_empty() {
+            return Ok(StepOutcome::Idle);
+        }
+        let dropped = &self.dropped;
+        self.running.retain(|running| {
+            let closed = running.sink.is_closed();
+            if closed {
+                dropped.send(()).unwrap();
+            }
+            !closed
+        });
+        // At the gate commands are still taken: the thread comes back here until there is a permit.
+        match self.gate.as_ref().map(Receiver::try_recv) {
+            Some(Err(TryRecvError::Empty)) => {
+                std::thread::yield_now();
+                return Ok(StepOutcome::Idle);
+            }
+            Some(Err(TryRecvError::Disconnected)) => self.gate = None,
+            Some(Ok(())) | None => {}
+        }
+        let fail = self.script.fail.clone();
+        self.running.retain_mut(|running| running.advance(fail.as_ref()));
+        Ok(StepOutcome::Advanced)
+    }
+
+    fn num_unfinished(&self) -> usize {
+        self.running.len()
+    }
+}

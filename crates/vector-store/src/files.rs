@@ -1,0 +1,164 @@
+//! Names, places and sizes of the store's files, and the one way to read them.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::{GenerationId, hash};
+
+pub(crate) const MANIFEST: &str = "manifest.json";
+pub(crate) const POLICY: &str = "policy.toml";
+pub(crate) const VECTORS: &str = "vectors.safetensors";
+pub(crate) const CARD: &str = "CARD.md";
+pub(crate) const PROBE: &str = "probe.safetensors";
+
+pub(crate) const CURRENT: &str = "CURRENT";
+pub(crate) const CURRENT_LOCK: &str = "CURRENT.lock";
+pub(crate) const GENERATIONS: &str = "generations";
+
+/// Files that every generation has beside its manifest.
+pub(crate) const REQUIRED: [&str; 3] = [CARD, POLICY, VECTORS];
+
+const MIB: u64 = 1024 * 1024;
+/// `CURRENT` is one short line.
+const MAX_CURRENT_BYTES: u64 = 4096;
+
+/// Whether the manifest may list a file of this name.
+pub(crate) fn is_listed_name(name: &str) -> bool {
+    REQUIRED.contains(&name) || name == PROBE
+}
+
+/// The most bytes a file may have: far above any real one, and little enough to be read whole.
+fn max_bytes(name: &str) -> u64 {
+    match name {
+        VECTORS => 1024 * MIB,
+        PROBE => 256 * MIB,
+        MANIFEST => 16 * MIB,
+        CURRENT => MAX_CURRENT_BYTES,
+        _ => MIB,
+    }
+}
+
+/// A generation's folder, known to lie in the store.
+#[derive(Debug)]
+pub(crate) struct GenerationDir {
+    /// As the caller named it, for messages.
+    path: PathBuf,
+    /// The root with all links resolved; nothing is read outside it.
+    real_root: PathBuf,
+}
+
+impl GenerationDir {
+    /// Finds a generation's folder.
+    pub(crate) fn open(root: &Path, id: &GenerationId) -> Result<Self> {
+        let path = generations_dir(root).join(id.as_str());
+        let real_root = fs::canonicalize(root).map_err(Error::io("open the store", root))?;
+        let dir = Self { path, real_root };
+        let real = match fs::canonicalize(&dir.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let reason = format!(
+                    "there is no generation {id}; write it first, or name one that is there"
+                );
+                return Err(Error::layout(&dir.path, reason));
+            }
+            real => real.map_err(Error::io("open the generation", &dir.path))?,
+        };
+        dir.check_inside(&real, &dir.path)?;
+        Ok(dir)
+    }
+
+    /// A folder being written, before it has its name.
+    pub(crate) fn staged(path: &Path) -> Result<Self> {
+        let real_root = fs::canonicalize(path).map_err(Error::io("open the generation", path))?;
+        Ok(Self { path: path.to_owned(), real_root })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The bytes of one of the generation's files.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.file(name);
+        let real = match fs::canonicalize(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let reason =
+                    "the file is missing; copy the generation again from where it was made";
+                return Err(Error::layout(path, reason));
+            }
+            real => real.map_err(Error::io("read", &path))?,
+        };
+        self.check_inside(&real, &path)?;
+        read_bounded(&real, &path, name)
+    }
+
+    /// The names of everything in the folder, sorted.
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        let entries = fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?;
+        for entry in entries {
+            let entry = entry.map_err(Error::io("list", &self.path))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn check_inside(&self, real: &Path, path: &Path) -> Result<()> {
+        if real.starts_with(&self.real_root) {
+            return Ok(());
+        }
+        let reason = format!(
+            "found a link to {}, expected a place inside the store {}; copy the files into the store",
+            real.display(),
+            self.real_root.display()
+        );
+        Err(Error::layout(path, reason))
+    }
+}
+
+pub(crate) fn generations_dir(root: &Path) -> PathBuf {
+    root.join(GENERATIONS)
+}
+
+/// Reads a small file at the store's root; `None` if there is none.
+pub(crate) fn read_current_bytes(root: &Path) -> Result<Option<Vec<u8>>> {
+    let path = root.join(CURRENT);
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+        Ok(_) => read_bounded(&path, &path, CURRENT).map(Some),
+    }
+}
+
+/// Reads a regular file whole, but not more than its kind may have.
+fn read_bounded(real: &Path, path: &Path, name: &str) -> Result<Vec<u8>> {
+    let max = max_bytes(name);
+    let file = fs::File::open(real).map_err(Error::io("read", path))?;
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    if !metadata.is_file() {
+        return Err(Error::layout(path, "found something else, expected a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > max {
+        let reason =
+            format!("found more than {max} bytes, expected at most that; this is not such a file");
+        return Err(Error::layout(path, reason));
+    }
+    Ok(bytes)
+}
+
+/// Compares a file's bytes with the digest on record.
+pub(crate) fn check_digest(path: PathBuf, bytes: &[u8], expected: &str) -> Result<()> {
+    let found = hash::sha256(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Damaged { path, found, expected: expected.to_owned() })
+}

@@ -1,0 +1,133 @@
+//! From files to a valid generation: everything is checked, in this order: format, bytes, meaning, model.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Generation;
+use crate::error::{BadField, Error, Result};
+use crate::files::GenerationDir;
+use crate::manifest::check::{category_difference, list};
+use crate::{
+    Action, GenerationId, Manifest, ModelBinding, Policy, SafeWindow, Strength, WhenMissing, files,
+    hash, vectors,
+};
+
+/// Reads a generation and checks all of it; with `model` also that it was made for that model.
+///
+/// # Errors
+/// The first thing that does not hold, as the [`Error`] that names the file and field; see its variants.
+pub fn load_generation(
+    root: &Path,
+    id: &GenerationId,
+    model: Option<&ModelBinding>,
+) -> Result<Generation> {
+    let dir = GenerationDir::open(root, id)?;
+    load_dir(&dir, Some(id), model)
+}
+
+/// [`load_generation`] from a folder whose name need not be its id yet.
+pub(super) fn load_dir(
+    dir: &GenerationDir,
+    id: Option<&GenerationId>,
+    model: Option<&ModelBinding>,
+) -> Result<Generation> {
+    let manifest_bytes = dir.read(files::MANIFEST)?;
+    let manifest = Manifest::parse(&manifest_bytes, &dir.file(files::MANIFEST))?;
+    let mut contents = read_listed(dir, &manifest)?;
+    let root_hash = root_hash(&manifest, &manifest_bytes);
+    let found_id = GenerationId::of_root_hash(&root_hash);
+    if let Some(id) = id.filter(|id| **id != found_id) {
+        let path = dir.path().to_owned();
+        return Err(Error::Damaged { path, found: root_hash, expected: format!("{id}...") });
+    }
+    let mut take = |name| contents.remove(name).unwrap_or_default();
+    let policy_path = dir.file(files::POLICY);
+    let policy = Policy::parse_at(&utf8(take(files::POLICY), &policy_path)?, &policy_path)?;
+    check_policy(&policy, &manifest).map_err(|bad| bad.in_file(&policy_path))?;
+    let vectors_path = dir.file(files::VECTORS);
+    let vectors = vectors::decode(&take(files::VECTORS), &manifest, &vectors_path)?;
+    let card = utf8(take(files::CARD), &dir.file(files::CARD))?;
+    let weights_mismatch = match model {
+        None => false,
+        Some(model) => manifest.check_binding(
+            model,
+            policy.allow_other_quantisation,
+            &dir.file(files::MANIFEST),
+        )?,
+    };
+    Ok(Generation { id: found_id, root_hash, manifest, policy, vectors, card, weights_mismatch })
+}
+
+/// The bytes of every file that the manifest lists, each with the digest on record, and nothing beside them.
+fn read_listed(dir: &GenerationDir, manifest: &Manifest) -> Result<BTreeMap<String, Vec<u8>>> {
+    for name in dir.names()? {
+        if name != files::MANIFEST && !manifest.files.contains_key(&name) {
+            let reason = format!(
+                "found a file that the manifest does not list, expected {} alone; remove it",
+                list(manifest.files.keys())
+            );
+            return Err(Error::layout(dir.file(&name), reason));
+        }
+    }
+    let mut contents = BTreeMap::new();
+    for (name, digest) in &manifest.files {
+        let bytes = dir.read(name)?;
+        files::check_digest(dir.file(name), &bytes, digest)?;
+        contents.insert(name.clone(), bytes);
+    }
+    Ok(contents)
+}
+
+/// The root hash of a generation whose files have the digests that its manifest lists.
+pub(super) fn root_hash(manifest: &Manifest, manifest_bytes: &[u8]) -> String {
+    let mut digests = manifest.files.clone();
+    digests.insert(files::MANIFEST.to_owned(), hash::sha256(manifest_bytes));
+    hash::root_hash(&digests)
+}
+
+fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| Error::Syntax {
+        path: path.to_owned(),
+        reason: format!("found bytes that are not text ({}), expected UTF-8", error.utf8_error()),
+    })
+}
+
+/// The policy against the manifest: the same categories, strengths inside what was measured, a probe for `auto`.
+fn check_policy(policy: &Policy, manifest: &Manifest) -> Result<(), BadField> {
+    if let Some(found) = category_difference(policy.categories.keys(), &manifest.categories) {
+        let expected = format!("the manifest's, {}", list(&manifest.categories));
+        let advice = "give every category of the generation a rule, and no other";
+        return Err(BadField::new("categories", found, expected, advice));
+    }
+    if policy.when_missing == WhenMissing::Auto && !manifest.files.contains_key(files::PROBE) {
+        let expected = "a category, `none` or `reject`, as the generation has no probe.safetensors";
+        let advice = "train a probe, or choose one of them";
+        return Err(BadField::new("when_missing", "`auto`", expected, advice));
+    }
+    for (category, rule) in &policy.categories {
+        let field = format!("categories.{category}.strength");
+        match manifest.safe_windows.get(category) {
+            Some(window) => check_window(field, rule.strength, *window)?,
+            None if rule.action != Action::Steer => {}
+            None => {
+                let expected = "a safe window for the category in manifest.json";
+                let advice = "measure it, or choose the action `log` until it is measured";
+                return Err(BadField::new(field, "none measured", expected, advice));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_window(field: String, strength: Strength, window: SafeWindow) -> Result<(), BadField> {
+    let Strength { floor, ceiling, .. } = strength;
+    if window.min <= floor && ceiling <= window.max {
+        return Ok(());
+    }
+    Err(BadField::new(
+        field,
+        format_args!("floor {floor}, ceiling {ceiling}"),
+        format!("both inside the measured safe window {} to {}", window.min, window.max),
+        "narrow the range, or measure a wider window",
+    ))
+}

@@ -1,0 +1,64 @@
+//! A generation: policy, vectors and card, immutable, addressed by content, bound to a model.
+
+mod load;
+mod verify;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+pub use load::load_generation;
+pub use verify::{FileReport, Verification, verify};
+pub use write::{NewGeneration, write_generation};
+
+use crate::error::{Error, Result};
+use crate::{Category, CategoryVectors, GenerationId, Manifest, Policy, files};
+
+/// A generation in memory, valid as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// First digits of the root hash.
+    pub id: GenerationId,
+    /// SHA-256 over all files, lower-case hex; see the crate documentation.
+    pub root_hash: String,
+    /// What it is.
+    pub manifest: Manifest,
+    /// What is done with it.
+    pub policy: Policy,
+    /// The vectors, for the manifest's categories.
+    pub vectors: BTreeMap<Category, CategoryVectors>,
+    /// `CARD.md`: what was measured, in words.
+    pub card: String,
+    /// The loaded weights are none that the vectors were measured on, and the policy allows that.
+    pub weights_mismatch: bool,
+}
+
+impl Generation {
+    /// Whether it has a probe, whose bytes are hashed but not read here.
+    #[must_use]
+    pub fn has_probe(&self) -> bool {
+        self.manifest.files.contains_key(files::PROBE)
+    }
+}
+
+/// The ids of all generations in a store, sorted; what is being written or has another name is left out.
+///
+/// # Errors
+/// [`Error::Io`] when the folder cannot be listed. A store without the folder has no generations.
+pub fn list_generations(root: &Path) -> Result<Vec<GenerationId>> {
+    let dir = files::generations_dir(root);
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && root.is_dir() => {
+            return Ok(Vec::new());
+        }
+        entries => entries.map_err(Error::io("list", &dir))?,
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", &dir))?;
+        ids.extend(GenerationId::parse(&entry.file_name().to_string_lossy()));
+    }
+    ids.sort();
+    Ok(ids)
+}

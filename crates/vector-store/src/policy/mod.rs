@@ -1,0 +1,192 @@
+//! `policy.toml`: what is done about each category, how strongly, and who may ask for what.
+//!
+//! The file is read once into these types; nothing in them is left to be decided later.
+
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Category, Positions};
+
+/// What a refused request is answered where the policy gives no text of its own.
+pub const DEFAULT_REFUSAL: &str = "I can't help with that.";
+
+/// The whole policy.
+///
+/// ```toml
+/// when_missing = "reject"            # a category, "auto", "none" or "reject"
+/// on_abstain = "reject"              # a category, "none" or "reject"; default "reject"
+/// max_combined_norm = 1.0            # default 1.0
+/// allow_other_quantisation = false   # default false
+///
+/// [categories.malware_viruses]
+/// action = "steer"                   # "steer", "refuse" or "log"
+/// positions = "all"                  # "all", "prompt" or "generation"
+/// strength = { default = 0.7, floor = 0.4, ceiling = 1.0 }
+/// refusal = "I can't help with that." # required where the action is "refuse"
+///
+/// [groups.staff]
+/// categories = ["malware_viruses"]   # default: all
+/// may_none = true                    # the others default to false
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// A rule for each category of the generation.
+    pub categories: BTreeMap<Category, CategoryPolicy>,
+    /// What holds where a request names no category.
+    pub when_missing: WhenMissing,
+    /// What holds where the probe does not know.
+    pub on_abstain: OnAbstain,
+    /// The most that the sum of several categories' vectors may have in a layer, as a multiple of the longest summand
+    /// there; at least 1. 1 (the default) keeps a sum as strong as its strongest member, which the safe windows cover.
+    pub max_combined_norm: f32,
+    /// Serve also with weights that the vectors were not measured on; answers then say `weights_mismatch`.
+    pub allow_other_quantisation: bool,
+    /// What the callers of each group may ask for; see [`Policy::group`].
+    pub groups: BTreeMap<String, GroupPolicy>,
+}
+
+/// The rule for one category.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CategoryPolicy {
+    /// What is done.
+    pub action: Action,
+    /// How strongly.
+    pub strength: Strength,
+    /// On which tokens.
+    pub positions: Positions,
+    /// What the caller is told where the request is refused.
+    pub refusal: String,
+}
+
+/// What is done about a category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Its vector is applied.
+    Steer,
+    /// The request is refused without a forward pass.
+    Refuse,
+    /// Nothing is applied, but what would have been is recorded (shadow mode).
+    Log,
+}
+
+/// Signed factors on a vector; `0 <= floor <= default <= ceiling`, finite.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Strength {
+    /// Used where the request says nothing.
+    pub default: f32,
+    /// The least a request may ask for.
+    pub floor: f32,
+    /// The most a request may ask for.
+    pub ceiling: f32,
+}
+
+/// What holds where a request names no category.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WhenMissing {
+    /// This category's rule.
+    Category(Category),
+    /// The probe's verdict.
+    Auto,
+    /// Nothing is due.
+    None,
+    /// The request is rejected.
+    Reject,
+}
+
+/// What holds where the probe abstains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OnAbstain {
+    /// This category's rule.
+    Category(Category),
+    /// Nothing is due.
+    None,
+    /// The request is rejected.
+    Reject,
+}
+
+/// What the callers of a group may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one permission each, as the file names them")]
+pub struct GroupPolicy {
+    /// The categories they may name; `None` = all.
+    pub categories: Option<BTreeSet<Category>>,
+    /// May ask for `none`.
+    pub may_none: bool,
+    /// May ask for more than the default strength.
+    pub may_raise: bool,
+    /// May ask for less than the default strength.
+    pub may_lower: bool,
+    /// May see the unsteered answer beside the steered one.
+    pub may_compare: bool,
+}
+
+/// May name any category and nothing else: the least that keeps steering on.
+static LEAST_GROUP: GroupPolicy = GroupPolicy {
+    categories: None,
+    may_none: false,
+    may_raise: false,
+    may_lower: false,
+    may_compare: false,
+};
+
+/// A request's strength is not acceptable.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StrengthError {
+    /// The policy has no rule for the category.
+    #[error("`{0}` is not a category of this policy")]
+    UnknownCategory(Category),
+    /// Outside the policy's range.
+    #[error("strength {requested} is out of range: the floor is {floor} and the ceiling {ceiling}")]
+    OutOfRange {
+        /// What was asked for.
+        requested: f32,
+        /// The least.
+        floor: f32,
+        /// The most.
+        ceiling: f32,
+    },
+}
+
+impl Policy {
+    /// The strength that a request gets: the one it asked for, or the default.
+    ///
+    /// # Errors
+    /// [`StrengthError::OutOfRange`] with floor and ceiling (also for NaN), [`StrengthError::UnknownCategory`].
+    pub fn strength(
+        &self,
+        category: &Category,
+        requested: Option<f32>,
+    ) -> Result<f32, StrengthError> {
+        let rule = self.categories.get(category);
+        let rule = rule.ok_or_else(|| StrengthError::UnknownCategory(category.clone()))?;
+        let Strength { default, floor, ceiling } = rule.strength;
+        match requested {
+            None => Ok(default),
+            Some(strength) if (floor..=ceiling).contains(&strength) => Ok(strength),
+            Some(requested) => Err(StrengthError::OutOfRange { requested, floor, ceiling }),
+        }
+    }
+
+    /// What the callers of a group may ask for. A group that the policy does not name, `anonymous` included, may name
+    /// any category and nothing else.
+    #[must_use]
+    pub fn group(&self, name: &str) -> &GroupPolicy {
+        self.groups.get(name).unwrap_or(&LEAST_GROUP)
+    }
+}
+
+impl GroupPolicy {
+    /// Whether its callers may name a category.
+    #[must_use]
+    pub fn may_name(&self, category: &Category) -> bool {
+        self.categories.as_ref().is_none_or(|allowed| allowed.contains(category))
+    }
+}
+
+#[cfg(test)]
+mod tests;

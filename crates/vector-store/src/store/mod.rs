@@ -1,0 +1,239 @@
+//! The live generation of a running program: pinned by readers, replaced whole, kept when a reload fails.
+
+mod watch;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+pub use watch::{WatchGuard, WatchOptions};
+
+use crate::current::read_current;
+use crate::error::{Error, Result};
+use crate::generation::load_generation;
+use crate::{Generation, GenerationId, ModelBinding};
+
+/// Events a subscriber may be behind; what is beyond is dropped for it, while the counters stay exact.
+const MAX_WAITING_EVENTS: usize = 64;
+
+/// A generation with what was made for it before it went live.
+#[derive(Debug)]
+pub struct Live<T> {
+    /// The generation.
+    pub generation: Generation,
+    /// What the store's `prepare` closure made of it.
+    pub attached: T,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reload {
+    /// `CURRENT` names the generation that is live.
+    Unchanged,
+    /// Another generation is live.
+    Swapped {
+        /// The one before.
+        from: GenerationId,
+        /// The one after.
+        to: GenerationId,
+    },
+}
+
+/// What subscribers are told, after it has taken effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReloadEvent {
+    /// Another generation is live.
+    Swapped {
+        /// The one before.
+        from: GenerationId,
+        /// The one after.
+        to: GenerationId,
+    },
+    /// A reload failed and the last good generation was kept.
+    Failed {
+        /// The error's text.
+        reason: String,
+    },
+}
+
+type Prepare<T> = Box<dyn Fn(&Generation) -> Result<T, String> + Send + Sync>;
+
+/// A store's live generation.
+///
+/// Readers call [`Store::current`] and keep what they get as long as they need: a swap changes nothing for them.
+pub struct Store<T> {
+    root: PathBuf,
+    binding: ModelBinding,
+    prepare: Prepare<T>,
+    live: ArcSwap<Live<T>>,
+    /// One reload at a time; readers never take it.
+    reloading: Mutex<ReloadState>,
+    failed_reloads: AtomicU64,
+    swaps: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct ReloadState {
+    subscribers: Vec<SyncSender<ReloadEvent>>,
+    /// Why the last attempt failed; a watcher that meets the same fault again is silent about it.
+    last_fault: Option<String>,
+}
+
+/// Who asked for a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A person or a signal: every failure counts.
+    ByCaller,
+    /// The watching thread, which asks again and again: a failure counts once.
+    ByWatcher,
+}
+
+impl<T> Store<T> {
+    /// Opens a store with the generation that `CURRENT` names, or fails.
+    ///
+    /// `prepare` is called for each generation after it was validated and before it goes live; what it returns lives as
+    /// long as the generation is live or pinned. When it fails, the generation does not go live.
+    ///
+    /// # Errors
+    /// Every error of [`read_current`] and [`load_generation`]; [`Error::Prepare`].
+    pub fn open(
+        root: &Path,
+        binding: ModelBinding,
+        prepare: impl Fn(&Generation) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let current = read_current(root)?;
+        let prepare: Prepare<T> = Box::new(prepare);
+        let live = load_live(root, &current.generation, &binding, &prepare)?;
+        tracing::info!(generation = %live.generation.id, sequence = current.sequence, "store opened");
+        Ok(Self {
+            root: root.to_owned(),
+            binding,
+            prepare,
+            live: ArcSwap::from_pointee(live),
+            reloading: Mutex::new(ReloadState::default()),
+            failed_reloads: AtomicU64::new(0),
+            swaps: AtomicU64::new(0),
+        })
+    }
+
+    /// Pins the live generation: what is returned does not change. Never waits.
+    #[must_use]
+    pub fn current(&self) -> Arc<Live<T>> {
+        self.live.load_full()
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the generation that `CURRENT` names the live one, if it is valid and is not live already.
+    ///
+    /// # Errors
+    /// As [`Store::open`]. The last good generation stays live; the reason is logged and counted.
+    pub fn reload(&self) -> Result<Reload> {
+        self.reload_asked(Asked::ByCaller)
+    }
+
+    /// Reloads that failed since the store was opened. A fault that a watcher meets again and again counts once.
+    #[must_use]
+    pub fn failed_reloads(&self) -> u64 {
+        self.failed_reloads.load(Ordering::Relaxed)
+    }
+
+    /// Generations that went live since the store was opened, the first not counted.
+    #[must_use]
+    pub fn swaps(&self) -> u64 {
+        self.swaps.load(Ordering::Relaxed)
+    }
+
+    /// Swaps and failures from here on. A subscriber that does not read misses those beyond the last 64 it has waiting.
+    pub fn subscribe(&self) -> Receiver<ReloadEvent> {
+        let (sender, receiver) = sync_channel(MAX_WAITING_EVENTS);
+        self.lock().subscribers.push(sender);
+        receiver
+    }
+
+    fn reload_asked(&self, asked: Asked) -> Result<Reload> {
+        let mut state = self.lock();
+        let result = self.try_reload();
+        match &result {
+            Ok(reload) => {
+                state.last_fault = None;
+                if let Reload::Swapped { from, to } = reload {
+                    self.swaps.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(%from, %to, "generation swapped");
+                    state.tell(&ReloadEvent::Swapped { from: from.clone(), to: to.clone() });
+                }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if asked == Asked::ByCaller || state.last_fault.as_ref() != Some(&reason) {
+                    self.failed_reloads.fetch_add(1, Ordering::Relaxed);
+                    let kept = self.live.load().generation.id.clone();
+                    tracing::error!(%kept, %reason, "reload failed; the last good generation stays");
+                    state.tell(&ReloadEvent::Failed { reason: reason.clone() });
+                }
+                state.last_fault = Some(reason);
+            }
+        }
+        result
+    }
+
+    /// The caller holds the reload lock.
+    fn try_reload(&self) -> Result<Reload> {
+        let current = read_current(&self.root)?;
+        let from = self.live.load().generation.id.clone();
+        if current.generation == from {
+            return Ok(Reload::Unchanged);
+        }
+        let live = load_live(&self.root, &current.generation, &self.binding, &self.prepare)?;
+        self.live.store(Arc::new(live));
+        Ok(Reload::Swapped { from, to: current.generation })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ReloadState> {
+        // A panic in `prepare` leaves the state whole: it is changed only after an attempt.
+        self.reloading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReloadState {
+    /// Tells every subscriber that still listens.
+    fn tell(&mut self, event: &ReloadEvent) {
+        self.subscribers.retain(|subscriber| {
+            !matches!(subscriber.try_send(event.clone()), Err(TrySendError::Disconnected(_)))
+        });
+    }
+}
+
+fn load_live<T>(
+    root: &Path,
+    id: &GenerationId,
+    binding: &ModelBinding,
+    prepare: &Prepare<T>,
+) -> Result<Live<T>> {
+    let generation = load_generation(root, id, Some(binding))?;
+    if generation.weights_mismatch {
+        tracing::warn!(generation = %id, "the vectors were not measured on these weights");
+    }
+    let attached =
+        prepare(&generation).map_err(|reason| Error::Prepare { generation: id.clone(), reason })?;
+    Ok(Live { generation, attached })
+}
+
+impl<T> fmt::Debug for Store<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("root", &self.root)
+            .field("generation", &self.live.load().generation.id)
+            .field("swaps", &self.swaps())
+            .field("failed_reloads", &self.failed_reloads())
+            .finish_non_exhaustive()
+    }
+}
