@@ -1,0 +1,121 @@
+//! The command line: one file a command.
+
+mod chat;
+mod columns;
+mod conversation;
+mod model;
+mod running;
+mod serve;
+mod signals;
+mod vectors;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, RawConfig};
+
+/// Serves Llama-family models behind the OpenAI API, steered per request and harm category inside the
+/// forward pass.
+#[derive(Debug, Parser)]
+#[command(name = "skeg", version, about, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  skeg model fetch                      fetch the default model
+  skeg serve                            serve it on 127.0.0.1:8080
+  skeg chat --compare                   talk to it, unsteered and steered side by side
+
+Settings come from flags, then SKEG_* variables, then skeg.toml, then defaults.
+
+Exit codes: 0 success, 1 failure, 2 wrong command line, 64 unusable configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::Args>),
+    Chat(chat::Args),
+    #[command(subcommand)]
+    Model(model::Command),
+    #[command(subcommand)]
+    Vectors(vectors::Command),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(args) => serve::run(*args),
+            Command::Chat(args) => chat::run(args),
+            Command::Model(command) => model::run(command),
+            Command::Vectors(command) => vectors::run(command),
+        }
+    }
+}
+
+/// Settings of every command that loads a model and its vectors.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ModelFlags {
+    /// Configuration file [default: skeg.toml here, if there is one]
+    #[arg(long, env = "SKEG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Model: a catalogue name, a .gguf file or a Hugging Face folder [default: smollm2-135m-instruct]
+    #[arg(long, env = "SKEG_MODEL", value_name = "NAME|PATH")]
+    model: Option<String>,
+    /// Where the model runs: cpu, cuda or cuda:N [default: cpu]
+    #[arg(long, env = "SKEG_DEVICE")]
+    device: Option<String>,
+    /// Weights in memory: `as-stored`, or `f32` (dequantised) [default: as-stored]
+    #[arg(long, env = "SKEG_WEIGHTS", value_name = "FORM")]
+    weights: Option<String>,
+    /// Folder for fetched models [default: the platform's cache folder]
+    #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Fetch a catalogue model that is not in the cache
+    #[arg(long)]
+    fetch: bool,
+}
+
+impl ModelFlags {
+    /// The configuration with these flags on top, and `vectors` where the command takes a store.
+    fn config(&self, vectors: Option<PathBuf>) -> Result<Config, ConfigError> {
+        let given = RawConfig {
+            model: self.model.clone(),
+            device: self.device.clone(),
+            weights: self.weights.clone(),
+            cache_dir: self.cache_dir.clone(),
+            vectors,
+            ..RawConfig::default()
+        };
+        Config::load(given, self.config.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_has_a_help_text() {
+        fn check(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some(), "{path} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {} has no help", argument.get_id());
+            }
+            for inner in command.get_subcommands() {
+                check(inner, &format!("{path} {}", inner.get_name()));
+            }
+        }
+        check(&Cli::command(), "skeg");
+    }
+}

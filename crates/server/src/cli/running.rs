@@ -1,0 +1,178 @@
+//! A model with its engine thread and its vectors, ready to answer: what `serve` listens with, what `chat`
+//! talks to, and what `--check-config` checks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use skeg_model::engine::{EngineConfig, EngineHandle, EngineThread, LlamaEngine};
+use skeg_model::{LoadedModel, ModelIdentity};
+use skeg_server::{AppParts, DecisionLog, Limits, Principals, SteeringSlots, app, steering_slots};
+use skeg_vector_store::{Category, ModelBinding, Store, load_generation, read_current};
+use tokio::sync::oneshot;
+
+use crate::config::{Config, ModelConfig};
+use crate::fetch::{self, FetchOptions};
+
+/// Generations that may have slots at once: the live one, the one that replaces it, and older ones to which
+/// running requests hold on when publications follow each other quickly.
+const LIVE_GENERATIONS: usize = 4;
+
+/// Everything that was started.
+pub(super) struct Running {
+    /// The HTTP interface over all of it.
+    pub(super) router: Router,
+    pub(super) store: Arc<Store<SteeringSlots>>,
+    pub(super) engine: EngineHandle,
+    pub(super) engine_thread: EngineThread,
+    /// Ready when the engine thread has ended; taken by whoever waits for it.
+    pub(super) engine_ended: Option<oneshot::Receiver<()>>,
+    pub(super) model: ModelFacts,
+}
+
+/// What is worth saying about a model that runs.
+pub(super) struct ModelFacts {
+    pub(super) path: PathBuf,
+    pub(super) vectors_root: PathBuf,
+    pub(super) identity: ModelIdentity,
+    pub(super) max_model_len: usize,
+}
+
+/// The model's path, fetched first where that is wanted.
+pub(super) fn model_path(model: &ModelConfig, fetch_missing: bool) -> anyhow::Result<PathBuf> {
+    match model.path() {
+        Err(_) if fetch_missing => {
+            let name = model.source.to_string();
+            Ok(fetch::fetch(&name, &model.cache_dir, &FetchOptions::default())?.path)
+        }
+        path => Ok(path?),
+    }
+}
+
+impl Running {
+    /// Loads the model, starts its engine and opens its vectors. `principals` and the decision log are the
+    /// configuration's for a server, none for a terminal.
+    pub(super) fn start(
+        config: &Config,
+        path: PathBuf,
+        audience: Audience,
+    ) -> anyhow::Result<Self> {
+        let vectors_root = config.model.vectors_root()?;
+        let model = LoadedModel::load(&path, &config.model.load_options())?;
+        let Some(chat_template) = model.chat_template else {
+            bail!(
+                "{} has no chat template, so it cannot answer messages: use an instruction-tuned model, \
+                 or put its tokenizer_config.json or chat_template.jinja beside the file",
+                path.display()
+            );
+        };
+        let binding = binding(&model.identity);
+        let num_categories = num_categories(&vectors_root, &binding)?;
+        let num_hidden_layers = model.identity.num_hidden_layers;
+        let (engine, max_model_len) = start_engine(config, model.llama, num_categories)?;
+        let StartedEngine { thread: engine_thread, handle: engine, ended } = engine;
+        let store = Store::open(&vectors_root, binding, steering_slots(engine.clone()))
+            .with_context(|| format!("vector store {}", vectors_root.display()))?;
+        let store = Arc::new(store);
+        let (principals, decision_log) = audience.parts(config)?;
+        let router = app(AppParts {
+            served_names: config.served_model_names.clone(),
+            tokenizer: Arc::new(model.tokenizer),
+            chat_template: Some(chat_template),
+            stop_token_ids: model.stop_token_ids,
+            max_model_len,
+            num_hidden_layers,
+            engine: engine.clone(),
+            store: Arc::clone(&store),
+            principals,
+            decision_log,
+            limits: Limits { max_body_bytes: config.max_body_bytes, ..Limits::default() },
+        });
+        let model = ModelFacts { path, vectors_root, identity: model.identity, max_model_len };
+        Ok(Self { router, store, engine, engine_thread, engine_ended: Some(ended), model })
+    }
+
+    /// Lets the engine finish what it has and waits for its thread; false when it had panicked.
+    pub(super) fn stop(self) -> bool {
+        self.engine.drain();
+        self.engine_thread.join()
+    }
+}
+
+/// For whom a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Callers over the network, as configured.
+    Network,
+    /// The person at the terminal: no key and no decision log, but the same policy.
+    Terminal,
+}
+
+impl Audience {
+    fn parts(self, config: &Config) -> anyhow::Result<(Principals, Option<DecisionLog>)> {
+        if self == Self::Terminal {
+            return Ok((Principals::default(), None));
+        }
+        let open = |path: &Path| {
+            let opened = DecisionLog::open(path);
+            opened.with_context(|| {
+                format!("setting `decision_log`: cannot append to {}", path.display())
+            })
+        };
+        let decision_log = config.decision_log.as_deref().map(open).transpose()?;
+        Ok((Principals::from_entries(config.principals.clone()), decision_log))
+    }
+}
+
+/// A model's identity in the store's words.
+pub(super) fn binding(identity: &ModelIdentity) -> ModelBinding {
+    ModelBinding {
+        architecture_id: identity.architecture_id.clone(),
+        weights_id: identity.weights_id.clone(),
+        hidden_size: identity.hidden_size,
+        num_hidden_layers: identity.num_hidden_layers,
+    }
+}
+
+/// Categories that a generation may have: those of the live one, and at least CatQA's, so that a
+/// generation with more categories than the first can go live as well.
+fn num_categories(root: &Path, binding: &ModelBinding) -> anyhow::Result<usize> {
+    let context = || format!("vector store {}", root.display());
+    let current = read_current(root).with_context(context)?;
+    let generation =
+        load_generation(root, &current.generation, Some(binding)).with_context(context)?;
+    Ok(generation.manifest.categories.len().max(Category::CATQA.len()))
+}
+
+struct StartedEngine {
+    thread: EngineThread,
+    handle: EngineHandle,
+    ended: oneshot::Receiver<()>,
+}
+
+fn start_engine(
+    config: &Config,
+    llama: skeg_model::Llama,
+    num_categories: usize,
+) -> anyhow::Result<(StartedEngine, usize)> {
+    let sizes = config.engine;
+    let engine_config = EngineConfig {
+        max_num_seqs: sizes.max_num_seqs,
+        max_num_batched_tokens: sizes.max_num_batched_tokens,
+        max_model_len: sizes.max_model_len,
+        kv_cache_tokens: sizes.kv_cache_tokens,
+        // Each running sequence may hold a sum of several categories.
+        num_steering_slots: LIVE_GENERATIONS * num_categories + sizes.max_num_seqs,
+        ..EngineConfig::default()
+    };
+    let engine = LlamaEngine::new(Arc::new(llama), &engine_config)?;
+    let max_model_len = engine.max_model_len();
+    let (ending, ended) = oneshot::channel();
+    let (thread, handle) = EngineThread::spawn(Box::new(engine), sizes.max_admitted_seqs, || {
+        if ending.send(()).is_err() {
+            tracing::debug!("the engine ended after everybody who would wait for it");
+        }
+    })?;
+    Ok((StartedEngine { thread, handle, ended }, max_model_len))
+}

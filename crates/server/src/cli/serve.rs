@@ -1,0 +1,188 @@
+//! `skeg serve`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use skeg_server::{Drained, SteeringSlots, serve};
+use skeg_vector_store::{Reload, Store};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::running::{Audience, Running, model_path};
+use super::signals;
+use crate::config::{Config, LogConfig, LogFormat, RawConfig};
+use crate::output;
+
+/// Serve a model behind the OpenAI API, steered per request.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Configuration file [default: skeg.toml here, if there is one]
+    #[arg(long, env = "SKEG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check settings, model, vectors and policy, then exit
+    #[arg(long)]
+    check_config: bool,
+    /// Fetch a catalogue model that is not in the cache
+    #[arg(long)]
+    fetch: bool,
+    #[command(flatten)]
+    settings: RawConfig,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  skeg serve                                     the default model on 127.0.0.1:8080
+  skeg serve --model model.gguf --vectors store  a file with its vector store
+  skeg serve --config skeg.toml --check-config   is this configuration sound?
+
+SIGHUP reads the vector store again; SIGTERM and SIGINT stop accepting, let running answers end within the
+grace period, and exit with 0.";
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let config = Config::load(args.settings, args.config.as_deref())?;
+    start_log(&config.log)?;
+    output::line(&config.to_string())?;
+    let path = model_path(&config.model, args.fetch)?;
+    let running = Running::start(&config, path, Audience::Network)?;
+    if args.check_config {
+        output::line(&summary(&config, &running))?;
+        output::line("the configuration is sound")?;
+        return stopped(running);
+    }
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    let (running, served) = runtime.block_on(listen(&config, running));
+    // Cuts what outlived the grace period, so that the engine has nobody left to answer.
+    runtime.shutdown_background();
+    let stopped = stopped(running);
+    served.and(stopped)
+}
+
+/// Ends the engine; an error if it had died.
+fn stopped(running: Running) -> anyhow::Result<()> {
+    if running.stop() {
+        Ok(())
+    } else {
+        bail!("the engine thread panicked; its reason is in the log")
+    }
+}
+
+fn start_log(log: &LogConfig) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+/// Binds, says where, and serves until the process is asked to end or the engine dies.
+async fn listen(config: &Config, mut running: Running) -> (Running, anyhow::Result<()>) {
+    let served = listen_inner(config, &mut running).await;
+    (running, served)
+}
+
+async fn listen_inner(config: &Config, running: &mut Running) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.address).await.with_context(|| {
+        format!("cannot listen on {}; choose another with --host and --port", config.address)
+    })?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    let _watch = Store::watch(&running.store)?;
+    tokio::spawn(reload_on_request(Arc::clone(&running.store), signals::reload_requests()?));
+    output::line(&summary(config, running))?;
+    output::line(&format!("listening on http://{address}"))?;
+    output::line(&curl(&format!("http://{address}"), &running.store))?;
+    tracing::info!(%address, "listening");
+    let shutdown = reason_to_end(running.engine_ended.take());
+    let drained = serve(listener, running.router.clone(), shutdown, config.grace_period).await?;
+    if drained == Drained::GraceExpired {
+        tracing::warn!("the grace period ended before every answer did; the rest was cut");
+    }
+    // It drains after this; an engine that is gone by here died.
+    if !running.engine.is_alive() {
+        bail!("the engine thread ended while the server ran; the log has its reason");
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Ready when the process is asked to end, or its engine has died.
+async fn reason_to_end(engine_ended: Option<oneshot::Receiver<()>>) {
+    let engine_ended = async {
+        match engine_ended {
+            // An error means that the sender is gone, and it goes with the thread.
+            Some(ended) => drop(ended.await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        asked = signals::asked_to_end() => match asked {
+            Ok(()) => tracing::info!("asked to end; running answers may finish"),
+            Err(error) => tracing::error!(%error, "signals cannot be received; ending"),
+        },
+        () = engine_ended => tracing::error!("the engine thread has ended; ending as well"),
+    }
+}
+
+async fn reload_on_request(
+    store: Arc<Store<SteeringSlots>>,
+    mut requests: tokio::sync::mpsc::Receiver<()>,
+) {
+    while requests.recv().await.is_some() {
+        let store = Arc::clone(&store);
+        // Reads files and waits for the engine's step, so it has a thread of its own.
+        match tokio::task::spawn_blocking(move || store.reload()).await {
+            Ok(Ok(Reload::Unchanged)) => tracing::info!("SIGHUP: the vectors are unchanged"),
+            Ok(Ok(Reload::Swapped { from, to })) => {
+                tracing::info!(%from, %to, "SIGHUP: swapped the vectors");
+            }
+            // The store has logged the reason and kept the last good generation.
+            Ok(Err(error)) => tracing::error!(%error, "SIGHUP: the vectors were not reloaded"),
+            Err(error) => tracing::error!(%error, "SIGHUP: the reload did not end"),
+        }
+    }
+}
+
+/// What runs, for the person who started it.
+fn summary(config: &Config, running: &Running) -> String {
+    let live = running.store.current();
+    let manifest = &live.generation.manifest;
+    let identity = &running.model.identity;
+    let categories: Vec<&str> =
+        manifest.categories.iter().map(|category| category.as_str()).collect();
+    let callers = match config.principals.as_slice() {
+        [] => "anyone on this machine".to_owned(),
+        some => format!("{} with a key", some.len()),
+    };
+    let lines = [
+        format!("model    {} ({})", config.model.source, running.model.path.display()),
+        format!(
+            "         {} layers, hidden size {}, context {}, on {}",
+            identity.num_hidden_layers,
+            identity.hidden_size,
+            running.model.max_model_len,
+            config.model.device
+        ),
+        format!("         architecture {}", identity.architecture_id),
+        format!("         weights {}", identity.weights_id),
+        format!("vectors  {}", running.model.vectors_root.display()),
+        format!("         generation {}, layers {:?}", live.generation.id, manifest.layers),
+        format!("         {}", categories.join(" ")),
+        format!("callers  {callers}"),
+    ];
+    lines.join("\n")
+}
+
+/// A request to begin with.
+fn curl(url: &str, store: &Store<SteeringSlots>) -> String {
+    let live = store.current();
+    let category =
+        live.generation.manifest.categories.first().map_or("none", |first| first.as_str());
+    format!(
+        "try:\n  curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    \
+         -H 'X-Safety-Category: {category}' \\\n    \
+         -d '{{\"model\":\"default\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
+    )
+}

@@ -1,0 +1,242 @@
+//! `skeg vectors list|inspect|verify`: what is in a vector store.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use skeg_model::LoadedModel;
+use skeg_vector_store::{
+    CategoryVectors, Generation, GenerationId, ModelBinding, list_generations, load_generation,
+    read_current,
+};
+
+use super::ModelFlags;
+use super::running::{binding, model_path};
+use crate::output::{self, Table};
+
+/// See what is in a vector store, and check it.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    List(ListArgs),
+    Inspect(InspectArgs),
+    Verify(VerifyArgs),
+}
+
+/// Which store.
+#[derive(Debug, clap::Args)]
+struct StoreFlags {
+    #[command(flatten)]
+    model: ModelFlags,
+    /// Vector store [default: vectors/<model> here, then beside the program]
+    #[arg(long, env = "SKEG_VECTORS", value_name = "DIR")]
+    vectors: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl StoreFlags {
+    fn root(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.model.config(self.vectors.clone())?.model.vectors_root()?)
+    }
+}
+
+/// List the generations of a store; `*` marks the live one.
+#[derive(Debug, clap::Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+/// Show one generation: where it acts, and each category's policy and norms.
+#[derive(Debug, clap::Args)]
+pub(super) struct InspectArgs {
+    /// A generation's id [default: the live one]
+    generation: Option<String>,
+    /// Print the card as well: how the vectors were made and what was measured
+    #[arg(long)]
+    card: bool,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+/// Check hashes, shapes, values and policy of every generation; exits with 1 if one is unsound.
+#[derive(Debug, clap::Args)]
+pub(super) struct VerifyArgs {
+    /// A generation's id [default: all of them]
+    generation: Option<String>,
+    /// Load the model and check as well that the generations were made for it
+    #[arg(long)]
+    with_model: bool,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List(args) => list(&args.store),
+        Command::Inspect(args) => inspect(&args),
+        Command::Verify(args) => verify(&args),
+    }
+}
+
+fn list(flags: &StoreFlags) -> anyhow::Result<()> {
+    let root = flags.root()?;
+    let current = read_current(&root)?;
+    let mut table = Table::new(&["", "GENERATION", "CATEGORIES", "SITE", "OPERATOR", "LAYERS"]);
+    let mut rows = Vec::new();
+    for id in list_generations(&root)? {
+        let is_current = id == current.generation;
+        let (facts, cells) = match load_generation(&root, &id, None) {
+            Ok(generation) => describe(&generation),
+            Err(error) => {
+                let message = error.to_string();
+                (json!({"error": message}), vec![format!("unsound: {message}")])
+            }
+        };
+        rows.push(json!({"generation": id.to_string(), "current": is_current, "facts": facts}));
+        let mark = if is_current { "*" } else { "" };
+        table.row([vec![mark.to_owned(), id.to_string()], cells].concat());
+    }
+    if flags.json {
+        return Ok(output::json(&rows)?);
+    }
+    Ok(table.print()?)
+}
+
+fn describe(generation: &Generation) -> (Value, Vec<String>) {
+    let manifest = &generation.manifest;
+    let (site, operator) = (json!(manifest.site), json!(manifest.operator));
+    let cells = vec![
+        manifest.categories.len().to_string(),
+        plain(&site),
+        plain(&operator),
+        format!("{:?}", manifest.layers),
+    ];
+    let facts = json!({
+        "categories": manifest.categories,
+        "site": site,
+        "operator": operator,
+        "layers": manifest.layers,
+        "architecture_id": manifest.architecture_id,
+        "weights_id": manifest.weights_id,
+    });
+    (facts, cells)
+}
+
+fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
+    let root = args.store.root()?;
+    let id = chosen(&root, args.generation.as_deref())?;
+    let generation = load_generation(&root, &id, None)?;
+    let categories: Vec<Value> = generation
+        .vectors
+        .iter()
+        .map(|(category, vectors)| {
+            let policy = generation.policy.categories.get(category);
+            json!({"category": category, "policy": policy, "norms": norms(vectors)})
+        })
+        .collect();
+    if args.store.json {
+        let value = json!({
+            "generation": id.to_string(),
+            "manifest": generation.manifest,
+            "categories": categories,
+            "card": generation.card,
+        });
+        return Ok(output::json(&value)?);
+    }
+    let (_, cells) = describe(&generation);
+    output::line(&format!("generation {id}: {} at {}, layers {}", cells[2], cells[1], cells[3]))?;
+    output::line(&format!("architecture {}", generation.manifest.architecture_id))?;
+    output::line(&format!("weights      {}\n", generation.manifest.weights_id))?;
+    category_table(&categories).print()?;
+    if args.card {
+        output::line(&format!("\n{}", generation.card))?;
+    }
+    Ok(())
+}
+
+fn category_table(categories: &[Value]) -> Table {
+    let mut table =
+        Table::new(&["CATEGORY", "ACTION", "DEFAULT", "FLOOR", "CEILING", "POSITIONS", "NORM"]);
+    for row in categories {
+        let (policy, strength) = (&row["policy"], &row["policy"]["strength"]);
+        let norms: Vec<f64> =
+            row["norms"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let min = norms.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = norms.iter().copied().fold(0.0, f64::max);
+        table.row(vec![
+            plain(&row["category"]),
+            plain(&policy["action"]),
+            plain(&strength["default"]),
+            plain(&strength["floor"]),
+            plain(&strength["ceiling"]),
+            plain(&policy["positions"]),
+            format!("{min:.2}..{max:.2}"),
+        ]);
+    }
+    table
+}
+
+fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
+    let root = args.store.root()?;
+    let binding = if args.with_model { Some(model_binding(&args.store.model)?) } else { None };
+    let current = read_current(&root)?;
+    let ids = match &args.generation {
+        Some(id) => vec![chosen(&root, Some(id))?],
+        None => list_generations(&root)?,
+    };
+    if !ids.contains(&current.generation) && args.generation.is_none() {
+        bail!("{}: CURRENT names {}, which is not there", root.display(), current.generation);
+    }
+    let mut table = Table::new(&["GENERATION", "RESULT"]);
+    let (mut rows, mut num_unsound) = (Vec::new(), 0);
+    for id in &ids {
+        let outcome = load_generation(&root, id, binding.as_ref());
+        let result = match &outcome {
+            Ok(_) => "sound".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        num_unsound += usize::from(outcome.is_err());
+        rows.push(
+            json!({"generation": id.to_string(), "sound": outcome.is_ok(), "result": result}),
+        );
+        table.row(vec![id.to_string(), result]);
+    }
+    if args.store.json {
+        output::json(&rows)?;
+    } else {
+        table.print()?;
+    }
+    if num_unsound > 0 {
+        bail!("{num_unsound} of {} generations in {} are unsound", ids.len(), root.display());
+    }
+    Ok(())
+}
+
+fn model_binding(flags: &ModelFlags) -> anyhow::Result<ModelBinding> {
+    let config = flags.config(None)?;
+    let path = model_path(&config.model, flags.fetch)?;
+    Ok(binding(&LoadedModel::load(&path, &config.model.load_options())?.identity))
+}
+
+/// The generation of that id, or the live one.
+fn chosen(root: &std::path::Path, id: Option<&str>) -> anyhow::Result<GenerationId> {
+    let Some(id) = id else { return Ok(read_current(root)?.generation) };
+    let known = list_generations(root)?;
+    known.iter().find(|known| known.to_string() == id).cloned().with_context(|| {
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        format!("{} has no generation `{id}`; it has {}", root.display(), known.join(", "))
+    })
+}
+
+/// The Euclidean norm of each layer's row.
+fn norms(vectors: &CategoryVectors) -> Vec<f64> {
+    let norm = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    (0..vectors.layers.len()).map(|idx| norm(vectors.row(idx))).collect()
+}
+
+/// A JSON value as a person writes it.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}

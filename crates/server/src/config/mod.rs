@@ -1,0 +1,224 @@
+//! Configuration in two layers, after ripgrep's flags: [`RawConfig`] is what was said, [`Config`] is what is
+//! meant. Whoever holds a [`Config`] need not check it.
+//!
+//! Flags lie over the environment (`SKEG_*`), that over `skeg.toml`, that over defaults.
+
+mod error;
+mod file;
+mod model;
+mod principals;
+mod raw;
+mod show;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use skeg_server::PrincipalEntry;
+
+pub(crate) use error::ConfigError;
+pub(crate) use file::read as read_file;
+pub(crate) use model::{ModelConfig, cache_dir};
+pub(crate) use raw::RawConfig;
+
+/// Enough for a batch of short prompts on a laptop; more needs more KV cache.
+const DEFAULT_MAX_NUM_SEQS: usize = 8;
+/// Requests that wait for each one that runs: about a minute of work on a small machine.
+const DEFAULT_QUEUE_DEPTH: usize = 16;
+/// Bounds the time of one step, and with it how long a decode waits for a prefill.
+const DEFAULT_MAX_NUM_BATCHED_TOKENS: usize = 512;
+/// Four full contexts of the default model.
+const DEFAULT_KV_CACHE_TOKENS: usize = 32768;
+/// A prompt of the longest context is well below this.
+const DEFAULT_MAX_BODY_BYTES: usize = 2 << 20;
+/// Below what container platforms wait before they kill.
+const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);
+const DEFAULT_PORT: u16 = 8080;
+
+/// A configuration that was checked.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Which model, and how it is loaded.
+    pub(crate) model: ModelConfig,
+    /// Where the server listens.
+    pub(crate) address: SocketAddr,
+    /// Names of the model in the API, at least one.
+    pub(crate) served_model_names: Vec<String>,
+    /// Largest request body, in bytes.
+    pub(crate) max_body_bytes: usize,
+    /// How long running answers may take to end.
+    pub(crate) grace_period: Duration,
+    /// Sizes of the engine.
+    pub(crate) engine: EngineSizes,
+    /// Where decisions are logged.
+    pub(crate) decision_log: Option<PathBuf>,
+    /// Who may call; empty only on loopback.
+    pub(crate) principals: Vec<PrincipalEntry>,
+    /// How the program logs.
+    pub(crate) log: LogConfig,
+}
+
+/// Sizes of the engine, all at least 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EngineSizes {
+    pub(crate) max_num_seqs: usize,
+    pub(crate) max_admitted_seqs: usize,
+    pub(crate) max_num_batched_tokens: usize,
+    pub(crate) kv_cache_tokens: usize,
+    /// `None`: the model's context.
+    pub(crate) max_model_len: Option<usize>,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How the program logs, on standard error.
+#[derive(Debug, Clone)]
+pub(crate) struct LogConfig {
+    pub(crate) format: LogFormat,
+    /// A valid filter of `tracing-subscriber`.
+    pub(crate) filter: String,
+}
+
+impl Config {
+    /// Reads the file (`skeg.toml` here where none is named), lays `given` over it and checks the whole.
+    pub(crate) fn load(given: RawConfig, file: Option<&Path>) -> Result<Self, ConfigError> {
+        given.over(file::read(file)?).try_into()
+    }
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
+        let model = ModelConfig::from_raw(&raw)?;
+        let engine = EngineSizes::from_raw(&raw)?;
+        let log = LogConfig::from_raw(&raw)?;
+        let principals = principals::from_raw(&raw.principal)?;
+        let host = parse_host(raw.host.as_deref())?;
+        if !host.is_loopback() && principals.is_empty() {
+            return Err(ConfigError::OpenWithoutPrincipals { host });
+        }
+        let served_model_names = raw.served_model_name.unwrap_or_else(|| vec![model.source.slug()]);
+        if served_model_names.is_empty() || served_model_names.iter().any(|name| name.is_empty()) {
+            return Err(ConfigError::Invalid {
+                setting: "served_model_name",
+                reason: "is empty; expected at least one name".to_owned(),
+            });
+        }
+        Ok(Self {
+            model,
+            address: SocketAddr::new(host, raw.port.unwrap_or(DEFAULT_PORT)),
+            served_model_names,
+            max_body_bytes: positive("max_body_bytes", raw.max_body_bytes, DEFAULT_MAX_BODY_BYTES)?,
+            grace_period: raw.grace_period.map_or(DEFAULT_GRACE_PERIOD, Duration::from_secs),
+            engine,
+            decision_log: raw.decision_log,
+            principals,
+            log,
+        })
+    }
+}
+
+impl EngineSizes {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        let max_num_seqs = positive("max_num_seqs", raw.max_num_seqs, DEFAULT_MAX_NUM_SEQS)?;
+        let sizes = Self {
+            max_num_seqs,
+            max_admitted_seqs: positive(
+                "max_admitted_seqs",
+                raw.max_admitted_seqs,
+                max_num_seqs.saturating_mul(DEFAULT_QUEUE_DEPTH),
+            )?,
+            max_num_batched_tokens: positive(
+                "max_num_batched_tokens",
+                raw.max_num_batched_tokens,
+                DEFAULT_MAX_NUM_BATCHED_TOKENS.max(max_num_seqs),
+            )?,
+            kv_cache_tokens: positive(
+                "kv_cache_tokens",
+                raw.kv_cache_tokens,
+                DEFAULT_KV_CACHE_TOKENS.max(raw.max_model_len.unwrap_or(0)),
+            )?,
+            max_model_len: raw
+                .max_model_len
+                .map(|tokens| positive("max_model_len", Some(tokens), 1))
+                .transpose()?,
+        };
+        sizes.check()?;
+        Ok(sizes)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        at_least(
+            ("max_num_batched_tokens", self.max_num_batched_tokens),
+            ("max_num_seqs", self.max_num_seqs),
+        )?;
+        at_least(
+            ("max_admitted_seqs", self.max_admitted_seqs),
+            ("max_num_seqs", self.max_num_seqs),
+        )?;
+        at_least(
+            ("kv_cache_tokens", self.kv_cache_tokens),
+            ("max_model_len", self.max_model_len.unwrap_or(1)),
+        )
+    }
+}
+
+impl LogConfig {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        let format = match raw.log_format.as_deref() {
+            None | Some("text") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                let reason = format!("`{other}` is unknown; expected `text` or `json`");
+                return Err(ConfigError::Invalid { setting: "log_format", reason });
+            }
+        };
+        let filter = raw.log_level.clone().unwrap_or_else(|| "info".to_owned());
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+            let reason = format!("`{filter}` is no filter: {error}; expected for example `info`");
+            return Err(ConfigError::Invalid { setting: "log_level", reason });
+        }
+        Ok(Self { format, filter })
+    }
+}
+
+fn positive(
+    setting: &'static str,
+    given: Option<usize>,
+    default: usize,
+) -> Result<usize, ConfigError> {
+    match given.unwrap_or(default) {
+        0 => Err(ConfigError::Invalid { setting, reason: "is 0; expected at least 1".to_owned() }),
+        value => Ok(value),
+    }
+}
+
+fn at_least(
+    (setting, value): (&'static str, usize),
+    (other, bound): (&'static str, usize),
+) -> Result<(), ConfigError> {
+    if value >= bound {
+        return Ok(());
+    }
+    let reason = format!("is {value}; expected at least `{other}`, which is {bound}");
+    Err(ConfigError::Invalid { setting, reason })
+}
+
+fn parse_host(host: Option<&str>) -> Result<IpAddr, ConfigError> {
+    match host {
+        None | Some("localhost") => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Some(text) => text.trim_matches(['[', ']']).parse().map_err(|_| ConfigError::Invalid {
+            setting: "host",
+            reason: format!("`{text}` is no IP address; expected for example 127.0.0.1 or ::1"),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Settings as given: each may be absent. One struct is flags, environment and file at once, so that a
+//! setting has one name: `--max-num-seqs`, `SKEG_MAX_NUM_SEQS`, `max_num_seqs`.
+//!
+//! clap reads flags and environment (in this order); [`RawConfig::over`] lays them over the file. Defaults
+//! and checks are [`super::Config`]'s.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Every setting of `skeg serve`, and the keys of `skeg.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawConfig {
+    /// Model: a catalogue name, a .gguf file or a Hugging Face folder [default: smollm2-135m-instruct]
+    #[arg(long, env = "SKEG_MODEL", value_name = "NAME|PATH", help_heading = "Model")]
+    pub(crate) model: Option<String>,
+    /// Where the model runs: cpu, cuda or cuda:N [default: cpu]
+    #[arg(long, env = "SKEG_DEVICE", help_heading = "Model")]
+    pub(crate) device: Option<String>,
+    /// Weights in memory: `as-stored`, or `f32` (dequantised; slower, more memory) [default: as-stored]
+    #[arg(long, env = "SKEG_WEIGHTS", value_name = "FORM", help_heading = "Model")]
+    pub(crate) weights: Option<String>,
+    /// Folder for fetched models [default: the platform's cache folder]
+    #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR", help_heading = "Model")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// Vector store [default: vectors/<model> here, then beside the program]
+    #[arg(long, env = "SKEG_VECTORS", value_name = "DIR", help_heading = "Steering")]
+    pub(crate) vectors: Option<PathBuf>,
+    /// Append one JSON line a request (who, category, generation, tokens steered; no content) to this file
+    #[arg(long, env = "SKEG_DECISION_LOG", value_name = "FILE", help_heading = "Steering")]
+    pub(crate) decision_log: Option<PathBuf>,
+
+    /// Address to listen on; outside loopback at least one [[principal]] must be configured [default:
+    /// 127.0.0.1]
+    #[arg(long, env = "SKEG_HOST", value_name = "IP", help_heading = "Listening")]
+    pub(crate) host: Option<String>,
+    /// Port to listen on; 0 lets the system choose [default: 8080]
+    #[arg(long, env = "SKEG_PORT", help_heading = "Listening")]
+    pub(crate) port: Option<u16>,
+    /// Name of the model in the API; the first is the main one, others are aliases [default: from --model]
+    #[arg(
+        long,
+        env = "SKEG_SERVED_MODEL_NAME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Listening"
+    )]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) served_model_name: Option<Vec<String>>,
+    /// Largest request body, in bytes [default: 2097152]
+    #[arg(long, env = "SKEG_MAX_BODY_BYTES", value_name = "BYTES", help_heading = "Listening")]
+    pub(crate) max_body_bytes: Option<usize>,
+    /// How long running answers may take to end after SIGTERM, in seconds [default: 30]
+    #[arg(long, env = "SKEG_GRACE_PERIOD", value_name = "SECONDS", help_heading = "Listening")]
+    pub(crate) grace_period: Option<u64>,
+
+    /// Sequences that run in one batch [default: 8]
+    #[arg(long, env = "SKEG_MAX_NUM_SEQS", value_name = "NUM", help_heading = "Engine")]
+    pub(crate) max_num_seqs: Option<usize>,
+    /// Sequences queued and running; beyond this a request gets 429 [default: 16 x max-num-seqs]
+    #[arg(long, env = "SKEG_MAX_ADMITTED_SEQS", value_name = "NUM", help_heading = "Engine")]
+    pub(crate) max_admitted_seqs: Option<usize>,
+    /// Tokens in one forward pass, prompts and answers together [default: 512]
+    #[arg(
+        long,
+        env = "SKEG_MAX_NUM_BATCHED_TOKENS",
+        value_name = "TOKENS",
+        help_heading = "Engine"
+    )]
+    pub(crate) max_num_batched_tokens: Option<usize>,
+    /// Places in the KV cache, shared by all sequences [default: 32768]
+    #[arg(long, env = "SKEG_KV_CACHE_TOKENS", value_name = "TOKENS", help_heading = "Engine")]
+    pub(crate) kv_cache_tokens: Option<usize>,
+    /// Longest prompt and answer together [default: the model's context]
+    #[arg(long, env = "SKEG_MAX_MODEL_LEN", value_name = "TOKENS", help_heading = "Engine")]
+    pub(crate) max_model_len: Option<usize>,
+
+    /// Log form on standard error: text or json [default: text]
+    #[arg(long, env = "SKEG_LOG_FORMAT", value_name = "FORM", help_heading = "Logging")]
+    pub(crate) log_format: Option<String>,
+    /// Log level, or a filter such as `info,skeg_server=debug` [default: info]
+    #[arg(long, env = "SKEG_LOG_LEVEL", value_name = "FILTER", help_heading = "Logging")]
+    pub(crate) log_level: Option<String>,
+
+    /// Callers; in the file alone, since keys do not belong on a command line.
+    #[arg(skip)]
+    #[serde(default)]
+    pub(crate) principal: Vec<RawPrincipal>,
+}
+
+/// One `[[principal]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawPrincipal {
+    pub(crate) name: String,
+    pub(crate) key_sha256: String,
+    pub(crate) group: String,
+}
+
+impl RawConfig {
+    /// What is set here, and below that what `lower` sets.
+    pub(crate) fn over(self, lower: Self) -> Self {
+        Self {
+            model: self.model.or(lower.model),
+            device: self.device.or(lower.device),
+            weights: self.weights.or(lower.weights),
+            cache_dir: self.cache_dir.or(lower.cache_dir),
+            vectors: self.vectors.or(lower.vectors),
+            decision_log: self.decision_log.or(lower.decision_log),
+            host: self.host.or(lower.host),
+            port: self.port.or(lower.port),
+            served_model_name: self.served_model_name.or(lower.served_model_name),
+            max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
+            grace_period: self.grace_period.or(lower.grace_period),
+            max_num_seqs: self.max_num_seqs.or(lower.max_num_seqs),
+            max_admitted_seqs: self.max_admitted_seqs.or(lower.max_admitted_seqs),
+            max_num_batched_tokens: self.max_num_batched_tokens.or(lower.max_num_batched_tokens),
+            kv_cache_tokens: self.kv_cache_tokens.or(lower.kv_cache_tokens),
+            max_model_len: self.max_model_len.or(lower.max_model_len),
+            log_format: self.log_format.or(lower.log_format),
+            log_level: self.log_level.or(lower.log_level),
+            principal: if self.principal.is_empty() { lower.principal } else { self.principal },
+        }
+    }
+}
+
+/// `served_model_name = "a"` as well as `["a", "b"]`.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a string or an array of strings")]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Some(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(name) => vec![name],
+        OneOrMany::Many(names) => names,
+    }))
+}

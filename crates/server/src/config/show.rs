@@ -1,0 +1,58 @@
+//! The configuration in the form of `skeg.toml`, with secrets left out.
+
+use std::fmt;
+
+use skeg_model::WeightForm;
+
+use super::{Config, LogFormat};
+
+/// In place of anything that could be used to call the server.
+const REDACTED: &str = "<redacted>";
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let weights = match self.model.weights {
+            WeightForm::AsStored => "as-stored",
+            WeightForm::F32 => "f32",
+        };
+        let log_format = match self.log.format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        text(f, "model", &self.model.source)?;
+        text(f, "device", &self.model.device)?;
+        text(f, "weights", &weights)?;
+        text(f, "cache_dir", &self.model.cache_dir.display())?;
+        if let Some(vectors) = self.model.named_vectors() {
+            text(f, "vectors", &vectors.display())?;
+        }
+        if let Some(path) = &self.decision_log {
+            text(f, "decision_log", &path.display())?;
+        }
+        text(f, "host", &self.address.ip())?;
+        writeln!(f, "port = {}", self.address.port())?;
+        writeln!(f, "served_model_name = {:?}", self.served_model_names)?;
+        writeln!(f, "max_body_bytes = {}", self.max_body_bytes)?;
+        writeln!(f, "grace_period = {}", self.grace_period.as_secs())?;
+        writeln!(f, "max_num_seqs = {}", self.engine.max_num_seqs)?;
+        writeln!(f, "max_admitted_seqs = {}", self.engine.max_admitted_seqs)?;
+        writeln!(f, "max_num_batched_tokens = {}", self.engine.max_num_batched_tokens)?;
+        writeln!(f, "kv_cache_tokens = {}", self.engine.kv_cache_tokens)?;
+        if let Some(tokens) = self.engine.max_model_len {
+            writeln!(f, "max_model_len = {tokens}")?;
+        }
+        text(f, "log_format", &log_format)?;
+        text(f, "log_level", &self.log.filter)?;
+        for principal in &self.principals {
+            writeln!(f, "[[principal]]")?;
+            text(f, "name", &principal.name)?;
+            text(f, "key_sha256", &REDACTED)?;
+            text(f, "group", &principal.group)?;
+        }
+        Ok(())
+    }
+}
+
+fn text(f: &mut fmt::Formatter<'_>, key: &str, value: &dyn fmt::Display) -> fmt::Result {
+    writeln!(f, "{key} = {:?}", value.to_string())
+}

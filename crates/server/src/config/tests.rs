@@ -1,0 +1,112 @@
+//! Defaults, checks, layers and redaction.
+
+use super::*;
+
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+fn raw(toml: &str) -> RawConfig {
+    toml::from_str(toml).unwrap()
+}
+
+fn config(toml: &str) -> Config {
+    Config::try_from(raw(toml)).unwrap()
+}
+
+fn refused(toml: &str) -> String {
+    Config::try_from(raw(toml)).unwrap_err().to_string()
+}
+
+fn principal(name: &str, key: &str) -> String {
+    format!("[[principal]]\nname = \"{name}\"\nkey_sha256 = \"{key}\"\ngroup = \"staff\"\n")
+}
+
+#[test]
+fn nothing_set_means_the_default_model_on_loopback() {
+    let config = config("");
+    assert_eq!(config.address.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.served_model_names, ["smollm2-135m-instruct"]);
+    assert_eq!(config.engine.max_num_seqs, 8);
+    assert_eq!(config.engine.max_admitted_seqs, 128);
+    assert!(config.principals.is_empty());
+}
+
+#[test]
+fn what_lies_above_hides_what_lies_below_setting_by_setting() {
+    let above = raw("port = 1\nmax_num_seqs = 3");
+    let below = raw("port = 2\nhost = \"::1\"\nlog_level = \"debug\"");
+    let config = Config::try_from(above.over(below)).unwrap();
+    assert_eq!(config.address.to_string(), "[::1]:1");
+    assert_eq!(config.engine.max_num_seqs, 3);
+    assert_eq!(config.log.filter, "debug");
+}
+
+#[test]
+fn an_open_address_needs_principals() {
+    assert!(refused("host = \"0.0.0.0\"").contains("[[principal]]"));
+    assert!(refused("host = \"::\"").contains("[[principal]]"));
+    let config = config(&format!("host = \"0.0.0.0\"\n{}", principal("ann", KEY)));
+    assert_eq!(config.principals[0].key_sha256[1], 0x11);
+    assert!(refused("host = \"example.org\"").contains("no IP address"));
+}
+
+#[test]
+fn principals_must_differ_and_have_a_hash() {
+    let twice = principal("ann", KEY) + &principal("ann", &KEY.replace("00", "01"));
+    assert!(refused(&twice).contains("names must differ"));
+    let same_key = principal("ann", KEY) + &principal("bob", KEY);
+    assert!(refused(&same_key).contains("keys must differ"));
+    let message = refused(&principal("ann", "sk-secret"));
+    assert!(message.contains("64 hex digits") && !message.contains("sk-secret"), "{message}");
+}
+
+#[test]
+fn the_shown_configuration_holds_no_key() {
+    let shown = config(&principal("ann", KEY)).to_string();
+    assert!(shown.contains("name = \"ann\"") && shown.contains("<redacted>"), "{shown}");
+    assert!(!shown.contains(&KEY[..8]), "{shown}");
+}
+
+#[test]
+fn the_shown_configuration_can_be_read_again() {
+    let shown =
+        config("port = 0\nserved_model_name = [\"a\", \"b\"]\nmax_model_len = 64").to_string();
+    let again = config(&shown);
+    assert_eq!(again.to_string(), shown);
+    assert_eq!(again.served_model_names, ["a", "b"]);
+}
+
+#[test]
+fn sizes_must_fit_each_other() {
+    assert!(refused("max_num_seqs = 0").contains("`max_num_seqs`"));
+    assert!(
+        refused("max_num_seqs = 4\nmax_num_batched_tokens = 3").contains("at least `max_num_seqs`")
+    );
+    assert!(refused("max_model_len = 100\nkv_cache_tokens = 99").contains("`kv_cache_tokens`"));
+    assert_eq!(config("max_model_len = 100000").engine.kv_cache_tokens, 100_000);
+}
+
+#[test]
+fn words_that_are_not_known_are_named() {
+    assert!(refused("device = \"tpu\"").contains("`tpu`"));
+    assert!(refused("weights = \"q4\"").contains("`q4`"));
+    assert!(refused("log_format = \"xml\"").contains("`xml`"));
+    assert!(refused("log_level = \"skeg=loudly\"").contains("log_level"));
+    let message = refused("model = \"owner/name\"");
+    assert!(message.contains("smollm2-135m-instruct") && message.contains("skeg model fetch"));
+}
+
+#[test]
+fn a_model_that_was_not_fetched_says_how_to_fetch_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&format!("cache_dir = {:?}", folder.path()));
+    let message = config.model.path().unwrap_err().to_string();
+    assert!(message.contains("skeg model fetch smollm2-135m-instruct"), "{message}");
+}
+
+#[test]
+fn without_a_store_the_places_that_were_looked_at_are_named() {
+    let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    let config = config(&format!("model = {:?}", file.path()));
+    let message = config.model.vectors_root().unwrap_err().to_string();
+    assert!(message.contains("--vectors") && message.contains("share/skeg"), "{message}");
+}
