@@ -1,6 +1,7 @@
 //! What keeps the server from starting: one message, one exit code, nothing listening.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use skeg_vector_store::ModelBinding;
 use tempfile::TempDir;
@@ -8,10 +9,9 @@ use tempfile::TempDir;
 use super::files::{publish, write_model, write_store};
 use super::{run, skeg};
 
-/// A folder with a model and a store, and `skeg serve` on them.
+/// A folder with a model and a store.
 struct Fixture {
     folder: TempDir,
-    flags: Vec<String>,
 }
 
 impl Fixture {
@@ -19,14 +19,21 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let model = write_model(folder.path());
         write_store(folder.path(), &model);
-        let flags = ["serve", "--model", "model", "--vectors", "vectors", "--port", "0"];
-        Self { folder, flags: flags.map(ToOwned::to_owned).into() }
+        Self { folder }
+    }
+
+    /// `skeg serve` on them, by environment, so that flags can say otherwise.
+    fn serve(&self) -> Command {
+        let mut command = skeg(self.folder.path());
+        command.arg("serve");
+        command.env("SKEG_MODEL", "model").env("SKEG_VECTORS", "vectors").env("SKEG_PORT", "0");
+        command
     }
 
     /// Asserts how it ends, and that standard error has all of `said`.
     #[track_caller]
     fn check(&self, flags: &[&str], code: i32, said: &[&str]) {
-        let (found, stdout, stderr) = run(skeg(self.folder.path()).args(&self.flags).args(flags));
+        let (found, stdout, stderr) = run(self.serve().args(flags));
         assert_eq!(found, code, "{stdout}\n{stderr}");
         for text in said {
             assert!(stderr.contains(text), "expected {text:?} in {stderr}");
@@ -43,7 +50,7 @@ impl Fixture {
 fn a_sound_configuration_is_checked_and_left() {
     let fixture = Fixture::new();
     let (code, stdout, stderr) =
-        run(skeg(fixture.folder.path()).args(&fixture.flags).arg("--check-config"));
+        run(fixture.serve().arg("--check-config"));
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("the configuration is sound"), "{stdout}");
     assert!(stdout.contains("fraud_deception malware_viruses"), "{stdout}");
@@ -55,8 +62,8 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     let fixture = Fixture::new();
     let file = "port = 1\nmax_num_seqs = 2\nmax_num_batched_tokens = 33\n";
     std::fs::write(fixture.path("skeg.toml"), file).unwrap();
-    let mut command = skeg(fixture.folder.path());
-    command.args(&fixture.flags).arg("--check-config");
+    let mut command = fixture.serve();
+    command.args(["--check-config", "--port", "0"]);
     command.env("SKEG_MAX_NUM_SEQS", "3").env("SKEG_PORT", "2");
     let (code, stdout, stderr) = run(&mut command);
     assert_eq!(code, 0, "{stderr}");
@@ -92,8 +99,7 @@ fn keys_are_not_printed() {
     let file =
         format!("[[principal]]\nname = \"ann\"\nkey_sha256 = \"{key}\"\ngroup = \"staff\"\n");
     std::fs::write(fixture.path("skeg.toml"), file).unwrap();
-    let mut command = skeg(fixture.folder.path());
-    let (code, stdout, stderr) = run(command.args(&fixture.flags).arg("--check-config"));
+    let (code, stdout, stderr) = run(fixture.serve().arg("--check-config"));
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("<redacted>") && stdout.contains("\"ann\""), "{stdout}");
     assert!(!stdout.contains(&key) && !stderr.contains(&key));
