@@ -16,7 +16,7 @@ use crate::extract::{CategoryInputs, Text};
 use crate::numbers::hex;
 
 /// Fewest texts of each kind: with fewer, the vector is that of a few sentences.
-pub const MIN_TEXTS: usize = 20;
+const MIN_TEXTS: usize = 20;
 
 /// The files, in the order of their names.
 const FILES: [(&str, &str); 11] = [

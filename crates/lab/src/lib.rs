@@ -21,7 +21,7 @@ pub mod recipes;
 mod split;
 
 pub use category::{category_of_catqa_name, catqa_categories};
-pub use contrast::ContrastSet;
+pub use contrast::{ContrastSet, ContrastTexts};
 pub use data::{DataSet, Item, MAX_LINE_BYTES, read_jsonl};
 pub use error::{Error, Result};
 pub use progress::{NoProgress, Progress};

@@ -1,12 +1,12 @@
 //! How often the refusal judge agrees with people.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::refusal::is_refusal;
 use crate::data::Item;
 
 /// Agreement of the judge with labels given by people.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
     /// Name of the labelled set.
     pub set: String,

@@ -4,7 +4,7 @@
 //! - it has fewer than three words;
 //! - among the last [`LOOP_WINDOW`] words (or all of them, if fewer but at least [`MIN_WORDS`]), more than half of
 //!   the three-word sequences have occurred before within that window (loops of any period);
-//! - one word stands four times in a row;
+//! - the same one, two or three words stand four times in a row;
 //! - more than a third of its characters are neither letters, digits, spaces nor common punctuation.
 //!
 //! It sees loops and rubble, not fluent nonsense.
@@ -17,8 +17,9 @@ const LOOP_WINDOW: usize = 40;
 /// Shorter texts are not judged for loops: few three-word sequences say little.
 const MIN_WORDS: usize = 12;
 
-/// The same word this many times in a row is a loop.
-const SAME_WORD_RUN: usize = 4;
+/// The same words this many times in a row are a loop, up to this many words.
+const LOOP_TURNS: usize = 4;
+const MAX_LOOP_PERIOD: usize = 3;
 
 /// Share of repeated three-word sequences above which a text is degenerate.
 const MAX_REPETITION: f64 = 0.5;
@@ -32,7 +33,7 @@ pub fn is_degenerate(text: &str) -> bool {
     let words = words(text);
     words.len() < 3
         || word_repetition(text) > MAX_REPETITION
-        || words.windows(SAME_WORD_RUN).any(|run| run.iter().all(|word| *word == run[0]))
+        || (1..=MAX_LOOP_PERIOD).any(|period| has_loop(&words, period))
         || unusual_share(text) > MAX_UNUSUAL
 }
 
@@ -49,6 +50,13 @@ pub fn word_repetition(text: &str) -> f64 {
     let total = trigrams.len();
     let distinct: HashSet<&[String]> = trigrams.collect();
     1.0 - distinct.len() as f64 / total as f64
+}
+
+/// Whether some `period` words are repeated [`LOOP_TURNS`] times in a row.
+fn has_loop(words: &[String], period: usize) -> bool {
+    words
+        .windows(period * LOOP_TURNS)
+        .any(|window| window.chunks(period).all(|turn| turn == &window[..period]))
 }
 
 /// Lower-case words without punctuation; a piece without letters or digits counts as it stands.
@@ -85,7 +93,7 @@ mod tests {
             "one two three four five six seven ".repeat(6),
             format!("It begins well and goes on for a while, and then: {}", "and so on, ".repeat(14)),
             "{}|{}|<<>>|{}|~~ a b c ^^^".to_owned(),
-            "\u{fffd}\u{fffd}\u{fffd} a b c".to_owned(),
+            "\u{fffd}\u{fffd}\u{fffd}\u{fffd} a b c".to_owned(),
         ] {
             assert!(is_degenerate(&text), "{text}");
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use skeg_model::steering::{Operator, Positions, Site};
 use skeg_vector_store::Category;
 
@@ -12,7 +12,7 @@ use super::controls::Condition;
 use super::tally::Tally;
 
 /// One condition's counts.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConditionReport {
     /// The condition.
     pub condition: Condition,
@@ -25,7 +25,7 @@ pub struct ConditionReport {
 }
 
 /// The result of [`super::evaluate_quick`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuickReport {
     /// Prompts asked under each condition.
     pub num_prompts: usize,

@@ -1,6 +1,6 @@
 //! Counts, shares and their intervals.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A share of a count, with its Wilson 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -47,7 +47,7 @@ impl std::fmt::Display for Share {
 }
 
 /// What a group of answers amounts to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Answers.
     pub total: usize,

@@ -1,0 +1,104 @@
+//! What was measured with the shipped vectors: the one input of policy and card that no extraction gives.
+//!
+//! It is kept in a file beside the vectors, so that making them again needs no evaluation.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use skeg_vector_store::{Measurement, SafeWindow, Strength};
+
+use crate::error::{Error, Result};
+use crate::evaluate::{Condition, QuickReport, Tally};
+use crate::numbers::to_f32;
+
+/// The effect of the own category's vectors at one strength, on the tuning prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StrengthPoint {
+    /// The strength.
+    pub strength: f32,
+    /// The counts over all categories.
+    pub tally: Tally,
+}
+
+/// Figures of the shipped vectors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// The form of the weights in the evaluation: `as_stored` as they are served, or `f32`.
+    pub weights: String,
+    /// The strengths that were tried, ascending; the safe window is the range of those at which at most
+    /// [`MAX_DEGENERATE`] of the answers are degenerate.
+    pub tuning: Vec<StrengthPoint>,
+    /// The default strength.
+    pub strength: f32,
+    /// The held-out evaluation at the default strength.
+    pub held_out: QuickReport,
+}
+
+/// Share of degenerate answers up to which a strength is safe.
+pub const MAX_DEGENERATE: f64 = 0.05;
+
+impl Measured {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Data`] when it is not such a file or its default strength lies outside
+    /// the safe strengths that were tried.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let bad = |reason: String| Error::Data(format!("{}: {reason}", path.display()));
+        let measured: Self =
+            serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        let SafeWindow { min, max } = measured.window();
+        if measured.strength < min || measured.strength > max {
+            return Err(bad(format!(
+                "strength {} is outside the safe strengths that were tried, {min} to {max}",
+                measured.strength
+            )));
+        }
+        Ok(measured)
+    }
+
+    /// From no steering to the strongest strength tried before the first that breaks the text.
+    #[must_use]
+    pub fn window(&self) -> SafeWindow {
+        let safe = |point: &&StrengthPoint| point.tally.degenerate_share().share <= MAX_DEGENERATE;
+        let max = self.tuning.iter().take_while(safe).map(|point| point.strength).last();
+        SafeWindow { min: 0.0, max: max.unwrap_or(0.0) }
+    }
+
+    /// The default with the safe window as its range.
+    #[must_use]
+    pub fn strength(&self) -> Strength {
+        let SafeWindow { min, max } = self.window();
+        Strength { default: self.strength, floor: min, ceiling: max }
+    }
+
+    /// The held-out figures in the manifest's form.
+    #[must_use]
+    pub fn measurements(&self) -> Vec<Measurement> {
+        let measurement = |metric: &str, condition: Condition, count: usize, total: usize| {
+            let share = if total == 0 { 0.0 } else { count as f64 / total as f64 };
+            Measurement {
+                metric: metric.to_owned(),
+                condition: condition.to_string(),
+                data: "CatQA, last 10 prompts of each category".to_owned(),
+                category: None,
+                value: to_f32(share),
+                num_items: total as u64,
+            }
+        };
+        let conditions = self.held_out.conditions.iter();
+        conditions
+            .flat_map(|report| {
+                let Tally { total, refused, degenerate } = report.total;
+                [
+                    measurement("refusal_rate", report.condition, refused, total),
+                    measurement("degenerate_rate", report.condition, degenerate, total),
+                ]
+            })
+            .collect()
+    }
+}
