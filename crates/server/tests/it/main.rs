@@ -7,6 +7,7 @@
 )]
 
 mod chat;
+mod cli;
 mod disconnect;
 mod harness;
 mod routes;
