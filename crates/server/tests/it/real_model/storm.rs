@@ -22,11 +22,12 @@ const SWAP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Copies the shipped store into `root` and adds a twin of its generation with another default strength.
 fn two_generations(root: &Path) -> [GenerationId; 2] {
     copy_folder(&shipped_vectors(), root);
-    let shipped = skeg_vector_store::read_current(root).expect("the shipped CURRENT is valid").generation;
+    let shipped =
+        skeg_vector_store::read_current(root).expect("the shipped CURRENT is valid").generation;
     let generation =
         skeg_vector_store::load_generation(root, &shipped, None).expect("the shipped set is valid");
-    let twin = skeg_vector_store::write_generation(root, &twin_of(generation))
-        .expect("the twin is valid");
+    let twin =
+        skeg_vector_store::write_generation(root, &twin_of(generation)).expect("the twin is valid");
     assert_ne!(twin, shipped);
     [shipped, twin]
 }
