@@ -145,10 +145,8 @@ fn plan_with_slot(
 }
 
 fn steering_vector(site: Site, vectors: &CategoryVectors) -> SteeringVector {
-    let rows = vectors.layers.iter().enumerate();
-    let layers = rows
-        .map(|(idx, &layer)| LayerVector { layer, values: vectors.row(idx).to_vec() })
-        .collect();
+    let rows = vectors.rows();
+    let layers = rows.map(|(layer, row)| LayerVector { layer, values: row.to_vec() }).collect();
     SteeringVector { site, layers }
 }
 
@@ -163,8 +161,7 @@ pub(crate) fn facts(generation: &Generation) -> GenerationFacts {
     }
 }
 
-/// The policy for one group. A group that the policy does not name may name categories and nothing else: that is the
-/// least that keeps steering on.
+/// The policy as it stands for one group; a group it does not name has the least rights.
 pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
     let categories = policy.categories.iter().map(|(category, policy)| {
         let rule = CategoryRule {
@@ -181,25 +178,17 @@ pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
         };
         (category.to_string(), rule)
     });
-    let group = policy.groups.get(group).map_or(
-        GroupRule {
-            categories: None,
-            may_none: false,
-            may_raise: false,
-            may_lower: false,
-            may_compare: false,
-        },
-        |group| GroupRule {
-            categories: group
-                .categories
-                .as_ref()
-                .map(|allowed| allowed.iter().map(ToString::to_string).collect()),
-            may_none: group.may_none,
-            may_raise: group.may_raise,
-            may_lower: group.may_lower,
-            may_compare: group.may_compare,
-        },
-    );
+    let group = policy.group(group);
+    let group = GroupRule {
+        categories: group
+            .categories
+            .as_ref()
+            .map(|allowed| allowed.iter().map(ToString::to_string).collect()),
+        may_none: group.may_none,
+        may_raise: group.may_raise,
+        may_lower: group.may_lower,
+        may_compare: group.may_compare,
+    };
     Rules {
         categories: categories.collect(),
         when_missing: match &policy.when_missing {
@@ -212,14 +201,18 @@ pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
     }
 }
 
-fn site(site: store::Site) -> Site {
+/// Where in a block the store's vectors act.
+#[must_use]
+pub fn site(site: store::Site) -> Site {
     match site {
         store::Site::AttnOut => Site::AttnOut,
         store::Site::ResidPost => Site::ResidPost,
     }
 }
 
-fn operator(operator: store::Operator) -> Operator {
+/// What the store's vectors do there.
+#[must_use]
+pub fn operator(operator: store::Operator) -> Operator {
     match operator {
         store::Operator::Add => Operator::Add,
         store::Operator::AddNormRestored => Operator::AddNormRestored,
@@ -227,7 +220,9 @@ fn operator(operator: store::Operator) -> Operator {
     }
 }
 
-fn positions(positions: store::Positions) -> Positions {
+/// Which tokens the store's policy steers.
+#[must_use]
+pub fn positions(positions: store::Positions) -> Positions {
     match positions {
         store::Positions::All => Positions::All,
         store::Positions::Prompt => Positions::Prompt,

@@ -3,8 +3,8 @@
 //! A name without a counterpart maps to nothing: steering a request by the nearest neighbour would answer something
 //! that nobody asked for. Names are compared without regard to case and punctuation.
 //!
-//! Sources of the names: OpenAI's moderation guide (omni-moderation), the Llama Guard 3 model card, MLCommons AILuminate
-//! 1.0, the BeaverTails data card, the ShieldGemma model card.
+//! Sources of the names: OpenAI's moderation guide (omni-moderation), the Llama Guard 3 model card, `MLCommons` `AILuminate`
+//! 1.0, the BeaverTails data card, the `ShieldGemma` model card.
 
 use crate::Category;
 
@@ -17,11 +17,11 @@ pub enum Taxonomy {
     OpenAiModeration,
     /// Llama Guard 3, `S1` to `S14`, by code and by name.
     LlamaGuard3,
-    /// MLCommons AILuminate, 12 hazards, by code and by name.
+    /// `MLCommons` `AILuminate`, 12 hazards, by code and by name.
     MlCommons,
     /// BeaverTails, 14 names.
     BeaverTails,
-    /// ShieldGemma, 4 names.
+    /// `ShieldGemma`, 4 names.
     ShieldGemma,
 }
 

@@ -1,9 +1,9 @@
 //! A model's chat template: messages to the text the model was trained on.
 //!
 //! The Jinja dialect of transformers' `apply_chat_template`: `trim_blocks` and `lstrip_blocks`, Python's string
-//! methods, `raise_exception`, `strftime_now` and a `tojson` that does not escape HTML. Not there: loop controls
-//! (`break`, `continue`) and the `generation` tag. Templates come from the hub and messages from anyone, so a
-//! rendering may use only a bounded number of steps and of bytes.
+//! methods, loop controls, `raise_exception`, `strftime_now` and a `tojson` that does not escape HTML. Not there: the
+//! `generation` tag. Templates come from the hub and messages from anyone, so a rendering may use only a bounded
+//! number of steps and of bytes.
 
 mod environment;
 mod source;

@@ -33,6 +33,17 @@ fn python_methods_and_none_work() {
 }
 
 #[test]
+fn loops_can_be_left_and_turns_skipped() {
+    let source = "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m.content }}\
+                  {% if loop.index == 3 %}{% break %}{% endif %}{% endfor %}";
+    let messages: Vec<ChatMessage> = ["system", "user", "assistant", "user"]
+        .iter()
+        .map(|role| message(role, &role[..1]))
+        .collect();
+    assert_eq!(render(source, &messages), "ua");
+}
+
+#[test]
 fn content_is_not_escaped() {
     let content = "<b> & \" ' {{ 1 }}";
     assert_eq!(render("{{ messages[0].content }}", &[message("user", content)]), content);

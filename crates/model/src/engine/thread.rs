@@ -4,9 +4,9 @@
 //! channel and are read between steps; admission is counted where a request is handed in, so that an
 //! overloaded engine refuses at once and never lets a caller wait.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use super::{Engine, Event, EventSink, GenerationRequest, SinkClosed};
@@ -20,9 +20,12 @@ const MAX_QUEUED_REGISTRATIONS: usize = 64;
 /// Why a command was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// As many sequences as the engine admits are queued or running. Try again later.
-    #[error("the engine is at its limit of {limit} sequences, queued and running")]
+    /// As many sequences as the engine admits are queued or running, or as many registrations as it
+    /// lets wait are waiting. Try again later.
+    #[error("the engine is at its limit of {limit} {what}")]
     Overloaded {
+        /// What there are too many of.
+        what: &'static str,
         /// The limit that was reached.
         limit: usize,
     },
@@ -34,15 +37,32 @@ pub enum SubmitError {
     Refused(#[from] Error),
 }
 
+fn overloaded_by_sequences(limit: usize) -> SubmitError {
+    SubmitError::Overloaded { limit, what: "sequences, queued and running" }
+}
+
 enum Command {
     Submit(Box<GenerationRequest>, Box<dyn EventSink>),
-    Register(Vec<SteeringVector>, SyncSender<Result<SlotLease, Error>>),
+    Register(Vec<SteeringVector>, SyncSender<Result<SlotLease, Error>>, Permit),
     /// Finish what was admitted, then end.
     Drain,
 }
 
-/// One place among the admitted sequences, given back when the engine lets go of the sequence's sink.
+/// One place among a bounded number: a sequence's until the engine lets go of its sink, a
+/// registration's until the engine takes it up.
 struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    /// A place, if fewer than `limit` are taken.
+    fn take(num_taken: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        num_taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                (taken < limit).then_some(taken + 1)
+            })
+            .ok()
+            .map(|_| Self(Arc::clone(num_taken)))
+    }
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
@@ -72,7 +92,10 @@ pub struct EngineHandle {
     num_admitted: Arc<AtomicUsize>,
     /// Sequences that may be queued or running at once.
     max_admitted: usize,
-    accepting: Arc<AtomicBool>,
+    num_registering: Arc<AtomicUsize>,
+    /// Whether sequences are taken. Read-locked while one is handed in, so that none can come to lie
+    /// behind the drain command, where nobody would find it. Held for as long as `try_send` takes.
+    accepting: Arc<RwLock<bool>>,
     alive: Arc<AtomicBool>,
 }
 
@@ -97,10 +120,14 @@ impl EngineHandle {
         request: GenerationRequest,
         sink: Box<dyn EventSink>,
     ) -> Result<(), SubmitError> {
-        if !self.accepting.load(Ordering::Acquire) {
+        let accepting = self.accepting.read().unwrap_or_else(PoisonError::into_inner);
+        if !*accepting {
             return Err(SubmitError::Stopped);
         }
-        let sink = Box::new(AdmittedSink { sink, _permit: self.admit()? });
+        let limit = self.max_admitted;
+        let permit =
+            Permit::take(&self.num_admitted, limit).ok_or(overloaded_by_sequences(limit))?;
+        let sink = Box::new(AdmittedSink { sink, _permit: permit });
         self.send(Command::Submit(Box::new(request), sink))
     }
 
@@ -108,10 +135,14 @@ impl EngineHandle {
     /// async task's own thread.
     ///
     /// # Errors
-    /// [`SubmitError::Refused`] when the vectors do not fit the model or no slot is free.
+    /// [`SubmitError::Refused`] when the vectors do not fit the model or no slot is free,
+    /// [`SubmitError::Overloaded`] when too many registrations wait already.
     pub fn register_vectors(&self, vectors: Vec<SteeringVector>) -> Result<SlotLease, SubmitError> {
+        let limit = MAX_QUEUED_REGISTRATIONS;
+        let permit = Permit::take(&self.num_registering, limit)
+            .ok_or(SubmitError::Overloaded { limit, what: "registrations of vectors, queued" })?;
         let (reply, answer) = sync_channel(1);
-        self.send(Command::Register(vectors, reply))?;
+        self.send(Command::Register(vectors, reply, permit))?;
         Ok(answer.recv().map_err(|_| SubmitError::Stopped)??)
     }
 
@@ -129,24 +160,16 @@ impl EngineHandle {
 
     /// Takes no further sequence; the thread ends when the admitted ones have.
     pub fn drain(&self) {
-        if self.accepting.swap(false, Ordering::AcqRel) && self.send(Command::Drain).is_err() {
+        let mut accepting = self.accepting.write().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *accepting, false) && self.send(Command::Drain).is_err() {
             tracing::debug!("the engine thread had ended before it was told to drain");
         }
     }
 
-    fn admit(&self) -> Result<Permit, SubmitError> {
-        let limit = self.max_admitted;
-        self.num_admitted
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |admitted| {
-                (admitted < limit).then_some(admitted + 1)
-            })
-            .map(|_| Permit(Arc::clone(&self.num_admitted)))
-            .map_err(|_| SubmitError::Overloaded { limit })
-    }
-
     fn send(&self, command: Command) -> Result<(), SubmitError> {
         self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => SubmitError::Overloaded { limit: self.max_admitted },
+            // Cannot be: the channel has a place for every permit, and one for the drain.
+            TrySendError::Full(_) => overloaded_by_sequences(self.max_admitted),
             TrySendError::Disconnected(_) => SubmitError::Stopped,
         })
     }
@@ -191,7 +214,8 @@ impl EngineThread {
             commands,
             num_admitted: Arc::new(AtomicUsize::new(0)),
             max_admitted,
-            accepting: Arc::new(AtomicBool::new(true)),
+            num_registering: Arc::new(AtomicUsize::new(0)),
+            accepting: Arc::new(RwLock::new(true)),
             alive: Arc::clone(&alive),
         };
         let guard = OnExit { alive, notify: Some(on_exit) };
@@ -217,6 +241,7 @@ fn run(engine: &mut dyn Engine, commands: &Receiver<Command>) {
     let mut draining = false;
     loop {
         if engine.num_unfinished() == 0 {
+            // No sequence lies behind the drain command (`EngineHandle::accepting`).
             if draining {
                 return;
             }
@@ -237,7 +262,8 @@ fn run(engine: &mut dyn Engine, commands: &Receiver<Command>) {
 fn apply(engine: &mut dyn Engine, command: Command) -> bool {
     match command {
         Command::Submit(request, sink) => submit(engine, *request, sink),
-        Command::Register(vectors, reply) => {
+        Command::Register(vectors, reply, permit) => {
+            drop(permit);
             let answer = engine.register_vectors(&vectors);
             if reply.send(answer).is_err() {
                 tracing::debug!("nobody waits for the registration; its slots are free again");

@@ -36,7 +36,7 @@ pub(super) fn rules(pre: &str) -> Result<Rules> {
         add_bos_by_default: false,
     };
     Ok(match pre {
-        "gpt-2" | "gpt2" | "default" => plain(byte_level(true).into()),
+        "gpt-2" | "gpt2" => plain(byte_level(true).into()),
         "smollm" | "starcoder" | "refact" => {
             plain(Sequence::new(vec![Digits::new(true).into(), byte_level(true).into()]).into())
         }
@@ -52,7 +52,7 @@ pub(super) fn rules(pre: &str) -> Result<Rules> {
         unknown => {
             return Err(Error::Tokenizer(format!(
                 "`tokenizer.ggml.pre` is `{unknown}`, whose rules are not known here (known: smollm, starcoder, \
-                 refact, llama-bpe, llama3, llama-v3, qwen2, deepseek-r1-qwen, gpt-2, default); put the model's \
+                 refact, llama-bpe, llama3, llama-v3, qwen2, deepseek-r1-qwen, gpt-2); put the model's \
                  tokenizer.json beside the GGUF file"
             )));
         }

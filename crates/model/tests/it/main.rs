@@ -7,11 +7,17 @@
 
 mod dequantised;
 mod engine;
+mod engine_company;
+mod engine_real_model;
+mod engine_sequences;
+mod engine_support;
+mod engine_thread;
 mod forward;
 mod golden_logits;
 mod golden_text;
 mod invariants;
 mod invariants_steering;
 mod loader;
+mod sampling;
 mod support;
 mod tiny;

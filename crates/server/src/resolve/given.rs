@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::http::{HeaderMap, StatusCode};
+use skeg_vector_store::resolve_alias;
 
 use super::{BODY_FIELD, HEADER, Rules, Source};
 use crate::errors::ApiError;
@@ -125,6 +126,11 @@ const MAX_ECHOED_CHARS: usize = 64;
 fn known_slug(name: &str, param: &'static str, rules: &Rules) -> Result<String, ApiError> {
     if rules.categories.contains_key(name) {
         return Ok(name.to_owned());
+    }
+    // A name of another taxonomy counts where this policy has the category it means.
+    let alias = resolve_alias(name).map(|category| category.to_string());
+    if let Some(slug) = alias.filter(|slug| rules.categories.contains_key(slug)) {
+        return Ok(slug);
     }
     let echoed: String = name.chars().take(MAX_ECHOED_CHARS).collect();
     let message = format!(

@@ -121,6 +121,16 @@ fn an_unknown_category_is_told_the_known_ones() {
 }
 
 #[test]
+fn names_of_other_taxonomies_are_taken_where_the_policy_has_their_category() {
+    let mut rules = rules();
+    assert_eq!(check(Some("S12"), &SteeringSpec::default(), &rules), Err("unknown_category"));
+    rules.categories.insert("adult_content".to_owned(), rule(Action::Steer));
+    let expected = ok("adult_content/header/steer");
+    assert_eq!(check(Some("S12"), &SteeringSpec::default(), &rules), expected);
+    assert_eq!(check(Some("Adult Content"), &body(&["adult_content"]), &rules), expected);
+}
+
+#[test]
 fn a_repeated_header_is_one_list() {
     let mut headers = HeaderMap::new();
     headers.append("x-safety-category", HeaderValue::from_static("fraud"));

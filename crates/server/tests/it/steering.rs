@@ -214,11 +214,11 @@ async fn a_stream_keeps_the_generation_it_began_with() {
         crate::harness::chat_request(&[FRAUD], &crate::harness::body(json!({"stream": true})));
     let response = tower::ServiceExt::oneshot(server.router.clone(), request).await.unwrap();
     // The engine holds at the gate with one token out.
-    let (root, engine, store) =
-        (server.files.path().to_owned(), server.engine.clone(), server.store.clone());
+    let (root, store) = (server.files.path().to_owned(), server.store.clone());
     let publishing = tokio::task::spawn_blocking(move || {
         let changed = TestPolicy { when_missing: "reject", ..policy };
-        store::publish(&root, &changed, engine, &store);
+        store::publish(&root, &changed);
+        store.reload().unwrap();
     });
     publishing.await.unwrap();
     let after = generation(&server);

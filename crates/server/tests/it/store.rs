@@ -1,13 +1,25 @@
 //! A store with four categories: `fraud_deception` and `malware_viruses` steer, `adult_content` refuses,
 //! `political_campaigning` is logged.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use skeg_model::engine::EngineHandle;
 use skeg_server::{SteeringSlots, steering_slots};
-use skeg_vector_store::*;
+use skeg_vector_store::{
+    Category, CategoryVectors, ModelBinding, NewGeneration, Operator, Orientation, Policy,
+    Provenance, SafeWindow, Site, Store, set_current, write_generation,
+};
+
+use crate::harness::NUM_LAYERS;
+
+const HIDDEN_SIZE: usize = 4;
+const ACTIONS: [(&str, &str); 4] = [
+    ("adult_content", "refuse"),
+    ("fraud_deception", "steer"),
+    ("malware_viruses", "steer"),
+    ("political_campaigning", "log"),
+];
 
 /// What differs between tests.
 #[derive(Debug, Clone)]
@@ -25,69 +37,67 @@ impl Default for TestPolicy {
     }
 }
 
-fn generation(policy: &TestPolicy, id: &str) -> Generation {
-    let rule = |action, positions| CategoryPolicy {
-        action,
-        strength: Strength { floor: 0.5, default: 1.0, ceiling: 1.5 },
-        positions,
-        refusal: "The policy refuses this.".to_owned(),
-    };
-    let actions = [
-        ("adult_content", Action::Refuse),
-        ("fraud_deception", Action::Steer),
-        ("malware_viruses", Action::Steer),
-        ("political_campaigning", Action::Log),
-    ];
-    let vectors = CategoryVectors { layers: vec![1, 2], values: vec![0.5; 8] };
-    let may = policy.permissive;
-    Generation {
-        id: GenerationId(id.to_owned()),
-        manifest: Manifest { site: Site::AttnOut, operator: policy.operator, layers: vec![1, 2] },
-        policy: Policy {
-            categories: actions
-                .map(|(slug, action)| (Category::new(slug), rule(action, Positions::All)))
-                .into(),
-            when_missing: match policy.when_missing {
-                "none" => WhenMissing::None,
-                "reject" => WhenMissing::Reject,
-                slug => WhenMissing::Category(Category::new(slug)),
-            },
-            max_combined_norm: None,
-            groups: BTreeMap::from([(
-                "anonymous".to_owned(),
-                GroupPolicy {
-                    categories: None,
-                    may_none: may,
-                    may_raise: may,
-                    may_lower: may,
-                    may_compare: may,
-                },
-            )]),
-        },
-        vectors: actions.map(|(slug, _)| (Category::new(slug), vectors.clone())).into(),
-        card: String::new(),
-        weights_mismatch: false,
+fn binding() -> ModelBinding {
+    ModelBinding {
+        architecture_id: "a".repeat(64),
+        weights_id: "b".repeat(64),
+        hidden_size: HIDDEN_SIZE,
+        num_hidden_layers: NUM_LAYERS,
     }
 }
 
+fn policy(policy: &TestPolicy) -> Policy {
+    let may = policy.permissive;
+    let mut text = format!("when_missing = \"{}\"\n", policy.when_missing);
+    for (slug, action) in ACTIONS {
+        text += &format!(
+            "[categories.{slug}]\naction = \"{action}\"\npositions = \"all\"\n\
+             strength = {{ default = 1.0, floor = 0.5, ceiling = 1.5 }}\n\
+             refusal = \"The policy refuses this.\"\n"
+        );
+    }
+    text += &format!(
+        "[groups.anonymous]\nmay_none = {may}\nmay_raise = {may}\nmay_lower = {may}\nmay_compare = {may}\n"
+    );
+    Policy::parse(&text).unwrap()
+}
+
+/// Writes a generation and names it in `CURRENT`.
+pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
+    let slugs = || ACTIONS.iter().map(|(slug, _)| Category::parse(slug).unwrap());
+    let vectors = CategoryVectors { layers: vec![1, 2], values: vec![0.5; 2 * HIDDEN_SIZE] };
+    let generation = NewGeneration {
+        model: binding(),
+        also_measured_on: Vec::new(),
+        site: Site::AttnOut,
+        operator: test_policy.operator,
+        orientation: Orientation::SafeMinusUnsafe,
+        vectors: slugs().map(|category| (category, vectors.clone())).collect(),
+        activation_norms: slugs().map(|category| (category, vec![4.0, 4.0])).collect(),
+        safe_windows: slugs()
+            .map(|category| (category, SafeWindow { min: 0.0, max: 2.0 }))
+            .collect(),
+        provenance: Provenance {
+            method: "difference_of_means".to_owned(),
+            tokens: "all".to_owned(),
+            prompt_form: "raw".to_owned(),
+            made_by: "test".to_owned(),
+            ..Provenance::default()
+        },
+        measured: Vec::new(),
+        policy: policy(test_policy),
+        probe: None,
+        card: "# Card\n".to_owned(),
+    };
+    let id = write_generation(root, &generation).unwrap();
+    set_current(root, &id, None).unwrap();
+}
+
 pub(crate) fn open(
-    _root: &Path,
+    root: &Path,
     policy: &TestPolicy,
     engine: EngineHandle,
 ) -> Arc<Store<SteeringSlots>> {
-    let generation = generation(policy, "0000000000000001");
-    let slots = steering_slots(engine)(&generation).unwrap();
-    Arc::new(Store::stub(generation, slots))
-}
-
-/// Publishes another generation and makes it the live one.
-pub(crate) fn publish(
-    _root: &Path,
-    policy: &TestPolicy,
-    engine: EngineHandle,
-    store: &Store<SteeringSlots>,
-) {
-    let generation = generation(policy, "0000000000000002");
-    let slots = steering_slots(engine)(&generation).unwrap();
-    store.set(generation, slots);
+    publish(root, policy);
+    Arc::new(Store::open(root, binding(), steering_slots(engine)).unwrap())
 }

@@ -1,0 +1,208 @@
+//! A request's answer, bit for bit, in any company: sites, operators, samplings, limits, hang-ups.
+
+use std::sync::{Arc, LazyLock};
+
+use candle_core::DType;
+use proptest::prelude::*;
+use skeg_model::Llama;
+use skeg_model::engine::{Engine, EngineConfig, GenerationRequest, LlamaEngine};
+use skeg_model::sampling::SamplingParams;
+use skeg_model::steering::{Operator, Positions, Site, SlotLease, SteeringPlan, SteeringVector};
+use skeg_model::testing::{RandomWeights, random_llama, tiny_config};
+
+use crate::engine_support::{Answer, alone, answer, plan, request, run_to_end, submit, vector};
+use crate::tiny::tokens;
+
+static LLAMA: LazyLock<Arc<Llama>> = LazyLock::new(|| {
+    Arc::new(random_llama(tiny_config(), 7, RandomWeights::Dense(DType::F32)).unwrap())
+});
+
+fn engine(config: &EngineConfig) -> LlamaEngine {
+    LlamaEngine::new(Arc::clone(&LLAMA), config).unwrap()
+}
+
+/// Vectors of both sites, for all layers and for some.
+fn vectors() -> Vec<SteeringVector> {
+    vec![
+        vector(Site::AttnOut, 64, &[0, 1, 2], 0.7),
+        vector(Site::AttnOut, 64, &[1], 0.9),
+        vector(Site::ResidPost, 64, &[0, 2], 0.3),
+    ]
+}
+
+/// A request as it is before vectors have slots.
+#[derive(Debug, Clone)]
+struct Ask {
+    request: GenerationRequest,
+    steering: Option<Steering>,
+}
+
+#[derive(Debug, Clone)]
+struct Steering {
+    vector_idx: usize,
+    strength: f32,
+    operator: Operator,
+    positions: Positions,
+}
+
+impl Ask {
+    fn bind(&self, lease: &SlotLease) -> GenerationRequest {
+        let steering = self.steering.as_ref().map(|steering| {
+            let idx = steering.vector_idx;
+            let plan = plan(&vectors()[idx], lease, idx, steering.strength, 3);
+            let plan =
+                SteeringPlan { operator: steering.operator, positions: steering.positions, ..plan };
+            (plan, lease.clone())
+        });
+        GenerationRequest { steering, ..self.request.clone() }
+    }
+
+    /// The answer in an engine of its own, whole prompt in one step.
+    fn alone(&self) -> Answer {
+        let mut engine = engine(&EngineConfig::default());
+        let lease = engine.register_vectors(&vectors()).unwrap();
+        alone(&mut engine, self.bind(&lease))
+    }
+}
+
+fn any_sampling() -> impl Strategy<Value = SamplingParams> {
+    let warmth = prop_oneof![Just(0.0_f32), 0.5_f32..2.0];
+    let filters = (prop_oneof![Just(0_usize), 1_usize..20], 0.3_f32..=1.0, 0.0_f32..0.3);
+    let penalties = (-1.0_f32..1.0, -1.0_f32..1.0, 0.8_f32..1.5);
+    (warmth, filters, penalties, any::<u64>(), 0_usize..4).prop_map(
+        |(temperature, (top_k, top_p, min_p), (presence, frequency, repetition), seed, min)| {
+            SamplingParams {
+                temperature,
+                top_p,
+                top_k,
+                min_p,
+                presence_penalty: presence,
+                frequency_penalty: frequency,
+                repetition_penalty: repetition,
+                seed,
+                min_new_tokens: min,
+                logprobs: true,
+                num_top_logprobs: 2,
+                ..SamplingParams::default()
+            }
+        },
+    )
+}
+
+fn any_steering() -> impl Strategy<Value = Steering> {
+    let operator = prop_oneof![
+        Just(Operator::Add),
+        Just(Operator::AddNormRestored),
+        Just(Operator::ProjectOut)
+    ];
+    let positions =
+        prop_oneof![Just(Positions::All), Just(Positions::Prompt), Just(Positions::Generation)];
+    (0_usize..3, -2.0_f32..2.0, operator, positions).prop_map(
+        |(vector_idx, strength, operator, positions)| Steering {
+            vector_idx,
+            strength,
+            operator,
+            positions,
+        },
+    )
+}
+
+fn any_ask() -> impl Strategy<Value = Ask> {
+    let steering = prop::option::weighted(0.7, any_steering());
+    (0_u32..1000, 1_usize..40, 1_usize..9, any_sampling(), steering).prop_map(
+        |(seed, prompt_len, max_new_tokens, sampling, steering)| {
+            let request = request(tokens(seed, prompt_len), max_new_tokens);
+            // One id in eight stops, so that answers end in both ways.
+            let stop_token_ids = (0..128).step_by(8).collect();
+            Ask { request: GenerationRequest { sampling, stop_token_ids, ..request }, steering }
+        },
+    )
+}
+
+fn any_config() -> impl Strategy<Value = EngineConfig> {
+    (1_usize..6, 0_usize..30, 1_usize..9, 60_usize..200).prop_map(
+        |(max_num_seqs, beyond, block_size, kv_cache_tokens)| EngineConfig {
+            max_num_seqs,
+            max_num_batched_tokens: max_num_seqs + beyond,
+            block_size,
+            kv_cache_tokens,
+            ..EngineConfig::default()
+        },
+    )
+}
+
+/// When a request comes, in steps after the one before, and when its reader leaves, in steps after it came.
+type Visit = (usize, Option<usize>);
+
+/// Runs the requests through one engine; `None` for those whose readers left.
+fn in_company(config: &EngineConfig, asks: &[(Ask, Visit)]) -> Vec<Option<Answer>> {
+    let mut engine = engine(config);
+    let lease = engine.register_vectors(&vectors()).unwrap();
+    let mut readers = Vec::new();
+    for (ask, (steps_before, patience)) in asks {
+        for _ in 0..*steps_before {
+            step(&mut engine, &mut readers);
+        }
+        let (_, reader) = submit(&mut engine, ask.bind(&lease));
+        readers.push((Some(reader), *patience));
+    }
+    while engine.num_unfinished() > 0 {
+        step(&mut engine, &mut readers);
+    }
+    run_to_end(&mut engine);
+    readers.iter().map(|(reader, _)| reader.as_ref().map(answer)).collect()
+}
+
+/// One step, before which impatient readers leave.
+fn step(
+    engine: &mut LlamaEngine,
+    readers: &mut [(Option<crate::engine_support::Reader>, Option<usize>)],
+) {
+    for (reader, patience) in readers {
+        match patience {
+            Some(0) => *reader = None,
+            Some(steps) => *steps -= 1,
+            None => {}
+        }
+    }
+    engine.step().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn tokens_and_logprobs_are_bitwise_those_of_the_request_alone(
+        config in any_config(),
+        asks in prop::collection::vec(
+            (any_ask(), (0_usize..4, prop::option::weighted(0.25, 0_usize..6))),
+            1..8,
+        ),
+    ) {
+        for ((ask, _), answer) in asks.iter().zip(in_company(&config, &asks)) {
+            if let Some(answer) = answer {
+                prop_assert_eq!(answer, ask.alone(), "{:?} in {:?}", ask, config);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_long_prompt_is_answered_the_same_however_it_is_cut() {
+    let steering = Steering {
+        vector_idx: 2,
+        strength: 0.8,
+        operator: Operator::AddNormRestored,
+        positions: Positions::Generation,
+    };
+    let plain = Ask { request: request(tokens(3, 120), 6), steering: None };
+    let steered = Ask { steering: Some(steering), ..plain.clone() };
+    assert_ne!(plain.alone().tokens, steered.alone().tokens, "the vector does nothing here");
+    for max_num_batched_tokens in [2, 3, 7, 16, 33, 119, 120, 240] {
+        let config =
+            EngineConfig { max_num_seqs: 2, max_num_batched_tokens, ..EngineConfig::default() };
+        let both = [(plain.clone(), (0, None)), (steered.clone(), (0, None))];
+        let expected = [Some(plain.alone()), Some(steered.alone())];
+        assert_eq!(in_company(&config, &both), expected, "{max_num_batched_tokens} rows a step");
+    }
+}
