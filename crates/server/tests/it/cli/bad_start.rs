@@ -49,8 +49,7 @@ impl Fixture {
 #[test]
 fn a_sound_configuration_is_checked_and_left() {
     let fixture = Fixture::new();
-    let (code, stdout, stderr) =
-        run(fixture.serve().arg("--check-config"));
+    let (code, stdout, stderr) = run(fixture.serve().arg("--check-config"));
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("the configuration is sound"), "{stdout}");
     assert!(stdout.contains("fraud_deception malware_viruses"), "{stdout}");
