@@ -77,8 +77,8 @@ fn sequences_are_served_in_the_order_they_came() {
         block_size: 4,
         ..EngineConfig::default()
     });
-    // The second needs nearly the whole cache, so it waits for the first, and the small ones for it.
-    let sizes = [(10, 3), (40, 20), (2, 2), (2, 2)];
+    // The second needs the whole cache, so it waits for the first, and the small ones for it.
+    let sizes = [(10, 3), (44, 20), (2, 2), (2, 2)];
     let readers: Vec<Reader> = sizes
         .into_iter()
         .map(|(prompt_len, new)| submit(&mut engine, request(tokens(1, prompt_len), new)).1)

@@ -10,6 +10,7 @@ mod chat;
 mod cli;
 mod disconnect;
 mod harness;
+mod real_model;
 mod routes;
 mod scripted;
 mod steering;
