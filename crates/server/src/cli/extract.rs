@@ -14,8 +14,8 @@ use skeg_lab::{DataSet, read_jsonl};
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 use skeg_vector_store::{
-    Action, CategoryPolicy, DEFAULT_REFUSAL, NewGeneration, OnAbstain, Operator, Orientation,
-    Policy, Positions, SafeWindow, Strength, WhenMissing, read_current, set_current,
+    Action, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, NewGeneration, OnAbstain, Operator,
+    Orientation, Policy, Positions, SafeWindow, Strength, WhenMissing, read_current, set_current,
     write_generation,
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How inputs are made from the data: `prompts` (harmful against harmless), `responses` (unsafe
-    /// against safe answers), or `shipped` (the recipe of the shipped vectors, on CatQA)
+    /// against safe answers), or `shipped` (the recipe of the shipped vectors, on the CatQA set)
     #[arg(long, value_enum, default_value_t = Recipe::Responses)]
     recipe: Recipe,
     /// Figures of the recipe `shipped`, which its policy and card are made from
@@ -98,7 +98,8 @@ fn parse_site(name: &str) -> Result<Site, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.model.config(None)?;
-    let data = args.data.iter().map(|path| read_jsonl(path)).collect::<Result<Vec<_>, _>>()?;
+    let data =
+        args.data.iter().map(|path| Ok(read_jsonl(path)?)).collect::<anyhow::Result<Vec<_>>>()?;
     let measured = args.measured.as_deref().map(Measured::read).transpose()?;
     let path = model_path(&config.model, args.model.fetch)?;
     let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
@@ -185,7 +186,7 @@ fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewG
             on_abstain: OnAbstain::Reject,
             max_combined_norm: 1.0,
             allow_other_quantisation: false,
-            groups: BTreeMap::new(),
+            groups: BTreeMap::from([("anonymous".to_owned(), everything())]),
         },
         operator: Operator::Add,
         orientation: Orientation::SafeMinusUnsafe,
@@ -196,6 +197,17 @@ fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewG
         card: card(extraction, strength),
     };
     to_generation(extraction, options)
+}
+
+/// Callers without a key are on this machine alone, and are whoever made the vectors.
+fn everything() -> GroupPolicy {
+    GroupPolicy {
+        categories: None,
+        may_none: true,
+        may_raise: true,
+        may_lower: true,
+        may_compare: true,
+    }
 }
 
 fn card(extraction: &Extraction, strength: Option<f32>) -> String {
