@@ -160,8 +160,7 @@ impl EngineAnswerer {
 
     /// Reads one finished sequence.
     fn read(&self, question: &Question, events: &Receiver<Event>) -> Result<Answer> {
-        let unanswered =
-            |reason: String| Error::Unanswered { id: question.id.clone(), reason };
+        let unanswered = |reason: String| Error::Unanswered { id: question.id.clone(), reason };
         let mut token_ids = Vec::new();
         for event in events.try_iter() {
             match event {
@@ -189,8 +188,7 @@ impl Answerer for EngineAnswerer {
             .iter()
             .map(|vector| SteeringVector { site: vector.site, layers: vector.layers.clone() })
             .collect();
-        let lease =
-            if rows.is_empty() { None } else { Some(self.engine.register_vectors(&rows)?) };
+        let lease = if rows.is_empty() { None } else { Some(self.engine.register_vectors(&rows)?) };
         let mut receivers = Vec::with_capacity(questions.len());
         for question in questions {
             let request = self.request(question, vectors, lease.as_ref())?;
