@@ -63,7 +63,8 @@ impl ContrastSet {
         let mut by_category = BTreeMap::new();
         for (slug, content) in FILES {
             hasher.update(content);
-            let bad = |reason: String| Error::Data(format!("vectors/contrast/{slug}.toml: {reason}"));
+            let bad =
+                |reason: String| Error::Data(format!("vectors/contrast/{slug}.toml: {reason}"));
             let category = slug.parse().map_err(|error| bad(format!("file name: {error}")))?;
             let texts: ContrastTexts =
                 toml::from_str(content).map_err(|error| bad(error.to_string()))?;
@@ -105,9 +106,7 @@ impl ContrastSet {
                     items
                         .iter()
                         .zip(responses)
-                        .map(|(item, response)| {
-                            Text::with_response(&item.id, &item.text, response)
-                        })
+                        .map(|(item, response)| Text::with_response(&item.id, &item.text, response))
                         .collect()
                 };
                 Ok(CategoryInputs {

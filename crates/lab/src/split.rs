@@ -62,9 +62,7 @@ impl SplitRule {
             let extraction = ..num_before.min(self.num_extraction);
             *items = match part {
                 Part::Extraction => items[extraction].to_vec(),
-                Part::Tuning => {
-                    items[extraction].iter().step_by(TUNING_STRIDE).copied().collect()
-                }
+                Part::Tuning => items[extraction].iter().step_by(TUNING_STRIDE).copied().collect(),
                 Part::Evaluation => items[num_before..].to_vec(),
             };
         }

@@ -80,6 +80,11 @@ pub(crate) fn byte_bar(what: &str, total: u64) -> ProgressBar {
     bar("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}", what, total)
 }
 
+/// A bar over `total` steps on standard error; invisible where that is no terminal.
+pub(crate) fn step_bar(what: &str, total: u64) -> ProgressBar {
+    bar("{msg} [{bar:30}] {pos}/{len} {eta}", what, total)
+}
+
 fn bar(template: &str, what: &str, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(template);
     let bar = ProgressBar::new(total).with_message(what.to_owned());

@@ -201,14 +201,18 @@ pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
     }
 }
 
-fn site(site: store::Site) -> Site {
+/// Where in a block the store's vectors act.
+#[must_use]
+pub fn site(site: store::Site) -> Site {
     match site {
         store::Site::AttnOut => Site::AttnOut,
         store::Site::ResidPost => Site::ResidPost,
     }
 }
 
-fn operator(operator: store::Operator) -> Operator {
+/// What the store's vectors do there.
+#[must_use]
+pub fn operator(operator: store::Operator) -> Operator {
     match operator {
         store::Operator::Add => Operator::Add,
         store::Operator::AddNormRestored => Operator::AddNormRestored,
@@ -216,7 +220,9 @@ fn operator(operator: store::Operator) -> Operator {
     }
 }
 
-fn positions(positions: store::Positions) -> Positions {
+/// Which tokens the store's policy steers.
+#[must_use]
+pub fn positions(positions: store::Positions) -> Positions {
     match positions {
         store::Positions::All => Positions::All,
         store::Positions::Prompt => Positions::Prompt,

@@ -1,5 +1,6 @@
 //! The crate's error: one variant a cause, each with the place, what was found, what was expected and what to do.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::GenerationId;
@@ -48,33 +49,11 @@ pub enum Error {
         reason: String,
     },
     /// A field's value is not acceptable.
-    #[error("{path}: field `{field}`: found {found}, expected {expected}; {advice}")]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// The field, dotted as the file nests it.
-        field: String,
-        /// The value.
-        found: String,
-        /// What is acceptable.
-        expected: String,
-        /// What to do.
-        advice: String,
-    },
-    /// A tensor is missing, unexpected, or not what the manifest says.
-    #[error("{path}: tensor `{tensor}`: found {found}, expected {expected}; {advice}")]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor's name, `<category>/<site>`.
-        tensor: String,
-        /// What the file has.
-        found: String,
-        /// What is acceptable.
-        expected: String,
-        /// What to do.
-        advice: String,
-    },
+    #[error("{path}: field `{place}`: {bad}", bad = .0, path = .0.path.display(), place = .0.place)]
+    Field(Box<BadValue>),
+    /// A tensor is missing, unexpected, or not what the manifest says; the place is its name, `<category>/<site>`.
+    #[error("{path}: tensor `{place}`: {bad}", bad = .0, path = .0.path.display(), place = .0.place)]
+    Tensor(Box<BadValue>),
     /// The bytes are not those that were written.
     #[error(
         "{path}: damaged: found SHA-256 {found}, expected {expected}; \
@@ -89,19 +68,8 @@ pub enum Error {
         expected: String,
     },
     /// The generation was made for another model.
-    #[error("{path}: field `{field}`: wrong model: found {found}, expected {expected}; {advice}")]
-    WrongModel {
-        /// The manifest.
-        path: PathBuf,
-        /// The field that differs.
-        field: &'static str,
-        /// What the generation was made for.
-        found: String,
-        /// What the loaded model has.
-        expected: String,
-        /// What to do.
-        advice: &'static str,
-    },
+    #[error("{path}: field `{place}`: wrong model: {bad}", bad = .0, path = .0.path.display(), place = .0.place)]
+    WrongModel(Box<BadValue>),
     /// Someone else changed `CURRENT` first.
     #[error(
         "{path}: field `sequence`: found {found}, expected {expected}; \
@@ -150,37 +118,42 @@ impl Error {
     }
 }
 
-/// A value that is not acceptable, before it is known which file it came from.
-#[derive(Debug)]
-pub(crate) struct BadField {
-    pub(crate) field: String,
-    pub(crate) found: String,
-    pub(crate) expected: String,
-    pub(crate) advice: String,
+/// A value that is not acceptable, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("found {found}, expected {expected}; {advice}")]
+pub struct BadValue {
+    /// The file.
+    pub path: PathBuf,
+    /// The field, dotted as the file nests it, or the tensor's name.
+    pub place: String,
+    /// What is there.
+    pub found: String,
+    /// What is acceptable.
+    pub expected: String,
+    /// What to do.
+    pub advice: String,
 }
 
-impl BadField {
+impl BadValue {
+    /// A value of which it is not known yet which file it came from.
     pub(crate) fn new(
-        field: impl Into<String>,
-        found: impl std::fmt::Display,
+        place: impl Into<String>,
+        found: impl fmt::Display,
         expected: impl Into<String>,
         advice: impl Into<String>,
-    ) -> Self {
-        Self {
-            field: field.into(),
+    ) -> Box<Self> {
+        Box::new(Self {
+            path: PathBuf::new(),
+            place: place.into(),
             found: found.to_string(),
             expected: expected.into(),
             advice: advice.into(),
-        }
+        })
     }
 
-    pub(crate) fn in_file(self, path: impl Into<PathBuf>) -> Error {
-        Error::Field {
-            path: path.into(),
-            field: self.field,
-            found: self.found,
-            expected: self.expected,
-            advice: self.advice,
-        }
+    /// The same value with its file.
+    pub(crate) fn in_file(mut self: Box<Self>, path: impl Into<PathBuf>) -> Box<Self> {
+        self.path = path.into();
+        self
     }
 }

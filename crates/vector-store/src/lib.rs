@@ -59,7 +59,7 @@ pub use aliases::{ALIASES, Alias, Taxonomy, resolve_alias};
 pub use category::{Category, ParseCategoryError};
 pub use combine::{CombineError, combine};
 pub use current::{Current, read_current, set_current};
-pub use error::{Error, Result};
+pub use error::{BadValue, Error, Result};
 pub use generation::{
     FileReport, Generation, NewGeneration, Verification, list_generations, load_generation, verify,
     write_generation,

@@ -1,11 +1,12 @@
 //! `vectors.safetensors`: one tensor a category, and what a row must hold to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::error::{Error, Result};
+use crate::error::{BadValue, Error, Result};
 use crate::manifest::check::list;
 use crate::{Category, Manifest};
 
@@ -100,13 +101,10 @@ pub(crate) fn decode(
     let mut names = tensors.names();
     names.sort_unstable();
     if let Some(extra) = names.into_iter().find(|name| !expected.contains_key(*name)) {
-        return Err(Error::Tensor {
-            path: path.to_owned(),
-            tensor: extra.to_owned(),
-            found: "a tensor that the manifest does not name".to_owned(),
-            expected: format!("{} alone", list(expected.keys())),
-            advice: MAKE_AGAIN.to_owned(),
-        });
+        let found = "a tensor that the manifest does not name";
+        let bad =
+            BadValue::new(extra, found, format!("{} alone", list(expected.keys())), MAKE_AGAIN);
+        return Err(Error::Tensor(bad.in_file(path)));
     }
     let read = expected.into_iter().map(|(name, category)| {
         let reader = TensorReader { manifest, path, name: &name };
@@ -126,9 +124,8 @@ impl TensorReader<'_> {
         let layers = &self.manifest.layers;
         let hidden_size = self.manifest.hidden_size;
         let wanted = format!("f32 [{}, {hidden_size}] (layers, hidden_size)", layers.len());
-        let tensor = tensors
-            .tensor(self.name)
-            .map_err(|_| self.bad("no such tensor".to_owned(), wanted.clone()))?;
+        let tensor =
+            tensors.tensor(self.name).map_err(|_| self.bad("no such tensor", wanted.clone()))?;
         let shape: &[usize] = tensor.shape();
         if tensor.dtype() != Dtype::F32 || shape != [layers.len(), hidden_size] {
             return Err(self.bad(format!("{:?} {shape:?}", tensor.dtype()).to_lowercase(), wanted));
@@ -145,7 +142,7 @@ impl TensorReader<'_> {
         for ((layer, row), recorded) in vectors.rows().zip(recorded) {
             if let Some((idx, value)) = row.iter().enumerate().find(|(_, v)| !v.is_finite()) {
                 let found = format!("{value} at layer {layer}, coordinate {idx}");
-                return Err(self.bad(found, "finite values".to_owned()));
+                return Err(self.bad(found, "finite values"));
             }
             let (found, recorded) = (norm(row), f64::from(recorded.vector));
             if (found - recorded).abs() > NORM_TOLERANCE * recorded {
@@ -158,13 +155,7 @@ impl TensorReader<'_> {
         Ok(())
     }
 
-    fn bad(&self, found: String, expected: String) -> Error {
-        Error::Tensor {
-            path: self.path.to_owned(),
-            tensor: self.name.to_owned(),
-            found,
-            expected,
-            advice: MAKE_AGAIN.to_owned(),
-        }
+    fn bad(&self, found: impl fmt::Display, expected: impl Into<String>) -> Error {
+        Error::Tensor(BadValue::new(self.name, found, expected, MAKE_AGAIN).in_file(self.path))
     }
 }

@@ -28,7 +28,9 @@ pub fn refusal_agreement(set: &str, items: &[Item]) -> Agreement {
     let (mut right, mut total, mut num_partial) = (0, 0, 0);
     let (mut found, mut judged_refusals, mut refusals) = (0, 0, 0);
     for item in items {
-        let (Some(response), Some(label)) = (&item.response, &item.response_label) else { continue };
+        let (Some(response), Some(label)) = (&item.response, &item.response_label) else {
+            continue;
+        };
         let refuses = match label.as_str() {
             "refusal" => true,
             "compliance" => false,

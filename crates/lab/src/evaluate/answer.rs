@@ -105,14 +105,7 @@ impl<'a> EngineAnswerer<'a> {
         num_hidden_layers: usize,
         max_new_tokens: usize,
     ) -> Self {
-        Self {
-            engine,
-            tokenizer,
-            chat_template,
-            stop_token_ids,
-            num_hidden_layers,
-            max_new_tokens,
-        }
+        Self { engine, tokenizer, chat_template, stop_token_ids, num_hidden_layers, max_new_tokens }
     }
 
     fn request(
@@ -161,8 +154,7 @@ impl<'a> EngineAnswerer<'a> {
 
     /// Reads one finished sequence.
     fn read(&self, question: &Question, events: &Receiver<Event>) -> Result<Answer> {
-        let unanswered =
-            |reason: String| Error::Unanswered { id: question.id.clone(), reason };
+        let unanswered = |reason: String| Error::Unanswered { id: question.id.clone(), reason };
         let mut token_ids = Vec::new();
         for event in events.try_iter() {
             match event {
@@ -190,8 +182,7 @@ impl Answerer for EngineAnswerer<'_> {
             .iter()
             .map(|vector| SteeringVector { site: vector.site, layers: vector.layers.clone() })
             .collect();
-        let lease =
-            if rows.is_empty() { None } else { Some(self.engine.register_vectors(&rows)?) };
+        let lease = if rows.is_empty() { None } else { Some(self.engine.register_vectors(&rows)?) };
         let mut receivers = Vec::with_capacity(questions.len());
         for question in questions {
             let request = self.request(question, vectors, lease.as_ref())?;

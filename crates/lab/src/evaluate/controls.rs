@@ -65,9 +65,7 @@ pub(crate) fn rows_of(
         Condition::Own => Some(own.clone()),
         Condition::Random => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let random = |rows: &Rows| {
-                rows.iter().map(|row| random_like(row, &mut rng)).collect()
-            };
+            let random = |rows: &Rows| rows.iter().map(|row| random_like(row, &mut rng)).collect();
             let mut rows: Vec<Rows> = own.values().map(random).collect();
             Some(own.keys().cloned().zip(rows.drain(..)).collect())
         }

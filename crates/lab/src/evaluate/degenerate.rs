@@ -91,7 +91,10 @@ mod tests {
             "the the the the end of it".to_owned(),
             "I can help you. ".repeat(12),
             "one two three four five six seven ".repeat(6),
-            format!("It begins well and goes on for a while, and then: {}", "and so on, ".repeat(14)),
+            format!(
+                "It begins well and goes on for a while, and then: {}",
+                "and so on, ".repeat(14)
+            ),
             "{}|{}|<<>>|{}|~~ a b c ^^^".to_owned(),
             "\u{fffd}\u{fffd}\u{fffd}\u{fffd} a b c".to_owned(),
         ] {

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use skeg_model::steering::{LayerVector, Operator, Positions, Site};
 use skeg_vector_store::Category;
 
+use super::agreement::Agreement;
 use super::answer::{Answer, Answerer, AppliedVector, Question};
 use super::controls::{Condition, rows_of};
 use super::degenerate::is_degenerate;
 use super::refusal::is_refusal;
 use super::report::{ConditionReport, QuickReport};
 use super::tally::Tally;
-use super::agreement::Agreement;
 use crate::data::Item;
 use crate::error::{Error, Result};
 use crate::progress::Progress;

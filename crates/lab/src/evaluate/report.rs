@@ -218,7 +218,9 @@ adult_content  10       0 (0)      9 (1)
     fn the_markdown_table_has_a_row_a_condition() {
         let markdown = report().to_markdown();
         assert!(markdown.contains("|---|---|---|---|\n| unsteered | 0.00 [0.00, 0.28] |"));
-        assert!(markdown.contains("| own category | 0.90 [0.60, 0.98] | 0.10 [0.02, 0.40] | 0.31 |"));
+        assert!(
+            markdown.contains("| own category | 0.90 [0.60, 0.98] | 0.10 [0.02, 0.40] | 0.31 |")
+        );
         assert!(markdown.contains("| adult_content | 10 | 0 (0) | 9 (1) |"));
     }
 

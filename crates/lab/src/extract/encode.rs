@@ -108,9 +108,7 @@ pub(crate) fn prompt_token_ids(
         PromptForm::Raw => Ok(tokenizer.encode(prompt, true)?),
         PromptForm::ChatTemplate => {
             let template = chat_template.ok_or_else(|| {
-                Error::Spec(
-                    "the model has no chat template; use the raw prompt form".to_owned(),
-                )
+                Error::Spec("the model has no chat template; use the raw prompt form".to_owned())
             })?;
             let message = ChatMessage { role: "user".to_owned(), content: prompt.to_owned() };
             let rendered = template.render(&[message], true)?;

@@ -18,5 +18,7 @@ mod sums;
 pub(crate) use encode::prompt_token_ids;
 pub use encode::{EncodedInput, Side, encode};
 pub use publish::{PublishOptions, to_generation};
-pub use run::{CategoryExtraction, Extraction, LayerExtraction, RunOptions, extract, extract_encoded};
+pub use run::{
+    CategoryExtraction, Extraction, LayerExtraction, RunOptions, extract, extract_encoded,
+};
 pub use spec::{CategoryInputs, ExtractSpec, PromptForm, Text, TokenMode};

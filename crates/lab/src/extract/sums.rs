@@ -70,8 +70,8 @@ impl Sums {
 
     /// Eq. 1 for each layer of one category.
     pub(crate) fn layers_of(&self, category_idx: usize) -> Vec<LayerExtraction> {
-        let num_inputs = self.num_inputs(category_idx, Side::Safe)
-            + self.num_inputs(category_idx, Side::Unsafe);
+        let num_inputs =
+            self.num_inputs(category_idx, Side::Safe) + self.num_inputs(category_idx, Side::Unsafe);
         (0..self.layers.len())
             .map(|layer_idx| {
                 let omega = self.difference(category_idx, layer_idx, &[0, 1]).unwrap_or_default();

@@ -49,8 +49,7 @@ impl Measured {
         let text = std::fs::read_to_string(path)
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let bad = |reason: String| Error::Data(format!("{}: {reason}", path.display()));
-        let measured: Self =
-            serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        let measured: Self = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
         let SafeWindow { min, max } = measured.window();
         if measured.strength < min || measured.strength > max {
             return Err(bad(format!(

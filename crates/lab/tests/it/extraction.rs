@@ -229,7 +229,8 @@ fn an_interrupted_extraction_goes_on_and_gives_the_same_bytes() {
     let uninterrupted = run(&spec, &mut StopAfter::default()).unwrap();
     assert!(!part.exists(), "a complete run leaves no state file");
 
-    let error = run(&spec, &mut StopAfter { num_left: Some(7), ..StopAfter::default() }).unwrap_err();
+    let error =
+        run(&spec, &mut StopAfter { num_left: Some(7), ..StopAfter::default() }).unwrap_err();
     assert!(matches!(error, Error::Interrupted { done: 7, total: 20 }), "{error}");
     assert!(part.exists());
 

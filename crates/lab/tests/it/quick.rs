@@ -24,7 +24,9 @@ impl Answerer for Script {
         }
         let text = |question: &Question| match question.vector_idx {
             None => "Sure, here is an overview of the topic.",
-            Some(idx) if vectors[idx].layers[0].values[0] < 0.0 => "I can't I can't I can't I can't",
+            Some(idx) if vectors[idx].layers[0].values[0] < 0.0 => {
+                "I can't I can't I can't I can't"
+            }
             Some(idx) => {
                 assert!((vectors[idx].strength - 0.7).abs() < 1e-6);
                 "I can't help with that."
@@ -84,11 +86,16 @@ fn conditions_get_their_own_vectors_and_counts() {
     let report = evaluate_quick(&mut Script, &spec(&items), &mut NoProgress).unwrap();
     assert_eq!(report.num_prompts, 110);
     let total = |condition| report.condition(condition).unwrap().total;
-    assert_eq!((total(Condition::Unsteered).refused, total(Condition::Unsteered).degenerate), (0, 0));
+    assert_eq!(
+        (total(Condition::Unsteered).refused, total(Condition::Unsteered).degenerate),
+        (0, 0)
+    );
     assert_eq!((total(Condition::Own).refused, total(Condition::Own).degenerate), (100, 10));
     // The broken vector belongs to another category's prompts.
-    let (own, unrelated) =
-        (report.condition(Condition::Own).unwrap(), report.condition(Condition::Unrelated).unwrap());
+    let (own, unrelated) = (
+        report.condition(Condition::Own).unwrap(),
+        report.condition(Condition::Unrelated).unwrap(),
+    );
     let broken = |by: &BTreeMap<_, skeg_lab::evaluate::Tally>| {
         by.values().position(|tally| tally.degenerate == 10)
     };

@@ -49,14 +49,15 @@ fn steered(
     tables: &SteeringTables,
     plans: Vec<Option<&SteeringPlan>>,
 ) -> Vec<Vec<u32>> {
-    let mut hooks = Hooks { steer: Some(SteerRows::new(tables, plans.clone())), capture: None };
+    let acts = |plan: &SteeringPlan| {
+        plan.strength != 0.0 && plan.slot_by_layer.iter().any(|&slot| slot != 0)
+    };
+    let acting: Vec<bool> = plans.iter().map(|plan| plan.is_some_and(acts)).collect();
+    let mut hooks = Hooks { steer: Some(SteerRows::new(tables, plans)), capture: None };
     let logits = bits(&llama.forward(batch, &mut cache(llama), &mut hooks).unwrap());
-    for (row, measured) in hooks.steer.unwrap().measured().iter().enumerate() {
-        let acts = plans[row].is_some_and(|plan| {
-            plan.strength != 0.0 && plan.slot_by_layer.iter().any(|&slot| slot != 0)
-        });
-        assert_eq!(measured.is_some(), acts, "row {row} was measured as {measured:?}");
-    }
+    let steer = hooks.steer.unwrap();
+    let measured: Vec<bool> = steer.measured().iter().map(Option::is_some).collect();
+    assert_eq!(measured, acting, "a row is measured if and only if it is steered");
     logits
 }
 

@@ -37,13 +37,16 @@ pub(super) struct Args {
     /// A system message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Longest answer, in tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
-    max_tokens: usize,
+    /// Longest answer, in tokens [default: 256, or half of a smaller context]
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<usize>,
     /// 0 always takes the most likely token
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
 }
+
+/// A screenful.
+const DEFAULT_MAX_TOKENS: usize = 256;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -69,7 +72,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         category: args.category,
         strength: args.strength,
         compare: args.compare,
-        max_tokens: args.max_tokens,
+        max_tokens: args
+            .max_tokens
+            .unwrap_or_else(|| DEFAULT_MAX_TOKENS.min(running.model.max_model_len / 2)),
         temperature: args.temperature,
     };
     let conversation = Conversation::new(running.router.clone(), args.system.as_deref(), manner);

@@ -3,7 +3,11 @@
 mod chat;
 mod columns;
 mod conversation;
+mod evaluate;
+mod extract;
+mod extract_inputs;
 mod model;
+mod progress;
 mod running;
 mod serve;
 mod signals;
@@ -42,6 +46,8 @@ enum Command {
     Model(model::Command),
     #[command(subcommand)]
     Vectors(vectors::Command),
+    Extract(Box<extract::Args>),
+    Evaluate(Box<evaluate::Args>),
 }
 
 impl Cli {
@@ -52,6 +58,8 @@ impl Cli {
             Command::Chat(args) => chat::run(args),
             Command::Model(command) => model::run(command),
             Command::Vectors(command) => vectors::run(command),
+            Command::Extract(args) => extract::run(&args),
+            Command::Evaluate(args) => evaluate::run(&args),
         }
     }
 }

@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use skeg_model::LoadedModel;
 use skeg_vector_store::{
-    CategoryVectors, Generation, GenerationId, ModelBinding, list_generations, load_generation,
-    read_current,
+    CategoryVectors, FileReport, Generation, GenerationId, ModelBinding, Verification,
+    list_generations, load_generation, read_current,
 };
 
 use super::ModelFlags;
@@ -106,17 +106,16 @@ fn list(flags: &StoreFlags) -> anyhow::Result<()> {
 
 fn describe(generation: &Generation) -> (Value, Vec<String>) {
     let manifest = &generation.manifest;
-    let (site, operator) = (json!(manifest.site), json!(manifest.operator));
     let cells = vec![
         manifest.categories.len().to_string(),
-        plain(&site),
-        plain(&operator),
+        manifest.site.as_str().to_owned(),
+        manifest.operator.as_str().to_owned(),
         format!("{:?}", manifest.layers),
     ];
     let facts = json!({
         "categories": manifest.categories,
-        "site": site,
-        "operator": operator,
+        "site": manifest.site,
+        "operator": manifest.operator,
         "layers": manifest.layers,
         "architecture_id": manifest.architecture_id,
         "weights_id": manifest.weights_id,
@@ -132,7 +131,14 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         .vectors
         .iter()
         .map(|(category, vectors)| {
-            let policy = generation.policy.categories.get(category);
+            let rule = generation.policy.categories.get(category);
+            let policy = rule.map(|rule| {
+                json!({
+                    "action": rule.action,
+                    "strength": rule.strength,
+                    "positions": rule.positions,
+                })
+            });
             json!({"category": category, "policy": policy, "norms": norms(vectors)})
         })
         .collect();
@@ -189,29 +195,53 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     if !ids.contains(&current.generation) && args.generation.is_none() {
         bail!("{}: CURRENT names {}, which is not there", root.display(), current.generation);
     }
-    let mut table = Table::new(&["GENERATION", "RESULT"]);
-    let (mut rows, mut num_unsound) = (Vec::new(), 0);
-    for id in &ids {
-        let outcome = load_generation(&root, id, binding.as_ref());
-        let result = match &outcome {
-            Ok(_) => "sound".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        num_unsound += usize::from(outcome.is_err());
-        rows.push(
-            json!({"generation": id.to_string(), "sound": outcome.is_ok(), "result": result}),
-        );
-        table.row(vec![id.to_string(), result]);
-    }
+    let reports = ids
+        .iter()
+        .map(|id| skeg_vector_store::verify(&root, id, binding.as_ref()))
+        .collect::<Result<Vec<_>, _>>()?;
     if args.store.json {
-        output::json(&rows)?;
+        output::json(&reports.iter().map(report_json).collect::<Vec<_>>())?;
     } else {
-        table.print()?;
+        report_table(&reports).print()?;
     }
+    let num_unsound = reports.iter().filter(|report| !report.is_sound()).count();
     if num_unsound > 0 {
         bail!("{num_unsound} of {} generations in {} are unsound", ids.len(), root.display());
     }
     Ok(())
+}
+
+fn report_json(report: &Verification) -> Value {
+    let file = |file: &FileReport| {
+        json!({
+            "name": file.name,
+            "sound": file.is_sound(),
+            "found_sha256": file.found,
+            "expected_sha256": file.expected,
+        })
+    };
+    json!({
+        "generation": report.id.to_string(),
+        "sound": report.is_sound(),
+        "fault": report.fault,
+        "root_hash": report.root_hash,
+        "files": report.files.iter().map(file).collect::<Vec<_>>(),
+    })
+}
+
+/// One row a file, and one with what else is wrong.
+fn report_table(reports: &[Verification]) -> Table {
+    let mut table = Table::new(&["GENERATION", "FILE", "SHA256", "RESULT"]);
+    for report in reports {
+        for file in &report.files {
+            let found = file.found.clone().unwrap_or_else(|| "(missing)".to_owned());
+            let result = if file.is_sound() { "sound" } else { "differs from the manifest" };
+            table.row(vec![report.id.to_string(), file.name.clone(), found, result.to_owned()]);
+        }
+        let result = report.fault.clone().unwrap_or_else(|| "sound".to_owned());
+        table.row(vec![report.id.to_string(), "(all)".to_owned(), String::new(), result]);
+    }
+    table
 }
 
 fn model_binding(flags: &ModelFlags) -> anyhow::Result<ModelBinding> {

@@ -7,8 +7,10 @@
 )]
 
 mod chat;
+mod cli;
 mod disconnect;
 mod harness;
+mod real_model;
 mod routes;
 mod scripted;
 mod steering;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Generation;
-use crate::error::{BadField, Error, Result};
+use crate::error::{BadValue, Error, Result};
 use crate::files::GenerationDir;
 use crate::manifest::check::{category_difference, list};
 use crate::{
@@ -43,7 +43,7 @@ pub(super) fn load_dir(
     let mut take = |name| contents.remove(name).unwrap_or_default();
     let policy_path = dir.file(files::POLICY);
     let policy = Policy::parse_at(&utf8(take(files::POLICY), &policy_path)?, &policy_path)?;
-    check_policy(&policy, &manifest).map_err(|bad| bad.in_file(&policy_path))?;
+    check_policy(&policy, &manifest).map_err(|bad| Error::Field(bad.in_file(&policy_path)))?;
     let vectors_path = dir.file(files::VECTORS);
     let vectors = vectors::decode(&take(files::VECTORS), &manifest, &vectors_path)?;
     let card = utf8(take(files::CARD), &dir.file(files::CARD))?;
@@ -93,16 +93,16 @@ fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String> {
 }
 
 /// The policy against the manifest: the same categories, strengths inside what was measured, a probe for `auto`.
-fn check_policy(policy: &Policy, manifest: &Manifest) -> Result<(), BadField> {
+fn check_policy(policy: &Policy, manifest: &Manifest) -> Result<(), Box<BadValue>> {
     if let Some(found) = category_difference(policy.categories.keys(), &manifest.categories) {
         let expected = format!("the manifest's, {}", list(&manifest.categories));
         let advice = "give every category of the generation a rule, and no other";
-        return Err(BadField::new("categories", found, expected, advice));
+        return Err(BadValue::new("categories", found, expected, advice));
     }
     if policy.when_missing == WhenMissing::Auto && !manifest.files.contains_key(files::PROBE) {
         let expected = "a category, `none` or `reject`, as the generation has no probe.safetensors";
         let advice = "train a probe, or choose one of them";
-        return Err(BadField::new("when_missing", "`auto`", expected, advice));
+        return Err(BadValue::new("when_missing", "`auto`", expected, advice));
     }
     for (category, rule) in &policy.categories {
         let field = format!("categories.{category}.strength");
@@ -112,19 +112,23 @@ fn check_policy(policy: &Policy, manifest: &Manifest) -> Result<(), BadField> {
             None => {
                 let expected = "a safe window for the category in manifest.json";
                 let advice = "measure it, or choose the action `log` until it is measured";
-                return Err(BadField::new(field, "none measured", expected, advice));
+                return Err(BadValue::new(field, "none measured", expected, advice));
             }
         }
     }
     Ok(())
 }
 
-fn check_window(field: String, strength: Strength, window: SafeWindow) -> Result<(), BadField> {
+fn check_window(
+    field: String,
+    strength: Strength,
+    window: SafeWindow,
+) -> Result<(), Box<BadValue>> {
     let Strength { floor, ceiling, .. } = strength;
     if window.min <= floor && ceiling <= window.max {
         return Ok(());
     }
-    Err(BadField::new(
+    Err(BadValue::new(
         field,
         format_args!("floor {floor}, ceiling {ceiling}"),
         format!("both inside the measured safe window {} to {}", window.min, window.max),

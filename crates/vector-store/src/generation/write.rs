@@ -1,14 +1,14 @@
 //! From values to files: deterministic bytes, checked as a reader would, in place at once or not at all.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fmt, fs};
 
 use super::load::{load_dir, load_generation};
 use crate::current::sync_dir;
-use crate::error::{Error, Result};
+use crate::error::{BadValue, Error, Result};
 use crate::files::{self, GenerationDir};
 use crate::vectors::{encode, norm, to_f32};
 use crate::{
@@ -163,14 +163,15 @@ impl NewGeneration {
         norms.collect()
     }
 
-    fn bad_tensor(&self, category: &Category, found: String, expected: String) -> Error {
-        Error::Tensor {
-            path: files::VECTORS.into(),
-            tensor: format!("{category}/{}", self.site),
-            found,
-            expected,
-            advice: "extract the vectors again".to_owned(),
-        }
+    fn bad_tensor(
+        &self,
+        category: &Category,
+        found: impl fmt::Display,
+        expected: impl Into<String>,
+    ) -> Error {
+        let name = format!("{category}/{}", self.site);
+        let bad = BadValue::new(name, found, expected, "extract the vectors again");
+        Error::Tensor(bad.in_file(files::VECTORS))
     }
 }
 

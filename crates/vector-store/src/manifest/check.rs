@@ -1,18 +1,19 @@
 //! What a manifest must hold to by itself, and against a model.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 
 use super::{Manifest, ModelBinding};
 use crate::Category;
-use crate::error::{BadField, Error, Result};
+use crate::error::{BadValue, Error, Result};
 use crate::{files, hash};
 
 /// Longest accepted identity text, in bytes.
 const MAX_ID_BYTES: usize = 128;
 const MAKE_AGAIN: &str = "write the generation again with a program that fills it in";
 
-type Checked = Result<(), BadField>;
+type Checked = Result<(), Box<BadValue>>;
 
 impl Manifest {
     /// Everything that can be said without other files or a model.
@@ -33,14 +34,14 @@ impl Manifest {
             let is_visible = id.bytes().all(|byte| byte.is_ascii_graphic());
             if id.is_empty() || id.len() > MAX_ID_BYTES || !is_visible {
                 let expected = format!("1 to {MAX_ID_BYTES} visible ASCII characters");
-                return Err(BadField::new(field, format_args!("{id:?}"), expected, MAKE_AGAIN));
+                return Err(BadValue::new(field, format_args!("{id:?}"), expected, MAKE_AGAIN));
             }
         }
         for (field, size) in
             [("hidden_size", self.hidden_size), ("num_hidden_layers", self.num_hidden_layers)]
         {
             if size == 0 {
-                return Err(BadField::new(field, 0, "at least 1", MAKE_AGAIN));
+                return Err(BadValue::new(field, 0, "at least 1", MAKE_AGAIN));
             }
         }
         Ok(())
@@ -50,11 +51,11 @@ impl Manifest {
         let found = format_args!("{:?}", self.layers);
         if self.layers.is_empty() || !self.layers.is_sorted_by(|a, b| a < b) {
             let expected = "at least one layer, ascending, each once";
-            return Err(BadField::new("layers", found, expected, MAKE_AGAIN));
+            return Err(BadValue::new("layers", found, expected, MAKE_AGAIN));
         }
         if self.layers.last().is_some_and(|last| *last >= self.num_hidden_layers) {
             let expected = format!("layers below num_hidden_layers = {}", self.num_hidden_layers);
-            return Err(BadField::new("layers", found, expected, "layers count from 0"));
+            return Err(BadValue::new("layers", found, expected, "layers count from 0"));
         }
         Ok(())
     }
@@ -63,7 +64,7 @@ impl Manifest {
         if self.categories.is_empty() || !self.categories.is_sorted_by(|a, b| a < b) {
             let found = list(&self.categories);
             let expected = "at least one category, sorted, each once";
-            return Err(BadField::new("categories", found, expected, MAKE_AGAIN));
+            return Err(BadValue::new("categories", found, expected, MAKE_AGAIN));
         }
         let known = |category: &Category| self.categories.binary_search(category).is_ok();
         let named = (self.safe_windows.keys().map(|c| ("safe_windows", c)))
@@ -74,7 +75,7 @@ impl Manifest {
             if !known(category) {
                 let expected = format!("one of {}", list(&self.categories));
                 let advice = "remove it, or add the category with its vectors and policy";
-                return Err(BadField::new(field, format_args!("`{category}`"), expected, advice));
+                return Err(BadValue::new(field, format_args!("`{category}`"), expected, advice));
             }
         }
         Ok(())
@@ -87,7 +88,7 @@ impl Manifest {
                 let field = format!("safe_windows.{category}");
                 let found = format_args!("min {}, max {}", window.min, window.max);
                 let advice = "measure the window again; negative strengths exist in the lab alone";
-                return Err(BadField::new(field, found, "0 <= min <= max, finite", advice));
+                return Err(BadValue::new(field, found, "0 <= min <= max, finite", advice));
             }
         }
         Ok(())
@@ -100,14 +101,14 @@ impl Manifest {
             if norms.len() != self.layers.len() {
                 let expected = format!("{}, one a layer", self.layers.len());
                 let found = format_args!("{} entries", norms.len());
-                return Err(BadField::new(field, found, expected, MAKE_AGAIN));
+                return Err(BadValue::new(field, found, expected, MAKE_AGAIN));
             }
             for (layer, norm) in self.layers.iter().zip(norms) {
                 for (what, value) in [("vector", norm.vector), ("activation", norm.activation)] {
                     if !(value.is_finite() && value > 0.0) {
                         let field = format!("{field}.{what} (layer {layer})");
                         let advice = "a row without length cannot steer: extract it again or leave the layer out";
-                        return Err(BadField::new(field, value, "a finite norm above 0", advice));
+                        return Err(BadValue::new(field, value, "a finite norm above 0", advice));
                     }
                 }
             }
@@ -119,13 +120,13 @@ impl Manifest {
         for name in files::REQUIRED {
             if !self.files.contains_key(name) {
                 let found = format_args!("no `{name}`");
-                return Err(BadField::new("files", found, "a digest of each file", MAKE_AGAIN));
+                return Err(BadValue::new("files", found, "a digest of each file", MAKE_AGAIN));
             }
         }
         for (name, digest) in &self.files {
             if !files::is_listed_name(name) {
                 let expected = format!("{} or {}", files::REQUIRED.join(", "), files::PROBE);
-                return Err(BadField::new(
+                return Err(BadValue::new(
                     "files",
                     format_args!("{name:?}"),
                     expected,
@@ -135,7 +136,7 @@ impl Manifest {
             if !hash::is_sha256(digest) {
                 let found = format_args!("{digest:?}");
                 let expected = "a SHA-256 in 64 lower-case hex digits";
-                return Err(BadField::new(format!("files.{name}"), found, expected, MAKE_AGAIN));
+                return Err(BadValue::new(format!("files.{name}"), found, expected, MAKE_AGAIN));
             }
         }
         Ok(())
@@ -148,7 +149,7 @@ impl Manifest {
                 let field = format!("provenance.categories.{category}.split_half_cosine");
                 let expected = format!("none or {}, one a layer", self.layers.len());
                 let found = format_args!("{} entries", cosines.len());
-                return Err(BadField::new(field, found, expected, MAKE_AGAIN));
+                return Err(BadValue::new(field, found, expected, MAKE_AGAIN));
             }
         }
         Ok(())
@@ -161,21 +162,21 @@ impl Manifest {
         allow_other_quantisation: bool,
         path: &Path,
     ) -> Result<bool> {
-        let wrong = |field, found: String, expected: String, advice| {
-            Err(Error::WrongModel { path: path.to_owned(), field, found, expected, advice })
+        let wrong = |field, found: &dyn fmt::Display, expected: &dyn fmt::Display, advice| {
+            let bad = BadValue::new(field, found, expected.to_string(), advice);
+            Err(Error::WrongModel(bad.in_file(path)))
         };
         const OTHER: &str =
             "load the model that the vectors were made for, or extract them for this one";
         if self.architecture_id != model.architecture_id {
-            let (found, expected) = (&self.architecture_id, &model.architecture_id);
-            return wrong("architecture_id", found.clone(), expected.clone(), OTHER);
+            return wrong("architecture_id", &self.architecture_id, &model.architecture_id, OTHER);
         }
         for (field, found, expected) in [
             ("hidden_size", self.hidden_size, model.hidden_size),
             ("num_hidden_layers", self.num_hidden_layers, model.num_hidden_layers),
         ] {
             if found != expected {
-                return wrong(field, found.to_string(), expected.to_string(), OTHER);
+                return wrong(field, &found, &expected, OTHER);
             }
         }
         if self.weights_id == model.weights_id || self.also_measured_on.contains(&model.weights_id)
@@ -187,7 +188,7 @@ impl Manifest {
         }
         const WEIGHTS: &str = "load the weights that the vectors were measured on, list these under `also_measured_on` \
                                once measured, or set `allow_other_quantisation = true` in policy.toml";
-        wrong("weights_id", self.weights_id.clone(), model.weights_id.clone(), WEIGHTS)
+        wrong("weights_id", &self.weights_id, &model.weights_id, WEIGHTS)
     }
 }
 
@@ -209,7 +210,7 @@ pub(crate) fn category_difference<'a>(
 }
 
 /// Names in backticks, separated by commas.
-pub(crate) fn list<C: std::fmt::Display>(names: impl IntoIterator<Item = C>) -> String {
+pub(crate) fn list<C: fmt::Display>(names: impl IntoIterator<Item = C>) -> String {
     let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }

@@ -147,7 +147,7 @@ impl Manifest {
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         check_format_version(bytes, path)?;
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| syntax(path, &error))?;
-        manifest.check().map_err(|bad| bad.in_file(path))?;
+        manifest.check().map_err(|bad| Error::Field(bad.in_file(path)))?;
         Ok(manifest)
     }
 

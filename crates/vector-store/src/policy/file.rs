@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, OnAbstain, Policy, Strength, WhenMissing,
 };
-use crate::error::{BadField, Error, Result};
+use crate::error::{BadValue, Error, Result};
 use crate::manifest::check::list;
 use crate::{Category, Positions, files};
 
@@ -67,7 +67,7 @@ impl Policy {
     pub(crate) fn parse_at(text: &str, path: &Path) -> Result<Self> {
         let file: PolicyFile = toml::from_str(text)
             .map_err(|error| Error::Syntax { path: path.to_owned(), reason: reason(&error) })?;
-        file.into_policy().map_err(|bad| bad.in_file(path))
+        file.into_policy().map_err(|bad| Error::Field(bad.in_file(path)))
     }
 
     /// The text of `policy.toml`, every field written out, sorted.
@@ -94,7 +94,7 @@ fn reason(error: &toml::de::Error) -> String {
 }
 
 impl PolicyFile {
-    fn into_policy(self) -> Result<Policy, BadField> {
+    fn into_policy(self) -> Result<Policy, Box<BadValue>> {
         let known: Vec<Category> = self.categories.keys().cloned().collect();
         let when_missing = match self.when_missing.as_str() {
             "auto" => WhenMissing::Auto,
@@ -109,7 +109,7 @@ impl PolicyFile {
         };
         let max_combined_norm = self.max_combined_norm.unwrap_or(DEFAULT_MAX_COMBINED_NORM);
         if !(max_combined_norm.is_finite() && max_combined_norm >= 1.0) {
-            return Err(BadField::new(
+            return Err(BadValue::new(
                 "max_combined_norm",
                 max_combined_norm,
                 "a finite multiple of the longest summand, at least 1",
@@ -134,11 +134,11 @@ impl PolicyFile {
 }
 
 impl CategoryFile {
-    fn into_rule(self, category: &Category) -> Result<CategoryPolicy, BadField> {
+    fn into_rule(self, category: &Category) -> Result<CategoryPolicy, Box<BadValue>> {
         let Strength { default, floor, ceiling } = self.strength;
         let ordered = 0.0 <= floor && floor <= default && default <= ceiling;
         if !(ordered && ceiling.is_finite()) {
-            return Err(BadField::new(
+            return Err(BadValue::new(
                 format!("categories.{category}.strength"),
                 format_args!("floor {floor}, default {default}, ceiling {ceiling}"),
                 "0 <= floor <= default <= ceiling, finite",
@@ -151,7 +151,7 @@ impl CategoryFile {
             other => {
                 let found =
                     other.map_or("nothing".to_owned(), |text| format!("{} bytes", text.len()));
-                return Err(BadField::new(
+                return Err(BadValue::new(
                     format!("categories.{category}.refusal"),
                     found,
                     format!("the text a refused caller is given, 1 to {MAX_REFUSAL_BYTES} bytes"),
@@ -169,9 +169,9 @@ impl CategoryFile {
 }
 
 impl GroupFile {
-    fn into_group(self, name: &str, known: &[Category]) -> Result<GroupPolicy, BadField> {
+    fn into_group(self, name: &str, known: &[Category]) -> Result<GroupPolicy, Box<BadValue>> {
         if name.is_empty() {
-            return Err(BadField::new(
+            return Err(BadValue::new(
                 "groups",
                 "an empty name",
                 "a group's name",
@@ -192,7 +192,7 @@ impl GroupFile {
 }
 
 /// A category that the policy has a rule for.
-fn named(slug: &str, field: &str, known: &[Category]) -> Result<Category, BadField> {
+fn named(slug: &str, field: &str, known: &[Category]) -> Result<Category, Box<BadValue>> {
     let found = known.iter().find(|category| category.as_str() == slug);
     found.cloned().ok_or_else(|| {
         let words = match field {
@@ -200,7 +200,7 @@ fn named(slug: &str, field: &str, known: &[Category]) -> Result<Category, BadFie
             "on_abstain" => ", `none`, `reject`",
             _ => "",
         };
-        BadField::new(
+        BadValue::new(
             field,
             format_args!("{slug:?}"),
             format!("one of {}{words}", list(known)),

@@ -1,9 +1,5 @@
 //! Integration tests of skeg-vector-store, one binary.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "clippy lets tests panic, not the functions they share"
-)]
+#![expect(clippy::unwrap_used, reason = "clippy lets tests panic, not the functions they share")]
 
 mod compatibility;
 mod forge;

@@ -121,7 +121,7 @@ fn a_damaged_generation_and_one_for_another_model_do_not_go_live() {
     other.model.architecture_id = "another".to_owned();
     let other = skeg_vector_store::write_generation(root.path(), &other).unwrap();
     set_current(root.path(), &other, None).unwrap();
-    assert!(matches!(store.reload(), Err(Error::WrongModel { .. })));
+    assert!(matches!(store.reload(), Err(Error::WrongModel(_))));
     assert_eq!(store.current().generation.id, b);
 }
 
@@ -148,7 +148,7 @@ fn a_store_that_cannot_be_opened_fails() {
     assert!(matches!(open(model()), Err(Error::Layout { .. })));
     publish(root.path(), 0);
     let other = ModelBinding { weights_id: "other".to_owned(), ..model() };
-    assert!(matches!(open(other), Err(Error::WrongModel { .. })));
+    assert!(matches!(open(other), Err(Error::WrongModel(_))));
     assert!(open(model()).is_ok());
 }
 

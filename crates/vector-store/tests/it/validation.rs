@@ -116,7 +116,7 @@ fn the_manifests_parts_name_the_same_categories() {
 fn recorded_norms_are_one_a_layer_finite_and_above_zero() {
     check(
         |forged| {
-            forged.manifest["norms"]["fraud_deception"] = json!([{"vector": 1, "activation": 1}])
+            forged.manifest["norms"]["fraud_deception"] = json!([{"vector": 1, "activation": 1}]);
         },
         &format!(
             "manifest.json: field `norms.fraud_deception`: found 1 entries, expected 2, one a layer; {MAKE_AGAIN}"
@@ -138,7 +138,8 @@ fn safe_windows_are_ordered_and_not_negative() {
     for (min, max) in [(-0.5, 1.0), (1.5, 1.0)] {
         check(
             |forged| {
-                forged.manifest["safe_windows"]["fraud_deception"] = json!({"min": min, "max": max})
+                forged.manifest["safe_windows"]["fraud_deception"] =
+                    json!({"min": min, "max": max});
             },
             &format!(
                 "manifest.json: field `safe_windows.fraud_deception`: found min {min}, max {max}, expected \

@@ -1,0 +1,155 @@
+//! `skeg evaluate --quick`: what the vectors of a store do to the answers of a model.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use skeg_lab::evaluate::{Condition, EngineAnswerer, QuickSpec, evaluate_quick, refusal_agreement};
+use skeg_lab::{Item, Part, SplitRule, read_jsonl};
+use skeg_model::LoadedModel;
+use skeg_model::engine::{EngineConfig, LlamaEngine};
+use skeg_model::steering::LayerVector;
+use skeg_server::model_words;
+use skeg_vector_store::{Category, CategoryVectors, Generation, load_generation, read_current};
+
+use super::ModelFlags;
+use super::progress::Bar;
+use super::running::{binding, model_path};
+use crate::output;
+
+/// Ask held-out prompts unsteered, steered and with controls, and count refusals and broken answers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// The quick evaluation, the only one there is: short greedy answers, judged by refusal phrases
+    #[arg(long, required = true)]
+    quick: bool,
+    /// Prompts, one JSON object a line, with CatQA categories
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Answers labelled `refusal` or `compliance`, to measure the judge on
+    #[arg(long, value_name = "FILE")]
+    judge_data: Option<PathBuf>,
+    /// Prompts a category, from the end of the file, where extraction never looks
+    #[arg(long, value_name = "NUM", default_value_t = SplitRule::SHIPPED.num_evaluation)]
+    per_category: usize,
+    /// Strength for every category [default: each category's of the policy]
+    #[arg(long)]
+    strength: Option<f32>,
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "TOKENS", default_value_t = 40)]
+    max_tokens: usize,
+    /// Seed of the random control
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Vector store [default: vectors/<model> here, then beside the program]
+    #[arg(long, env = "SKEG_VECTORS", value_name = "DIR")]
+    vectors: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
+    /// Print JSON
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// Print Markdown, as in CARD.md
+    #[arg(long)]
+    markdown: bool,
+}
+
+const AFTER_HELP: &str = "\
+Example:
+  skeg evaluate --quick --data catqa.jsonl
+
+Figures only: no prompt and no answer is printed or kept. The judge reads refusal phrases; --judge-data prints
+how far it agrees with people.";
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let config = args.model.config(args.vectors.clone())?;
+    let root = config.model.vectors_root()?;
+    let path = model_path(&config.model, args.model.fetch)?;
+    let items = read_jsonl(&args.data)?.items;
+    let judge = args.judge_data.as_deref().map(read_jsonl).transpose()?;
+    let model = LoadedModel::load(&path, &config.model.load_options())?;
+    let current = read_current(&root)?;
+    let generation = load_generation(&root, &current.generation, Some(&binding(&model.identity)))?;
+    let mut prompts = held_out(&items, args.per_category)?;
+    prompts.retain(|category, _| generation.vectors.contains_key(category));
+    if prompts.is_empty() {
+        bail!("{}: no category of {} has a prompt there", args.data.display(), generation.id);
+    }
+    let judge = judge.map(|set| {
+        let name = args.judge_data.as_deref().and_then(|path| path.file_stem());
+        refusal_agreement(&name.unwrap_or_default().to_string_lossy(), &set.items)
+    });
+    let spec = QuickSpec {
+        vectors: layer_vectors(&generation),
+        strengths: strengths(&generation, args.strength),
+        site: model_words::site(generation.manifest.site),
+        operator: model_words::operator(generation.manifest.operator),
+        positions: positions(&generation)?,
+        conditions: Condition::ALL.to_vec(),
+        seed: args.seed,
+        max_new_tokens: args.max_tokens,
+        judge: judge.into_iter().collect(),
+        prompts,
+    };
+    let num_layers = model.identity.num_hidden_layers;
+    let engine_config = EngineConfig {
+        max_num_seqs: config.engine.max_num_seqs,
+        max_num_batched_tokens: config.engine.max_num_batched_tokens,
+        kv_cache_tokens: config.engine.kv_cache_tokens,
+        max_model_len: config.engine.max_model_len,
+        // One run has one vector a category.
+        num_steering_slots: generation.vectors.len(),
+        ..EngineConfig::default()
+    };
+    let engine = LlamaEngine::new(Arc::new(model.llama), &engine_config)?;
+    let text = (&model.tokenizer, model.chat_template.as_ref());
+    let mut answerer = EngineAnswerer::new(
+        Box::new(engine),
+        text,
+        model.stop_token_ids,
+        num_layers,
+        args.max_tokens,
+    );
+    let report = evaluate_quick(&mut answerer, &spec, &mut Bar::new()?)?;
+    if args.json {
+        return Ok(output::json(&report)?);
+    }
+    let text = if args.markdown { report.to_markdown() } else { report.to_plain() };
+    Ok(output::line(&text)?)
+}
+
+/// The last prompts of each category.
+fn held_out(items: &[Item], per_category: usize) -> anyhow::Result<BTreeMap<Category, Vec<&Item>>> {
+    let rule = SplitRule { num_evaluation: per_category, ..SplitRule::SHIPPED };
+    Ok(rule.part(items, Part::Evaluation)?)
+}
+
+fn layer_vectors(generation: &Generation) -> BTreeMap<Category, Vec<LayerVector>> {
+    let rows = |vectors: &CategoryVectors| {
+        let rows = vectors.rows();
+        rows.map(|(layer, row)| LayerVector { layer, values: row.to_vec() }).collect()
+    };
+    generation.vectors.iter().map(|(category, one)| (category.clone(), rows(one))).collect()
+}
+
+/// The strength of each category: the one given, else the policy's default.
+fn strengths(generation: &Generation, given: Option<f32>) -> BTreeMap<Category, f32> {
+    let rules = generation.policy.categories.iter();
+    rules
+        .map(|(category, rule)| (category.clone(), given.unwrap_or(rule.strength.default)))
+        .collect()
+}
+
+/// The positions of the policy, which must be the same for all categories.
+fn positions(generation: &Generation) -> anyhow::Result<skeg_model::steering::Positions> {
+    let mut all = generation.policy.categories.values().map(|rule| rule.positions);
+    let first = all.next().context("the policy has no category")?;
+    if all.any(|positions| positions != first) {
+        bail!(
+            "the policy steers categories on different tokens; this evaluation takes one rule for all"
+        );
+    }
+    Ok(model_words::positions(first))
+}

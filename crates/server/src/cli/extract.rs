@@ -1,0 +1,250 @@
+//! `skeg extract`: from data to a generation in a vector store.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use skeg_lab::extract::{
+    ExtractSpec, Extraction, PromptForm, PublishOptions, RunOptions, TokenMode, extract,
+    to_generation,
+};
+use skeg_lab::recipes::{self, Measured};
+use skeg_lab::{DataSet, read_jsonl};
+use skeg_model::steering::Site;
+use skeg_model::{LoadOptions, LoadedModel, WeightForm};
+use skeg_vector_store::{
+    Action, CategoryPolicy, DEFAULT_REFUSAL, NewGeneration, OnAbstain, Operator, Orientation,
+    Policy, Positions, SafeWindow, Strength, WhenMissing, read_current, set_current,
+    write_generation,
+};
+
+use super::ModelFlags;
+use super::extract_inputs::{Form, inputs_of};
+use super::progress::Bar;
+use super::running::model_path;
+use crate::output::{self, Table};
+
+/// Make steering vectors from data and write them as a generation.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Data, one JSON object a line: id, text, category, harmful, response, response_label, source
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    /// Vector store to write to; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How inputs are made from the data: `prompts` (harmful against harmless), `responses` (unsafe
+    /// against safe answers), or `shipped` (the recipe of the shipped vectors, on CatQA)
+    #[arg(long, value_enum, default_value_t = Recipe::Responses)]
+    recipe: Recipe,
+    /// Figures of the recipe `shipped`, which its policy and card are made from
+    #[arg(long, value_name = "FILE", required_if_eq("recipe", "shipped"))]
+    measured: Option<PathBuf>,
+    /// Where activations are read: `attn_out` or `resid_post`
+    #[arg(long, value_parser = parse_site, default_value = "attn_out")]
+    site: Site,
+    /// Layers from 0, for example `8-19` or `4,8,12` [default: the middle third]
+    #[arg(long)]
+    layers: Option<String>,
+    /// Tokens that count: all, prompt, response or last
+    #[arg(long, default_value_t = TokenMode::Response)]
+    tokens: TokenMode,
+    /// Steer with this default strength, also the highest that is allowed; without it the policy only
+    /// logs, since nothing is measured yet
+    #[arg(long)]
+    strength: Option<f32>,
+    /// Make the generation live, if the store has a live one already (a first one always goes live)
+    #[arg(long)]
+    publish: bool,
+    /// State file: an interrupted run goes on from it
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  skeg extract --data answers.jsonl --out my-vectors --layers 8-19
+  skeg extract --data prompts.jsonl --recipe prompts --tokens last --out my-vectors --strength 0.5
+  skeg extract --data catqa.jsonl --recipe shipped --measured vectors/smollm2-135m-instruct/measured.json \\
+      --out vectors/smollm2-135m-instruct
+
+Weights are dequantised to f32 whatever --weights says, so that vectors do not depend on kernels. Ctrl-C stops
+at a point that --checkpoint can go on from. A vector points from unsafe to safe; see docs/guide.md.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Recipe {
+    /// Harmful prompts against harmless ones.
+    Prompts,
+    /// Unsafe answers against safe ones.
+    Responses,
+    /// The recipe of the shipped vectors.
+    Shipped,
+}
+
+fn parse_site(name: &str) -> Result<Site, String> {
+    match name {
+        "attn_out" => Ok(Site::AttnOut),
+        "resid_post" => Ok(Site::ResidPost),
+        _ => Err("expected attn_out or resid_post".to_owned()),
+    }
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let config = args.model.config(None)?;
+    let data = args.data.iter().map(|path| read_jsonl(path)).collect::<Result<Vec<_>, _>>()?;
+    let measured = args.measured.as_deref().map(Measured::read).transpose()?;
+    let path = model_path(&config.model, args.model.fetch)?;
+    let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
+    let model = LoadedModel::load(&path, &options)?;
+    let spec = spec(args, &data, model.identity.num_hidden_layers)?;
+    let options = RunOptions { checkpoint: args.checkpoint.clone(), ..RunOptions::default() };
+    let extraction = extract(&model, &spec, &options, &mut Bar::new()?)?;
+    let generation = match measured {
+        Some(measured) if args.recipe == Recipe::Shipped => {
+            recipes::shipped_generation(&extraction, &measured)
+        }
+        _ => unmeasured_generation(&extraction, args.strength),
+    };
+    let id = write_generation(&args.out, &generation)?;
+    let sequence = read_current(&args.out).ok().map(|current| current.sequence);
+    let is_live = sequence.is_none() || args.publish;
+    if is_live {
+        set_current(&args.out, &id, sequence)?;
+    }
+    if args.json {
+        let value = json!({"generation": id.to_string(), "live": is_live, "categories": extraction.categories});
+        return Ok(output::json(&value)?);
+    }
+    table(&extraction).print()?;
+    let live = if is_live { "is live" } else { "is not live; --publish makes it so" };
+    Ok(output::line(&format!("generation {id} in {} {live}", args.out.display()))?)
+}
+
+fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Result<ExtractSpec> {
+    let form = match args.recipe {
+        Recipe::Shipped => {
+            let [catqa] = data else { bail!("--recipe shipped takes one --data file: CatQA") };
+            return Ok(recipes::shipped(catqa)?);
+        }
+        Recipe::Prompts => Form::Prompts,
+        Recipe::Responses => Form::Responses,
+    };
+    let layers = match &args.layers {
+        Some(layers) => parse_layers(layers)?,
+        None => (num_hidden_layers / 3..num_hidden_layers - num_hidden_layers / 3).collect(),
+    };
+    let items: Vec<_> = data.iter().flat_map(|set| &set.items).collect();
+    Ok(ExtractSpec {
+        site: args.site,
+        layers,
+        tokens: args.tokens,
+        prompt_form: PromptForm::ChatTemplate,
+        categories: inputs_of(&items, form)?,
+        data_sha256: data.iter().map(|set| set.sha256.clone()).collect(),
+    })
+}
+
+/// `8-19`, `4,8,12`, or both forms together.
+fn parse_layers(text: &str) -> anyhow::Result<Vec<usize>> {
+    let number = |part: &str| {
+        let parsed = part.trim().parse::<usize>();
+        parsed.with_context(|| format!("--layers `{text}`: expected for example 8-19 or 4,8,12"))
+    };
+    let mut layers = Vec::new();
+    for part in text.split(',') {
+        match part.split_once('-') {
+            Some((first, last)) => layers.extend(number(first)?..=number(last)?),
+            None => layers.push(number(part)?),
+        }
+    }
+    Ok(layers)
+}
+
+/// A generation whose effect nobody has measured: it says so, and steers only with a strength that somebody
+/// chose.
+fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewGeneration {
+    let most = strength.unwrap_or(0.0);
+    let rule = CategoryPolicy {
+        action: if strength.is_some() { Action::Steer } else { Action::Log },
+        strength: Strength { default: most, floor: 0.0, ceiling: most },
+        positions: Positions::All,
+        refusal: DEFAULT_REFUSAL.to_owned(),
+    };
+    let names = || extraction.categories.keys().cloned();
+    let options = PublishOptions {
+        policy: Policy {
+            categories: names().map(|category| (category, rule.clone())).collect(),
+            when_missing: WhenMissing::None,
+            on_abstain: OnAbstain::Reject,
+            max_combined_norm: 1.0,
+            allow_other_quantisation: false,
+            groups: BTreeMap::new(),
+        },
+        operator: Operator::Add,
+        orientation: Orientation::SafeMinusUnsafe,
+        safe_windows: names()
+            .map(|category| (category, SafeWindow { min: 0.0, max: most }))
+            .collect(),
+        measured: Vec::new(),
+        card: card(extraction, strength),
+    };
+    to_generation(extraction, options)
+}
+
+fn card(extraction: &Extraction, strength: Option<f32>) -> String {
+    let chosen = match strength {
+        Some(strength) => format!("Strength {strength} was chosen, not measured."),
+        None => "The policy only logs, until a strength is chosen.".to_owned(),
+    };
+    let mut text = format!(
+        "# Category vectors\n\nMade by `skeg extract`. **The effect of these vectors was not measured.** {chosen}\n\n\
+         Difference of means (safe minus unsafe) over {} tokens; data SHA-256 {}.\n\n\
+         | category | safe | unsafe | layers |\n|---|---|---|---|\n",
+        extraction.tokens,
+        extraction.data_sha256.join(", ")
+    );
+    for (category, one) in &extraction.categories {
+        let (safe, not_safe) = (one.num_safe, one.num_unsafe);
+        text.push_str(&format!("| {category} | {safe} | {not_safe} | {:?} |\n", extraction.layers));
+    }
+    text
+}
+
+fn table(extraction: &Extraction) -> Table {
+    let mut table =
+        Table::new(&["CATEGORY", "SAFE", "UNSAFE", "RELATIVE NORM", "SPLIT-HALF COSINE"]);
+    let range = |values: Vec<f64>| {
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if values.is_empty() { "-".to_owned() } else { format!("{least:.3}..{most:.3}") }
+    };
+    for (category, one) in &extraction.categories {
+        table.row(vec![
+            category.to_string(),
+            one.num_safe.to_string(),
+            one.num_unsafe.to_string(),
+            range(one.layers.iter().map(|layer| layer.relative_norm).collect()),
+            range(one.layers.iter().filter_map(|layer| layer.split_half_cosine).collect()),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_ranges_and_lists() {
+        assert_eq!(parse_layers("2-4, 7").unwrap(), [2, 3, 4, 7]);
+        assert!(parse_layers("2-").unwrap_err().to_string().contains("8-19"));
+        assert!(parse_layers("").is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! The program `skeg` itself: its exit codes and messages, on files that are made here.
+
+mod bad_start;
+mod fetch;
+mod files;
+mod model;
+mod serve;
+mod vectors;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The program with nothing of the caller's settings, in `folder`.
+pub(crate) fn skeg(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
+    command.current_dir(folder).env_clear().env("HOME", folder).env("SKEG_CACHE_DIR", folder);
+    command
+}
+
+/// Runs it to its end: exit code, standard output, standard error.
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}

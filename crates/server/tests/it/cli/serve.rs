@@ -1,0 +1,106 @@
+//! A served model from outside: it says where it listens, answers, and ends well when asked to.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::files::{write_model, write_store};
+use super::{run, skeg};
+
+/// A running server; killed if a test fails before it ended.
+struct Server {
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+    address: String,
+    _folder: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = write_model(folder.path());
+        write_store(folder.path(), &model);
+        let mut process = skeg(folder.path())
+            .args(["serve", "--model", "model", "--vectors", "vectors", "--port", "0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert!(stdout.read_line(&mut line).unwrap() > 0, "it ended before it listened");
+            if let Some(address) = line.trim().strip_prefix("listening on http://") {
+                break address.to_owned();
+            }
+        };
+        Self { process, stdout, address, _folder: folder }
+    }
+
+    fn request(&self, head: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(
+            stream,
+            "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\
+             X-Safety-Category: malware_viruses\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
+    }
+
+    fn end(mut self, signal: &str) -> Option<i32> {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        self.process.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn it_answers_steered_and_ends_with_0_when_asked_to() {
+    let server = Server::start();
+    assert!(server.request("GET /health/ready", "").starts_with("HTTP/1.1 200"));
+    let body = r#"{"messages":[{"role":"user","content":"hello"}],"max_tokens":4,"temperature":0}"#;
+    let response = server.request("POST /v1/chat/completions", body);
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("x-steering-applied: planned"), "{response}");
+    assert_eq!(server.end("-TERM"), Some(0));
+}
+
+#[test]
+fn an_interrupt_ends_it_as_well() {
+    assert_eq!(Server::start().end("-INT"), Some(0));
+}
+
+#[test]
+fn a_chat_without_a_terminal_answers_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = write_model(folder.path());
+    write_store(folder.path(), &model);
+    let mut command = skeg(folder.path());
+    command.args(["chat", "--model", "model", "--vectors", "vectors", "--compare"]);
+    command.args(["--category", "malware_viruses", "--max-tokens", "4", "--prompt", "hello"]);
+    let (code, stdout, stderr) = run(&mut command);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("--- unsteered") && stdout.contains("--- steered"), "{stdout}");
+    assert!(stderr.contains("category malware_viruses by body"), "{stderr}");
+    let mut command = skeg(folder.path());
+    command.args(["chat", "--model", "model", "--vectors", "vectors", "-p", "hello"]);
+    let (code, _, stderr) = run(command.args(["--category", "weather"]));
+    assert_eq!(code, 1);
+    assert!(stderr.contains("unknown_category"), "{stderr}");
+}

@@ -1,0 +1,5 @@
+//! The real binary with the real model and the shipped vectors, over HTTP on loopback.
+
+mod company;
+mod process;
+mod storm;
