@@ -29,14 +29,14 @@ use crate::output::{self, Table};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Data, one JSON object a line: id, text, category, harmful, response, response_label, source
+    /// Data, one JSON object a line: id, text, category, harmful, response, `response_label`, source
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
     /// Vector store to write to; made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How inputs are made from the data: `prompts` (harmful against harmless), `responses` (unsafe
-    /// against safe answers), or `shipped` (the recipe of the shipped vectors, on the CatQA set)
+    /// against safe answers), or `shipped` (the recipe of the shipped vectors, on CatQA)
     #[arg(long, value_enum, default_value_t = Recipe::Responses)]
     recipe: Recipe,
     /// Figures of the recipe `shipped`, which its policy and card are made from
