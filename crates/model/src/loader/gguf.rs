@@ -66,6 +66,12 @@ impl GgufSource {
             .collect()
     }
 
+    /// The type of each tensor in the file.
+    pub(super) fn tensor_types(&self) -> Vec<String> {
+        let infos = self.content.tensor_infos.values();
+        infos.map(|info| format!("{:?}", info.ggml_dtype)).collect()
+    }
+
     fn error(&self, name: &str, reason: impl Into<String>) -> Error {
         let tensor = gguf_name(name).unwrap_or_else(|| name.to_owned());
         Error::Weight { path: self.path.clone(), tensor, reason: reason.into() }

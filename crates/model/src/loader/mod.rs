@@ -4,6 +4,7 @@
 //! Both formats end in the same [`WeightSource`](crate::llama::WeightSource); everything a file asks for that
 //! is not implemented is an error that names the field.
 
+mod census;
 mod files;
 mod fingerprint;
 mod gguf;

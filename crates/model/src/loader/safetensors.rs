@@ -69,6 +69,12 @@ impl SafetensorsSource {
             .collect()
     }
 
+    /// The type of each tensor in the files.
+    pub(super) fn tensor_types(&self) -> Vec<String> {
+        let tensors = self.shards.iter().flat_map(|shard| shard.metadata.tensors().into_values());
+        tensors.map(|info| format!("{:?}", info.dtype)).collect()
+    }
+
     /// Copies one tensor out of the map, in the dtype it is stored in.
     fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let missing = || Error::Weight {

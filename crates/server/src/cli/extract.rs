@@ -14,8 +14,8 @@ use skeg_lab::{DataSet, read_jsonl};
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 use skeg_vector_store::{
-    Action, CategoryPolicy, DEFAULT_REFUSAL, NewGeneration, OnAbstain, Operator, Orientation,
-    Policy, Positions, SafeWindow, Strength, WhenMissing, read_current, set_current,
+    Action, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, NewGeneration, OnAbstain, Operator,
+    Orientation, Policy, Positions, SafeWindow, Strength, WhenMissing, read_current, set_current,
     write_generation,
 };
 
@@ -29,7 +29,7 @@ use crate::output::{self, Table};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Data, one JSON object a line: id, text, category, harmful, response, response_label, source
+    /// Data, one JSON object a line: id, text, category, harmful, response, `response_label`, source
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
     /// Vector store to write to; made if it is not there
@@ -51,6 +51,9 @@ pub(super) struct Args {
     /// Tokens that count: all, prompt, response or last
     #[arg(long, default_value_t = TokenMode::Response)]
     tokens: TokenMode,
+    /// Count only this many tokens of each response: whether it declines is decided in its first words
+    #[arg(long, value_name = "NUM")]
+    max_response_tokens: Option<usize>,
     /// Steer with this default strength, also the highest that is allowed; without it the policy only
     /// logs, since nothing is measured yet
     #[arg(long)]
@@ -98,7 +101,8 @@ fn parse_site(name: &str) -> Result<Site, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.model.config(None)?;
-    let data = args.data.iter().map(|path| read_jsonl(path)).collect::<Result<Vec<_>, _>>()?;
+    let data =
+        args.data.iter().map(|path| Ok(read_jsonl(path)?)).collect::<anyhow::Result<Vec<_>>>()?;
     let measured = args.measured.as_deref().map(Measured::read).transpose()?;
     let path = model_path(&config.model, args.model.fetch)?;
     let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
@@ -145,6 +149,7 @@ fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Resu
         site: args.site,
         layers,
         tokens: args.tokens,
+        max_response_tokens: args.max_response_tokens,
         prompt_form: PromptForm::ChatTemplate,
         categories: inputs_of(&items, form)?,
         data_sha256: data.iter().map(|set| set.sha256.clone()).collect(),
@@ -185,7 +190,7 @@ fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewG
             on_abstain: OnAbstain::Reject,
             max_combined_norm: 1.0,
             allow_other_quantisation: false,
-            groups: BTreeMap::new(),
+            groups: BTreeMap::from([("anonymous".to_owned(), everything())]),
         },
         operator: Operator::Add,
         orientation: Orientation::SafeMinusUnsafe,
@@ -196,6 +201,17 @@ fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewG
         card: card(extraction, strength),
     };
     to_generation(extraction, options)
+}
+
+/// Callers without a key are on this machine alone, and are whoever made the vectors.
+fn everything() -> GroupPolicy {
+    GroupPolicy {
+        categories: None,
+        may_none: true,
+        may_raise: true,
+        may_lower: true,
+        may_compare: true,
+    }
 }
 
 fn card(extraction: &Extraction, strength: Option<f32>) -> String {

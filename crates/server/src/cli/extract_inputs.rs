@@ -31,7 +31,7 @@ pub(super) fn inputs_of(items: &[&Item], form: Form) -> anyhow::Result<Vec<Categ
             (Some((true, text)), Some(category)) => sides.entry(category).or_default().0.push(text),
             (Some((true, text)), None) => safe_for_all.push(text),
             (Some((false, text)), Some(category)) => {
-                sides.entry(category).or_default().1.push(text)
+                sides.entry(category).or_default().1.push(text);
             }
             (Some((false, _)) | None, _) => {}
         }

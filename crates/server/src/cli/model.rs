@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use skeg_model::LoadedModel;
+use skeg_model::{LoadedModel, ModelFiles};
 
 use super::ModelFlags;
 use super::running::model_path;
@@ -152,6 +152,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         .collect();
     let facts = json!({
         "path": path,
+        "weight_types": ModelFiles::discover(&path)?.weight_types()?,
         "config": model.llama.config(),
         "architecture_id": model.identity.architecture_id,
         "weights_id": model.identity.weights_id,

@@ -89,13 +89,14 @@ async fn listen_inner(config: &Config, running: &mut Running) -> anyhow::Result<
         format!("cannot listen on {}; choose another with --host and --port", config.address)
     })?;
     let address = listener.local_addr().context("the listener has no address")?;
+    let end_requests = signals::EndRequests::listen()?;
     let _watch = Store::watch(&running.store)?;
     tokio::spawn(reload_on_request(Arc::clone(&running.store), signals::reload_requests()?));
     output::line(&summary(config, running))?;
     output::line(&format!("listening on http://{address}"))?;
     output::line(&curl(&format!("http://{address}"), &running.store))?;
     tracing::info!(%address, "listening");
-    let shutdown = reason_to_end(running.engine_ended.take());
+    let shutdown = reason_to_end(end_requests, running.engine_ended.take());
     let drained = serve(listener, running.router.clone(), shutdown, config.grace_period).await?;
     if drained == Drained::GraceExpired {
         tracing::warn!("the grace period ended before every answer did; the rest was cut");
@@ -109,7 +110,10 @@ async fn listen_inner(config: &Config, running: &mut Running) -> anyhow::Result<
 }
 
 /// Ready when the process is asked to end, or its engine has died.
-async fn reason_to_end(engine_ended: Option<oneshot::Receiver<()>>) {
+async fn reason_to_end(
+    end_requests: signals::EndRequests,
+    engine_ended: Option<oneshot::Receiver<()>>,
+) {
     let engine_ended = async {
         match engine_ended {
             // An error means that the sender is gone, and it goes with the thread.
@@ -118,10 +122,7 @@ async fn reason_to_end(engine_ended: Option<oneshot::Receiver<()>>) {
         }
     };
     tokio::select! {
-        asked = signals::asked_to_end() => match asked {
-            Ok(()) => tracing::info!("asked to end; running answers may finish"),
-            Err(error) => tracing::error!(%error, "signals cannot be received; ending"),
-        },
+        () = end_requests.next() => tracing::info!("asked to end; running answers may finish"),
         () = engine_ended => tracing::error!("the engine thread has ended; ending as well"),
     }
 }
@@ -133,7 +134,7 @@ async fn reload_on_request(
     while requests.recv().await.is_some() {
         let store = Arc::clone(&store);
         // Reads files and waits for the engine's step, so it has a thread of its own.
-        match tokio::task::spawn_blocking(move || store.reload()).await {
+        match tokio::task::spawn_blocking(move || anyhow::Ok(store.reload()?)).await {
             Ok(Ok(Reload::Unchanged)) => tracing::info!("SIGHUP: the vectors are unchanged"),
             Ok(Ok(Reload::Swapped { from, to })) => {
                 tracing::info!(%from, %to, "SIGHUP: swapped the vectors");

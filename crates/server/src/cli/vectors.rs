@@ -197,8 +197,8 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     }
     let reports = ids
         .iter()
-        .map(|id| skeg_vector_store::verify(&root, id, binding.as_ref()))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|id| Ok(skeg_vector_store::verify(&root, id, binding.as_ref())?))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     if args.store.json {
         output::json(&reports.iter().map(report_json).collect::<Vec<_>>())?;
     } else {

@@ -16,6 +16,7 @@ fn a_model_is_described_for_people_and_programs() {
     assert_eq!(code, 0, "{stderr}");
     let facts: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(facts["config"]["num_hidden_layers"], 1);
+    assert_eq!(facts["weight_types"], serde_json::json!({"F32": 11}));
     assert_eq!(facts["chat_template"], true);
     assert_eq!(facts["stop_tokens"][0]["text"], "</s>");
     assert_eq!(facts["weights_id"].as_str().map(str::len), Some(64));
