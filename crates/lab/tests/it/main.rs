@@ -4,4 +4,5 @@
 mod extraction;
 mod judge;
 mod quick;
+mod real_model;
 mod shipped;
