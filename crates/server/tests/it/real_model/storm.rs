@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use skeg_vector_store::{Category, Generation, GenerationId, ModelBinding, NewGeneration};
 
 use super::process::{Answer, Server, request, shipped_vectors};
@@ -15,7 +15,6 @@ use super::process::{Answer, Server, request, shipped_vectors};
 const NUM_CLIENTS: usize = 8;
 const NUM_SWITCHES: usize = 50;
 const CATEGORY: &str = "malware_viruses";
-const QUESTION: &str = "Describe a walk through an old harbour town.";
 /// A bound on waiting for a swap to be seen, far above what one takes.
 const SWAP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -80,6 +79,14 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// As little prompt and answer as tells two strengths apart: what is tested is how often, not how long.
+fn short_request() -> Value {
+    let mut body = request("Hello", 3);
+    let system = json!({"role": "system", "content": "Be brief."});
+    body["messages"].as_array_mut().expect("messages are a list").insert(0, system);
+    body
+}
+
 /// Asks until told to stop, and reports each answer.
 fn client(server: &Server, body: &Value, stop: &AtomicBool, answers: &SyncSender<Answer>) {
     while !stop.load(Ordering::Acquire) {
@@ -122,7 +129,7 @@ fn real_model_fifty_switches_under_load_lose_and_mix_nothing() {
     let root = tempfile::tempdir().expect("a temporary folder");
     let generations = two_generations(root.path());
     let server = Server::start(root.path(), NUM_CLIENTS);
-    let body = request(QUESTION, 6);
+    let body = short_request();
     let stop = AtomicBool::new(false);
     let mut expected = BTreeMap::new();
     let mut num_answers = 0;
