@@ -1,6 +1,6 @@
 //! Data files: JSON Lines, one item a line, with the fields of [`Item`].
 //!
-//! Public safety sets (CatQA, BeaverTails, XSTest, Alpaca and others) are brought to this form by whoever
+//! Public safety sets (CatQA, BeaverTails, `XSTest`, Alpaca and others) are brought to this form by whoever
 //! has them; none of their texts is part of this repository.
 
 use std::collections::HashSet;

@@ -49,9 +49,6 @@ pub enum Error {
     /// The model refused its input, or a pass failed.
     #[error(transparent)]
     Model(#[from] skeg_model::Error),
-    /// The vector store refused what was made.
-    #[error(transparent)]
-    Store(#[from] skeg_vector_store::Error),
 }
 
 /// The crate's result.

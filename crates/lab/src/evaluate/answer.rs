@@ -1,13 +1,16 @@
 //! Answers from the engine that serves, many at a time.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use skeg_model::engine::{Engine, Event, EventSink, GenerationRequest, SinkClosed, StepOutcome};
+use skeg_model::engine::{
+    Engine, EngineConfig, Event, EventSink, GenerationRequest, LlamaEngine, SinkClosed, StepOutcome,
+};
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::{
     LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringVector,
 };
-use skeg_model::{ChatTemplate, Tokenizer};
+use skeg_model::{ChatTemplate, LoadedModel, ModelIdentity, Tokenizer};
 
 use crate::error::{Error, Result};
 use crate::extract::{PromptForm, prompt_token_ids};
@@ -64,16 +67,16 @@ pub trait Answerer {
 }
 
 /// Answers greedily from an engine, as the server would: chat template, batched, steered by slots.
-pub struct EngineAnswerer<'a> {
+pub struct EngineAnswerer {
     engine: Box<dyn Engine>,
-    tokenizer: &'a Tokenizer,
-    chat_template: Option<&'a ChatTemplate>,
+    tokenizer: Tokenizer,
+    chat_template: Option<ChatTemplate>,
     stop_token_ids: Vec<u32>,
-    num_hidden_layers: usize,
+    identity: ModelIdentity,
     max_new_tokens: usize,
 }
 
-impl std::fmt::Debug for EngineAnswerer<'_> {
+impl std::fmt::Debug for EngineAnswerer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EngineAnswerer")
             .field("max_new_tokens", &self.max_new_tokens)
@@ -94,18 +97,21 @@ impl EventSink for Collector {
     }
 }
 
-impl<'a> EngineAnswerer<'a> {
-    /// Binds an engine to the text side of its model. The engine needs one steering slot for each vector
-    /// of a run.
-    #[must_use]
-    pub fn new(
-        engine: Box<dyn Engine>,
-        (tokenizer, chat_template): (&'a Tokenizer, Option<&'a ChatTemplate>),
-        stop_token_ids: Vec<u32>,
-        num_hidden_layers: usize,
-        max_new_tokens: usize,
-    ) -> Self {
-        Self { engine, tokenizer, chat_template, stop_token_ids, num_hidden_layers, max_new_tokens }
+impl EngineAnswerer {
+    /// Takes a model and runs it in an engine of its own, which needs a steering slot for each vector of a run.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the engine's limits make no sense for the model.
+    pub fn new(model: LoadedModel, config: &EngineConfig, max_new_tokens: usize) -> Result<Self> {
+        let engine = LlamaEngine::new(Arc::new(model.llama), config)?;
+        Ok(Self {
+            engine: Box::new(engine),
+            tokenizer: model.tokenizer,
+            chat_template: model.chat_template,
+            stop_token_ids: model.stop_token_ids,
+            identity: model.identity,
+            max_new_tokens,
+        })
     }
 
     fn request(
@@ -114,7 +120,7 @@ impl<'a> EngineAnswerer<'a> {
         vectors: &[AppliedVector],
         lease: Option<&SlotLease>,
     ) -> Result<GenerationRequest> {
-        let template = (self.tokenizer, self.chat_template);
+        let template = (&self.tokenizer, self.chat_template.as_ref());
         let form =
             if self.chat_template.is_some() { PromptForm::ChatTemplate } else { PromptForm::Raw };
         let steering = match (question.vector_idx, lease) {
@@ -137,7 +143,7 @@ impl<'a> EngineAnswerer<'a> {
     }
 
     fn plan(&self, vector: &AppliedVector, slot: u32) -> SteeringPlan {
-        let mut slot_by_layer = vec![0; self.num_hidden_layers];
+        let mut slot_by_layer = vec![0; self.identity.num_hidden_layers];
         for row in &vector.layers {
             if let Some(layer) = slot_by_layer.get_mut(row.layer) {
                 *layer = slot;
@@ -171,7 +177,7 @@ impl<'a> EngineAnswerer<'a> {
     }
 }
 
-impl Answerer for EngineAnswerer<'_> {
+impl Answerer for EngineAnswerer {
     fn answer(
         &mut self,
         questions: &[Question],

@@ -9,6 +9,7 @@ mod agreement;
 mod answer;
 mod controls;
 mod degenerate;
+mod from_store;
 mod quick;
 mod refusal;
 mod report;

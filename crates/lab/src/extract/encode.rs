@@ -69,10 +69,11 @@ pub fn encode(model: &LoadedModel, spec: &ExtractSpec) -> Result<Vec<EncodedInpu
         for (side, texts) in sides {
             for (idx, text) in texts.iter().enumerate() {
                 let prompt = prompt_token_ids(text_side, spec.prompt_form, &text.prompt)?;
-                let response = match &text.response {
+                let mut response = match &text.response {
                     Some(response) => model.tokenizer.encode(response, false)?,
                     None => Vec::new(),
                 };
+                response.truncate(spec.max_response_tokens.unwrap_or(usize::MAX));
                 let place = (category_idx, side, idx);
                 let input = EncodedInput::new(place, &prompt, &response, spec.tokens)
                     .ok_or_else(|| no_row(text, spec.tokens))?;

@@ -64,7 +64,7 @@ pub fn to_generation(extraction: &Extraction, options: PublishOptions) -> NewGen
 }
 
 /// The store's word for a site.
-pub(crate) fn store_site(site: Site) -> skeg_vector_store::Site {
+fn store_site(site: Site) -> skeg_vector_store::Site {
     match site {
         Site::AttnOut => skeg_vector_store::Site::AttnOut,
         Site::ResidPost => skeg_vector_store::Site::ResidPost,
@@ -100,7 +100,10 @@ fn provenance(extraction: &Extraction) -> Provenance {
     });
     Provenance {
         method: "difference_of_means".to_owned(),
-        tokens: extraction.tokens.to_string(),
+        tokens: match extraction.max_response_tokens {
+            None => extraction.tokens.to_string(),
+            Some(limit) => format!("{} (first {limit} of a response)", extraction.tokens),
+        },
         prompt_form: match extraction.prompt_form {
             PromptForm::ChatTemplate => "chat_template",
             PromptForm::Raw => "raw",

@@ -77,6 +77,8 @@ pub struct Extraction {
     pub layers: Vec<usize>,
     /// Which tokens counted.
     pub tokens: TokenMode,
+    /// How many tokens of each response were shown at most.
+    pub max_response_tokens: Option<usize>,
     /// How prompts were shown.
     pub prompt_form: PromptForm,
     /// The vectors.
@@ -260,6 +262,7 @@ fn collect(spec: &ExtractSpec, identity: &ModelIdentity, sums: &Sums) -> Extract
         site: spec.site,
         layers: spec.layers.clone(),
         tokens: spec.tokens,
+        max_response_tokens: spec.max_response_tokens,
         prompt_form: spec.prompt_form,
         categories,
         data_sha256: spec.data_sha256.clone(),

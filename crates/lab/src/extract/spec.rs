@@ -108,6 +108,9 @@ pub struct ExtractSpec {
     pub layers: Vec<usize>,
     /// Which tokens count.
     pub tokens: TokenMode,
+    /// Only this many tokens of each response are shown and counted; `None` = all. Whether an answer declines
+    /// is decided in its first words: what follows adds its topic to the vector.
+    pub max_response_tokens: Option<usize>,
     /// How a prompt is shown to the model.
     pub prompt_form: PromptForm,
     /// The categories, each once.
@@ -131,27 +134,35 @@ impl ExtractSpec {
                 self.layers
             )));
         }
+        if self.max_response_tokens == Some(0) {
+            return Err(Error::Spec("max_response_tokens is 0; expected at least 1".to_owned()));
+        }
         for (idx, inputs) in self.categories.iter().enumerate() {
-            let category = &inputs.category;
-            if self.categories[..idx].iter().any(|earlier| earlier.category == *category) {
-                return Err(Error::Spec(format!("category `{category}` is there twice")));
+            self.check_category(idx, inputs)?;
+        }
+        Ok(())
+    }
+
+    fn check_category(&self, idx: usize, inputs: &CategoryInputs) -> Result<()> {
+        let category = &inputs.category;
+        if self.categories[..idx].iter().any(|earlier| earlier.category == *category) {
+            return Err(Error::Spec(format!("category `{category}` is there twice")));
+        }
+        for (side, texts) in [("unsafe", &inputs.unsafe_side), ("safe", &inputs.safe_side)] {
+            if texts.is_empty() {
+                return Err(Error::Spec(format!(
+                    "category `{category}` has no input on its {side} side"
+                )));
             }
-            for (side, texts) in [("unsafe", &inputs.unsafe_side), ("safe", &inputs.safe_side)] {
-                if texts.is_empty() {
-                    return Err(Error::Spec(format!(
-                        "category `{category}` has no input on its {side} side"
-                    )));
-                }
-                if let Some(text) = texts.iter().find(|text| {
-                    self.tokens == TokenMode::Response
-                        && text.response.as_ref().is_none_or(String::is_empty)
-                }) {
-                    return Err(Error::Spec(format!(
-                        "category `{category}`: `{}` on the {side} side has no response, and the \
-                         token mode is `response`; use `prompt`, `last` or `all`",
-                        text.id
-                    )));
-                }
+            if let Some(text) = texts.iter().find(|text| {
+                self.tokens == TokenMode::Response
+                    && text.response.as_ref().is_none_or(String::is_empty)
+            }) {
+                return Err(Error::Spec(format!(
+                    "category `{category}`: `{}` on the {side} side has no response, and the token \
+                     mode is `response`; use `prompt`, `last` or `all`",
+                    text.id
+                )));
             }
         }
         Ok(())

@@ -39,13 +39,14 @@ fn how_made(extraction: &Extraction) -> String {
          not stored here.\n\
          - Responses: the texts of `vectors/contrast`, by this repository's authors: {safe} safe answers and {not_safe} \
          compliant openings behind those prompts.\n\
-         - Site `attn_out`, layers {} to {}, mean over response tokens, chat template applied, weights dequantised to \
-         f32.\n\
+         - Site `attn_out`, layers {} to {}, mean over the {} first response tokens, chat template applied, weights \
+         dequantised to f32.\n\
          - Data SHA-256: {}.\n\
          - Inputs SHA-256: `{}`.\n\
          - Model weights SHA-256: `{}`.\n\n",
         extraction.layers.first().copied().unwrap_or_default(),
         extraction.layers.last().copied().unwrap_or_default(),
+        extraction.max_response_tokens.map_or_else(|| "-".to_owned(), |limit| limit.to_string()),
         extraction
             .data_sha256
             .iter()

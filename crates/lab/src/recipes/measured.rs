@@ -27,8 +27,7 @@ pub struct StrengthPoint {
 pub struct Measured {
     /// The form of the weights in the evaluation: `as_stored` as they are served, or `f32`.
     pub weights: String,
-    /// The strengths that were tried, ascending; the safe window is the range of those at which at most
-    /// [`MAX_DEGENERATE`] of the answers are degenerate.
+    /// The strengths that were tried, ascending; see [`Self::window`].
     pub tuning: Vec<StrengthPoint>,
     /// The default strength.
     pub strength: f32,
@@ -37,7 +36,7 @@ pub struct Measured {
 }
 
 /// Share of degenerate answers up to which a strength is safe.
-pub const MAX_DEGENERATE: f64 = 0.05;
+pub(super) const MAX_DEGENERATE: f64 = 0.05;
 
 impl Measured {
     /// Reads the file.
@@ -60,7 +59,8 @@ impl Measured {
         Ok(measured)
     }
 
-    /// From no steering to the strongest strength tried before the first that breaks the text.
+    /// From no steering to the strongest strength tried before the first at which more than 5 % of the
+    /// answers are degenerate.
     #[must_use]
     pub fn window(&self) -> SafeWindow {
         let safe = |point: &&StrengthPoint| point.tally.degenerate_share().share <= MAX_DEGENERATE;

@@ -38,8 +38,12 @@ pub use measured::{Measured, StrengthPoint};
 /// Layers of the shipped vectors: the middle of SmolLM2-135M's thirty.
 pub const SHIPPED_LAYERS: std::ops::RangeInclusive<usize> = 8..=19;
 
+/// First tokens of each response that count. Measured on tuning prompts at strength 0.7: with 8 the
+/// model declines 0.72 of them, with whole responses 0.09, because the mean over a whole answer is mostly its topic.
+pub const SHIPPED_RESPONSE_TOKENS: usize = 8;
+
 /// The extraction behind `vectors/smollm2-135m-instruct`: on the first 40 CatQA prompts of each category, a
-/// safe answer minus a compliant opening, mean over response tokens at `attn_out`.
+/// safe answer minus a compliant opening, mean over the first response tokens at `attn_out`.
 ///
 /// # Errors
 /// [`crate::Error::Data`] when a category of `catqa` has too few prompts.
@@ -50,6 +54,7 @@ pub fn shipped(catqa: &DataSet) -> Result<ExtractSpec> {
         site: Site::AttnOut,
         layers: SHIPPED_LAYERS.collect(),
         tokens: TokenMode::Response,
+        max_response_tokens: Some(SHIPPED_RESPONSE_TOKENS),
         prompt_form: PromptForm::ChatTemplate,
         categories: contrast.pair_with(&prompts)?,
         data_sha256: vec![catqa.sha256.clone(), contrast.sha256().to_owned()],

@@ -43,6 +43,7 @@ fn spec(site: Site, tokens: TokenMode) -> ExtractSpec {
         site,
         layers: LAYERS.to_vec(),
         tokens,
+        max_response_tokens: None,
         prompt_form: PromptForm::ChatTemplate,
         categories: categories.to_vec(),
         data_sha256: Vec::new(),

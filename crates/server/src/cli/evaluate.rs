@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use skeg_lab::evaluate::{Condition, EngineAnswerer, QuickSpec, evaluate_quick, refusal_agreement};
+use anyhow::bail;
+use skeg_lab::evaluate::{EngineAnswerer, QuickSpec, evaluate_quick, refusal_agreement};
 use skeg_lab::{Item, Part, SplitRule, read_jsonl};
 use skeg_model::LoadedModel;
-use skeg_model::engine::{EngineConfig, LlamaEngine};
-use skeg_model::steering::LayerVector;
-use skeg_server::model_words;
-use skeg_vector_store::{Category, CategoryVectors, Generation, load_generation, read_current};
+use skeg_model::engine::EngineConfig;
+use skeg_vector_store::{Category, load_generation, read_current};
 
 use super::ModelFlags;
 use super::progress::Bar;
@@ -81,19 +78,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         let name = args.judge_data.as_deref().and_then(|path| path.file_stem());
         refusal_agreement(&name.unwrap_or_default().to_string_lossy(), &set.items)
     });
-    let spec = QuickSpec {
-        vectors: layer_vectors(&generation),
-        strengths: strengths(&generation, args.strength),
-        site: model_words::site(generation.manifest.site),
-        operator: model_words::operator(generation.manifest.operator),
-        positions: positions(&generation)?,
-        conditions: Condition::ALL.to_vec(),
-        seed: args.seed,
-        max_new_tokens: args.max_tokens,
-        judge: judge.into_iter().collect(),
-        prompts,
-    };
-    let num_layers = model.identity.num_hidden_layers;
+    let mut spec = QuickSpec::of_generation(&generation, prompts, args.max_tokens)?;
+    spec.seed = args.seed;
+    spec.judge = judge.into_iter().collect();
+    if let Some(strength) = args.strength {
+        spec.strengths.values_mut().for_each(|each| *each = strength);
+    }
     let engine_config = EngineConfig {
         max_num_seqs: config.engine.max_num_seqs,
         max_num_batched_tokens: config.engine.max_num_batched_tokens,
@@ -103,15 +93,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         num_steering_slots: generation.vectors.len(),
         ..EngineConfig::default()
     };
-    let engine = LlamaEngine::new(Arc::new(model.llama), &engine_config)?;
-    let text = (&model.tokenizer, model.chat_template.as_ref());
-    let mut answerer = EngineAnswerer::new(
-        Box::new(engine),
-        text,
-        model.stop_token_ids,
-        num_layers,
-        args.max_tokens,
-    );
+    let mut answerer = EngineAnswerer::new(model, &engine_config, args.max_tokens)?;
     let report = evaluate_quick(&mut answerer, &spec, &mut Bar::new()?)?;
     if args.json {
         return Ok(output::json(&report)?);
@@ -124,32 +106,4 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn held_out(items: &[Item], per_category: usize) -> anyhow::Result<BTreeMap<Category, Vec<&Item>>> {
     let rule = SplitRule { num_evaluation: per_category, ..SplitRule::SHIPPED };
     Ok(rule.part(items, Part::Evaluation)?)
-}
-
-fn layer_vectors(generation: &Generation) -> BTreeMap<Category, Vec<LayerVector>> {
-    let rows = |vectors: &CategoryVectors| {
-        let rows = vectors.rows();
-        rows.map(|(layer, row)| LayerVector { layer, values: row.to_vec() }).collect()
-    };
-    generation.vectors.iter().map(|(category, one)| (category.clone(), rows(one))).collect()
-}
-
-/// The strength of each category: the one given, else the policy's default.
-fn strengths(generation: &Generation, given: Option<f32>) -> BTreeMap<Category, f32> {
-    let rules = generation.policy.categories.iter();
-    rules
-        .map(|(category, rule)| (category.clone(), given.unwrap_or(rule.strength.default)))
-        .collect()
-}
-
-/// The positions of the policy, which must be the same for all categories.
-fn positions(generation: &Generation) -> anyhow::Result<skeg_model::steering::Positions> {
-    let mut all = generation.policy.categories.values().map(|rule| rule.positions);
-    let first = all.next().context("the policy has no category")?;
-    if all.any(|positions| positions != first) {
-        bail!(
-            "the policy steers categories on different tokens; this evaluation takes one rule for all"
-        );
-    }
-    Ok(model_words::positions(first))
 }

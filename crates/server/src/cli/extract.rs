@@ -51,6 +51,9 @@ pub(super) struct Args {
     /// Tokens that count: all, prompt, response or last
     #[arg(long, default_value_t = TokenMode::Response)]
     tokens: TokenMode,
+    /// Count only this many tokens of each response: whether it declines is decided in its first words
+    #[arg(long, value_name = "NUM")]
+    max_response_tokens: Option<usize>,
     /// Steer with this default strength, also the highest that is allowed; without it the policy only
     /// logs, since nothing is measured yet
     #[arg(long)]
@@ -146,6 +149,7 @@ fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Resu
         site: args.site,
         layers,
         tokens: args.tokens,
+        max_response_tokens: args.max_response_tokens,
         prompt_form: PromptForm::ChatTemplate,
         categories: inputs_of(&items, form)?,
         data_sha256: data.iter().map(|set| set.sha256.clone()).collect(),
