@@ -1,12 +1,12 @@
 //! The watching thread: events, polling, links, and its end. Each test waits on the store's own events.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
-use skeg_vector_store::{ReloadEvent, Store, WatchOptions};
+use skeg_vector_store::{Generation, ReloadEvent, Store, WatchOptions};
 
-use crate::support::{card, open, publish, replace_current};
+use crate::support::{card, model, open, publish};
 
 /// Far longer than any look takes, so that only what is tested can bring the event.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
@@ -61,15 +61,25 @@ fn a_change_made_before_the_watch_began_is_seen() {
 fn a_fault_met_again_and_again_counts_once_and_repair_is_picked_up() {
     let root = tempfile::tempdir().unwrap();
     publish(root.path(), 0);
-    let store = Arc::new(open(root.path()));
+    // The fault lies in preparing mark 1, so that the test sees each time it is met.
+    let (met, meetings) = sync_channel(16);
+    let prepare = move |generation: &Generation| {
+        if generation.card != card(1) {
+            return Ok(());
+        }
+        met.try_send(()).ok();
+        Err("no slot is free".to_owned())
+    };
+    let store = Arc::new(Store::open(root.path(), model(), prepare).unwrap());
     let events = store.subscribe();
-    let good = std::fs::read_to_string(root.path().join("CURRENT")).unwrap();
     let _guard = store.watch_with(POLLING_ALONE).unwrap();
-    replace_current(root.path(), "broken");
-    assert!(matches!(next(&events), ReloadEvent::Failed { .. }));
-    assert_eq!(store.current().generation.card, card(0));
-    replace_current(root.path(), &good);
     publish(root.path(), 1);
+    for _ in 0..3 {
+        meetings.recv_timeout(DEADLINE).expect("the watcher tries again");
+    }
+    assert_eq!(store.current().generation.card, card(0));
+    publish(root.path(), 2);
+    assert!(matches!(next(&events), ReloadEvent::Failed { .. }));
     assert!(matches!(next(&events), ReloadEvent::Swapped { .. }));
     assert_eq!((store.failed_reloads(), store.swaps()), (1, 1));
 }
