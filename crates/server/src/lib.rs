@@ -24,11 +24,6 @@ mod steering;
 mod stop;
 mod wire;
 
-/// The model's words for what the vector store says: the two crates do not know each other.
-pub mod model_words {
-    pub use crate::steering::{operator, positions, site};
-}
-
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};

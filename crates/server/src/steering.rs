@@ -201,18 +201,14 @@ pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
     }
 }
 
-/// Where in a block the store's vectors act.
-#[must_use]
-pub fn site(site: store::Site) -> Site {
+fn site(site: store::Site) -> Site {
     match site {
         store::Site::AttnOut => Site::AttnOut,
         store::Site::ResidPost => Site::ResidPost,
     }
 }
 
-/// What the store's vectors do there.
-#[must_use]
-pub fn operator(operator: store::Operator) -> Operator {
+fn operator(operator: store::Operator) -> Operator {
     match operator {
         store::Operator::Add => Operator::Add,
         store::Operator::AddNormRestored => Operator::AddNormRestored,
@@ -220,9 +216,7 @@ pub fn operator(operator: store::Operator) -> Operator {
     }
 }
 
-/// Which tokens the store's policy steers.
-#[must_use]
-pub fn positions(positions: store::Positions) -> Positions {
+fn positions(positions: store::Positions) -> Positions {
     match positions {
         store::Positions::All => Positions::All,
         store::Positions::Prompt => Positions::Prompt,

@@ -19,7 +19,7 @@ use crate::output;
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelFlags,
-    /// Vector store [default: vectors/<model> here, then beside the program]
+    /// Vector store [default: vectors/MODEL here, then beside the program]
     #[arg(long, env = "SKEG_VECTORS", value_name = "DIR")]
     vectors: Option<PathBuf>,
     /// Ask this one question and exit

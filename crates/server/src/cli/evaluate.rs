@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// Seed of the random control
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Vector store [default: vectors/<model> here, then beside the program]
+    /// Vector store [default: vectors/MODEL here, then beside the program]
     #[arg(long, env = "SKEG_VECTORS", value_name = "DIR")]
     vectors: Option<PathBuf>,
     #[command(flatten)]

@@ -27,7 +27,7 @@ pub(super) enum Command {
 struct StoreFlags {
     #[command(flatten)]
     model: ModelFlags,
-    /// Vector store [default: vectors/<model> here, then beside the program]
+    /// Vector store [default: vectors/MODEL here, then beside the program]
     #[arg(long, env = "SKEG_VECTORS", value_name = "DIR")]
     vectors: Option<PathBuf>,
     /// Print JSON

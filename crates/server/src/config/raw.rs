@@ -25,14 +25,14 @@ pub(crate) struct RawConfig {
     #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR", help_heading = "Model")]
     pub(crate) cache_dir: Option<PathBuf>,
 
-    /// Vector store [default: vectors/<model> here, then beside the program]
+    /// Vector store [default: vectors/MODEL here, then beside the program]
     #[arg(long, env = "SKEG_VECTORS", value_name = "DIR", help_heading = "Steering")]
     pub(crate) vectors: Option<PathBuf>,
     /// Append one JSON line a request (who, category, generation, tokens steered; no content) to this file
     #[arg(long, env = "SKEG_DECISION_LOG", value_name = "FILE", help_heading = "Steering")]
     pub(crate) decision_log: Option<PathBuf>,
 
-    /// Address to listen on; outside loopback at least one [[principal]] must be configured [default:
+    /// Address to listen on; outside loopback at least one principal must be configured [default:
     /// 127.0.0.1]
     #[arg(long, env = "SKEG_HOST", value_name = "IP", help_heading = "Listening")]
     pub(crate) host: Option<String>,
@@ -90,7 +90,7 @@ pub(crate) struct RawConfig {
     pub(crate) principal: Vec<RawPrincipal>,
 }
 
-/// One `[[principal]]`.
+/// One `[[principal]]` of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawPrincipal {

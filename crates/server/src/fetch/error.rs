@@ -27,6 +27,7 @@ pub(crate) enum FetchError {
     #[error("`{name}` could not be fetched from any source:{}", list(.failures))]
     EverySourceFailed { name: &'static str, failures: Vec<(String, Self)> },
     /// This build cannot reach the hub.
+    #[cfg(any(test, not(feature = "hub")))]
     #[error(
         "`{repository}` is on the Hugging Face hub, and this build has no hub client: build with the \
          cargo feature `hub` (`cargo build -p skeg-server --features hub`)"
