@@ -25,12 +25,8 @@ pub(crate) fn run() -> Result<()> {
     )?;
     deny()?;
     // The hub client is in no other build; checked here so that it cannot rot.
-    cargo::run(&mut cargo::cargo(&[
-        "check",
-        "--quiet",
-        "--package=skeg-server",
-        "--features=hub",
-    ]))?;
+    let hub = ["check", "--quiet", "--features=skeg-server/hub"];
+    cargo::run(cargo::cargo(&hub).args(cargo::BUILD_FLAGS))?;
     demo::run(&demo::Args::once())?;
     test::run(&test::Args::everything())
 }
