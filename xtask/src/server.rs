@@ -51,16 +51,15 @@ impl Server {
     }
 }
 
-/// Reads up to the first line with an address, and lets a thread pass on the rest.
+/// Reads up to the first line with an address, and lets a thread read away the rest.
 fn address(mut stdout: BufReader<ChildStdout>) -> Option<String> {
     let mut line = String::new();
     while stdout.read_line(&mut line).ok()? > 0 {
         output::line(line.trim_end());
         if let Some(url) = url_in(&line) {
-            // The pipe stays read, so that the server is never stopped by a full one.
-            std::thread::spawn(move || {
-                stdout.lines().map_while(Result::ok).for_each(|line| output::line(&line));
-            });
+            // The pipe stays read, so that the server is never stopped by a full one; what follows would
+            // only mix with the task's own output.
+            std::thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(drop));
             return Some(url);
         }
         line.clear();
