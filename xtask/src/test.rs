@@ -62,7 +62,8 @@ fn closing_line(counts: &Counts) -> String {
 }
 
 fn nextest(args: &Args, model: &Path) -> Result<Counts> {
-    let report = cargo::target_dir()?.join("nextest/default/junit.xml");
+    // nextest keeps its reports in the workspace, wherever cargo builds.
+    let report = cargo::root().join("target/nextest/default/junit.xml");
     if report.exists() {
         std::fs::remove_file(&report)
             .with_context(|| format!("cannot remove {}", report.display()))?;
