@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::measured::{MAX_DEGENERATE, Measured};
+use super::measured::{MAX_DEGENERATE, MAX_FALL, Measured};
 use crate::evaluate::Share;
 use crate::extract::Extraction;
 
@@ -84,9 +84,12 @@ fn norms(extraction: &Extraction) -> String {
 
 fn strengths(measured: &Measured) -> String {
     let mut text = format!(
-        "## Strength\n\nOwn category's vector on every fourth extraction prompt; a strength is safe while at most {} of \
-         the answers are degenerate. Safe window: 0 to {}; default {}.\n\n| strength | refuses | degenerate |\n|---|---|---|\n",
+        "## Strength\n\nOwn category's vector on every fourth extraction prompt. A strength is safe while at most {} of the \
+         answers are degenerate and refusals do not fall by more than {} (which says that answers fall apart in a way \
+         the repetition measure does not see). Safe window: 0 to {}; default {}.\n\n| strength | refuses | degenerate |\n\
+         |---|---|---|\n",
         MAX_DEGENERATE,
+        MAX_FALL,
         measured.window().max,
         measured.strength
     );
@@ -107,8 +110,8 @@ fn strengths(measured: &Measured) -> String {
 const LIMITS: &str = "\
 ## Limits
 
-- The vectors make this model decline; they do so for harmless prompts as well. They are meant to be applied to requests \
-whose category is known, not to everything.
+- The vectors make this model decline. Expect that of harmless prompts as well, which were not measured here: the vectors \
+are meant for requests whose category is known, not for everything.
 - Compare the own category's vector with the unrelated and the pooled one: what they share does not depend on the \
 category.
 - The judge reads refusal phrases, and the model's refusals are worded like the texts the vectors are made from. Answers \

@@ -38,6 +38,9 @@ pub struct Measured {
 /// Share of degenerate answers up to which a strength is safe.
 pub(super) const MAX_DEGENERATE: f64 = 0.05;
 
+/// Fall of the share of refusals, against a weaker strength, up to which a strength is safe.
+pub(super) const MAX_FALL: f64 = 0.05;
+
 impl Measured {
     /// Reads the file.
     ///
@@ -59,13 +62,23 @@ impl Measured {
         Ok(measured)
     }
 
-    /// From no steering to the strongest strength tried before the first at which more than 5 % of the
-    /// answers are degenerate.
+    /// From no steering to the strongest strength tried before the first at which the text breaks: more than 5 % of
+    /// the answers are degenerate, or refusals fall by more than 5 points below those of a weaker strength, which
+    /// says that answers fall apart in a way the repetition measure does not see.
     #[must_use]
     pub fn window(&self) -> SafeWindow {
-        let safe = |point: &&StrengthPoint| point.tally.degenerate_share().share <= MAX_DEGENERATE;
-        let max = self.tuning.iter().take_while(safe).map(|point| point.strength).last();
-        SafeWindow { min: 0.0, max: max.unwrap_or(0.0) }
+        let mut most_refusals = 0.0_f64;
+        let mut max = 0.0;
+        for point in &self.tuning {
+            let refusals = point.tally.refused_share().share;
+            let is_broken = point.tally.degenerate_share().share > MAX_DEGENERATE;
+            if is_broken || refusals < most_refusals - MAX_FALL {
+                break;
+            }
+            most_refusals = most_refusals.max(refusals);
+            max = point.strength;
+        }
+        SafeWindow { min: 0.0, max }
     }
 
     /// The default with the safe window as its range.

@@ -101,6 +101,13 @@ fn the_recipe_writes_a_generation_that_loads_and_the_same_bytes_twice() {
 fn the_safe_window_ends_before_the_first_strength_that_breaks_the_text() {
     let strength = measured().strength();
     assert_eq!((strength.floor, strength.default, strength.ceiling), (0.0, 1.0, 1.0));
+
+    // Few loops, but the refusals are gone: broken in another way.
+    let mut fallen = measured();
+    fallen.tuning[2].tally = Tally { total: 100, refused: 84, degenerate: 0 };
+    assert!((fallen.window().max - 1.0).abs() < 1e-6);
+    fallen.tuning[2].tally = Tally { total: 100, refused: 85, degenerate: 0 };
+    assert!((fallen.window().max - 1.5).abs() < 1e-6);
 }
 
 #[test]
