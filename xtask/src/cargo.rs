@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
 
@@ -9,9 +10,15 @@ use anyhow::{Context, Result, bail};
 /// minutes to compile, and no test uses it. `cargo xtask ci` checks once that it compiles.
 pub(crate) const BUILD_FLAGS: [&str; 2] = ["--workspace", "--no-default-features"];
 
-/// The repository's root: the folder above this crate.
+/// The repository's root: the folder above this crate. cargo says at run time where the crate is; the path
+/// of the build may be another clone's where several share a target folder.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let crate_dir = env("CARGO_MANIFEST_DIR");
+        let crate_dir = crate_dir.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned());
+        Path::new(&crate_dir).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    });
+    &ROOT
 }
 
 /// `cargo`, run in the root.
