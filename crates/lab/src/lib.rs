@@ -15,6 +15,7 @@ mod data;
 mod error;
 pub mod evaluate;
 pub mod extract;
+pub mod model_words;
 mod numbers;
 mod progress;
 pub mod recipes;

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
+use skeg_lab::model_words::{operator, positions, site};
 use skeg_model::engine::{EngineHandle, SubmitError};
-use skeg_model::steering::{
-    LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringVector,
-};
+use skeg_model::steering::{LayerVector, Positions, Site, SlotLease, SteeringPlan, SteeringVector};
 use skeg_vector_store::{
     self as store, Category, CategoryVectors, Generation, Live, Policy, combine,
 };
@@ -198,28 +197,5 @@ pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
             store::WhenMissing::Reject => Missing::Reject,
         },
         group,
-    }
-}
-
-fn site(site: store::Site) -> Site {
-    match site {
-        store::Site::AttnOut => Site::AttnOut,
-        store::Site::ResidPost => Site::ResidPost,
-    }
-}
-
-fn operator(operator: store::Operator) -> Operator {
-    match operator {
-        store::Operator::Add => Operator::Add,
-        store::Operator::AddNormRestored => Operator::AddNormRestored,
-        store::Operator::ProjectOut => Operator::ProjectOut,
-    }
-}
-
-fn positions(positions: store::Positions) -> Positions {
-    match positions {
-        store::Positions::All => Positions::All,
-        store::Positions::Prompt => Positions::Prompt,
-        store::Positions::Generation => Positions::Generation,
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use skeg_model::steering::{LayerVector, Operator, Positions, Site};
+use skeg_model::steering::LayerVector;
 use skeg_vector_store::{Category, Generation};
 
 use super::controls::Condition;
 use super::quick::QuickSpec;
 use crate::data::Item;
 use crate::error::{Error, Result};
+use crate::model_words;
 
 impl<'a> QuickSpec<'a> {
     /// All five conditions with a generation's vectors, each category at its policy's default strength.
@@ -45,36 +46,13 @@ impl<'a> QuickSpec<'a> {
                 .iter()
                 .map(|(category, rule)| (category.clone(), rule.strength.default))
                 .collect(),
-            site: model_site(generation.manifest.site),
-            operator: model_operator(generation.manifest.operator),
-            positions: model_positions(positions),
+            site: model_words::site(generation.manifest.site),
+            operator: model_words::operator(generation.manifest.operator),
+            positions: model_words::positions(positions),
             conditions: Condition::ALL.to_vec(),
             seed: 1,
             max_new_tokens,
             judge: Vec::new(),
         })
-    }
-}
-
-fn model_site(site: skeg_vector_store::Site) -> Site {
-    match site {
-        skeg_vector_store::Site::AttnOut => Site::AttnOut,
-        skeg_vector_store::Site::ResidPost => Site::ResidPost,
-    }
-}
-
-fn model_operator(operator: skeg_vector_store::Operator) -> Operator {
-    match operator {
-        skeg_vector_store::Operator::Add => Operator::Add,
-        skeg_vector_store::Operator::AddNormRestored => Operator::AddNormRestored,
-        skeg_vector_store::Operator::ProjectOut => Operator::ProjectOut,
-    }
-}
-
-fn model_positions(positions: skeg_vector_store::Positions) -> Positions {
-    match positions {
-        skeg_vector_store::Positions::All => Positions::All,
-        skeg_vector_store::Positions::Prompt => Positions::Prompt,
-        skeg_vector_store::Positions::Generation => Positions::Generation,
     }
 }
