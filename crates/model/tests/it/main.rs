@@ -18,6 +18,7 @@ mod golden_text;
 mod invariants;
 mod invariants_steering;
 mod loader;
+mod quantised;
 mod sampling;
 mod support;
 mod tiny;
