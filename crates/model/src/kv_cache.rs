@@ -9,7 +9,8 @@ use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 
 /// One pool of keys and one of values a layer, each
-/// `[num_blocks * block_size, num_kv_heads * head_dim]`, f32.
+/// `[num_blocks * block_size, num_kv_heads * head_dim]`, f32. The order of numbers within a block is the
+/// attention kernel's.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,

@@ -75,17 +75,13 @@ fn rms_norm_row_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 }
 
 /// Rotates the halves of each head against each other, in place (arXiv 2104.09864, in the half-split
-/// layout of Hugging Face's checkpoints: element i pairs with `i + head_dim / 2`).
+/// layout of Hugging Face's checkpoints: element i pairs with `i + head_dim / 2`). On the CPU only.
 ///
 /// # Shapes
-/// - `x`: `[total_tokens, num_heads * head_dim]`, f32, contiguous
+/// - `x`: `[total_tokens, row_width]`, f32, contiguous; the first `width` numbers of a row are heads to rotate
 /// - `cos`, `sin`: `[total_tokens, head_dim / 2]`, f32
-pub(crate) fn rope_in_place(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
-    if x.device().is_cpu() {
-        return Ok(x.inplace_op3(cos, sin, &Rope)?);
-    }
-    let rotated = rope_composite(x, cos, sin)?;
-    Ok(x.slice_set(&rotated, 0, 0)?)
+pub(super) fn rope_in_place(x: &Tensor, cos: &Tensor, sin: &Tensor, width: usize) -> Result<()> {
+    Ok(x.inplace_op3(cos, sin, &Rope { width })?)
 }
 
 /// [`rope_in_place`] of candle's operations, into another tensor.
@@ -103,7 +99,10 @@ pub(super) fn rope_composite(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<T
     Ok(rotated.reshape((total_tokens, width))?) // [total_tokens, num_heads * head_dim]
 }
 
-struct Rope;
+struct Rope {
+    /// Numbers of a row that are rotated.
+    width: usize,
+}
 
 impl InplaceOp3 for Rope {
     fn name(&self) -> &'static str {
@@ -119,20 +118,21 @@ impl InplaceOp3 for Rope {
         sin: &CpuStorage,
         sin_layout: &Layout,
     ) -> candle_core::Result<()> {
-        let (total_tokens, width) = x_layout.shape().dims2()?;
+        let (total_tokens, row_width) = x_layout.shape().dims2()?;
         let (table_rows, half) = cos_layout.shape().dims2()?;
-        if table_rows != total_tokens || width % (2 * half) != 0 {
+        let width = self.width;
+        if table_rows != total_tokens || width % (2 * half) != 0 || width > row_width {
             candle_core::bail!(
-                "rope of [{total_tokens}, {width}] with tables of [{table_rows}, {half}]"
+                "rope of {width} in [{total_tokens}, {row_width}] with tables of [{table_rows}, {half}]"
             );
         }
         let x = rows::slice_mut(x, x_layout)?;
         let cos = rows::slice::<f32>(cos, cos_layout)?;
         let sin = rows::slice::<f32>(sin, sin_layout)?;
-        x.par_chunks_mut(width)
+        x.par_chunks_mut(row_width)
             .with_min_len(16)
             .zip(cos.par_chunks(half).zip(sin.par_chunks(half)))
-            .for_each(|(x, (cos, sin))| rope_row(x, cos, sin));
+            .for_each(|(x, (cos, sin))| rope_row(&mut x[..width], cos, sin));
         Ok(())
     }
 }

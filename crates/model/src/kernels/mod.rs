@@ -7,12 +7,12 @@
 //! against its composite.
 
 mod attention;
-mod cache_write;
 mod dense;
 mod elementwise;
 mod lanes;
 mod level;
-mod q4_1;
+mod packed;
+mod parallel;
 mod quantized;
 mod rows;
 mod steer;
@@ -20,8 +20,10 @@ mod steer;
 mod tests;
 
 pub(crate) use attention::{AttentionHeads, attention};
-pub(crate) use cache_write::write_cache_rows;
 pub(crate) use dense::matmul_dense;
-pub(crate) use elementwise::{add, rms_norm, rope_in_place, swiglu};
+pub(crate) use elementwise::{add, rms_norm, swiglu};
+pub(crate) use packed::{
+    PackedMatrix, matmul as matmul_packed, rows as packed_rows, swiglu_matmul as swiglu_packed,
+};
 pub(crate) use quantized::matmul_quantized;
 pub(crate) use steer::{SteerRow, steer};

@@ -1,20 +1,20 @@
 //! Matrix product with a quantised weight, on the CPU.
 //!
-//! The dot products are candle's (but for [`q4_1`]), the loop is ours: candle's `QMatMul` takes repacked tiles for some
+//! For the types that [`super::packed`] does not take. The dot products are candle's, the loop is ours: candle's `QMatMul` takes repacked tiles for some
 //! types at some widths, and so gives a row other bits in other company. Here a row of x is
 //! quantised on its own and each output is one call of the type's dot product.
 
 use std::sync::Arc;
 
 use candle_core::quantized::k_quants::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
-    BlockQ8_1, BlockQ8K,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
+    BlockQ8_0, BlockQ8_1, BlockQ8K,
 };
 use candle_core::quantized::{GgmlDType, GgmlType, QMatMul, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Layout, Module, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{q4_1, rows};
+use super::rows;
 use crate::error::Result;
 
 /// Weight rows that one dot product call takes together.
@@ -64,7 +64,7 @@ impl CustomOp1 for QuantizedMatmul<'_> {
         let bytes = self.weight.data()?;
         let out = match self.weight.dtype() {
             GgmlDType::Q4_0 => product::<BlockQ4_0>(x, &bytes, in_features),
-            GgmlDType::Q4_1 => Ok(q4_1::product(x, blocks::<q4_1::Block>(&bytes)?, in_features)),
+            GgmlDType::Q4_1 => product::<BlockQ4_1>(x, &bytes, in_features),
             GgmlDType::Q5_0 => product::<BlockQ5_0>(x, &bytes, in_features),
             GgmlDType::Q5_1 => product::<BlockQ5_1>(x, &bytes, in_features),
             GgmlDType::Q8_0 => product::<BlockQ8_0>(x, &bytes, in_features),

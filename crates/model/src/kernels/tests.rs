@@ -5,17 +5,14 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 
-use super::attention::attention_composite;
-use super::cache_write::write_cache_rows_composite;
 use super::dense::matmul_dense_composite;
-use super::elementwise::{rms_norm_composite, rope_composite, swiglu_composite};
+use super::elementwise::{rms_norm_composite, rope_composite, rope_in_place, swiglu_composite};
 use super::steer::steer_composite;
 use super::*;
-use crate::batch::{BatchLayout, SeqSpan};
 use crate::steering::Operator;
 
 /// Values in -1..1 that differ from place to place.
-fn tensor(rows: usize, cols: usize, seed: f32) -> Tensor {
+pub(super) fn tensor(rows: usize, cols: usize, seed: f32) -> Tensor {
     let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * seed).sin()).collect();
     Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap()
 }
@@ -25,12 +22,12 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
 }
 
-fn bits(tensor: &Tensor) -> Vec<u32> {
+pub(super) fn bits(tensor: &Tensor) -> Vec<u32> {
     values(tensor).into_iter().map(f32::to_bits).collect()
 }
 
 /// Largest difference, against the largest value of `expected`.
-fn check_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
+pub(super) fn check_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
     assert_eq!(found.shape(), expected.shape());
     let (found, expected) = (values(found), values(expected));
     let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
@@ -92,11 +89,14 @@ fn rms_norm_equals_its_composite() {
 }
 
 #[test]
-fn rope_equals_its_composite() {
+fn rope_equals_its_composite_and_leaves_the_rest_of_a_row() {
     let (x, cos, sin) = (tensor(5, 48, 0.37), tensor(5, 8, 0.5), tensor(5, 8, 0.6));
-    let expected = rope_composite(&x, &cos, &sin).unwrap();
-    rope_in_place(&x, &cos, &sin).unwrap();
-    check_close(&x, &expected, 1e-6);
+    let rest = x.narrow(1, 32, 16).unwrap().contiguous().unwrap();
+    let heads = x.narrow(1, 0, 32).unwrap().contiguous().unwrap();
+    let expected = rope_composite(&heads, &cos, &sin).unwrap();
+    rope_in_place(&x, &cos, &sin, 32).unwrap();
+    check_close(&x.narrow(1, 0, 32).unwrap(), &expected, 1e-6);
+    assert_eq!(bits(&x.narrow(1, 32, 16).unwrap()), bits(&rest));
 }
 
 #[test]
@@ -111,36 +111,6 @@ fn the_residual_sum_equals_candles() {
     let (x, y) = (tensor(5, 70, 0.37), tensor(5, 70, 0.9));
     assert_eq!(bits(&add(&x, &y).unwrap()), bits(&(&x + &y).unwrap()));
     assert!(add(&x, &tensor(4, 70, 0.9)).is_err());
-}
-
-#[test]
-fn attention_equals_its_composite() {
-    let heads = AttentionHeads { num_heads: 6, num_kv_heads: 2, head_dim: 20 };
-    let span = |rows: std::ops::Range<usize>, first_position, block_table: &[u32]| SeqSpan {
-        rows,
-        first_position,
-        block_table: block_table.to_vec(),
-    };
-    let layout = BatchLayout {
-        cache_rows: vec![0; 9],
-        seqs: vec![span(0..1, 17, &[5, 0, 2, 9, 1]), span(1..9, 3, &[3, 8, 4])],
-        block_size: 4,
-    };
-    let q = (tensor(9, 120, 0.37) * 4.0).unwrap();
-    let (k, v) = (tensor(40, 40, 0.73), tensor(40, 40, 0.11));
-    let found = attention(&q, &k, &v, &layout, heads).unwrap();
-    check_close(&found, &attention_composite(&q, &k, &v, &layout, heads).unwrap(), 1e-5);
-}
-
-#[test]
-fn writing_the_cache_equals_its_composite() {
-    let (found, expected) = (tensor(12, 6, 0.1), tensor(12, 6, 0.1));
-    let values = tensor(4, 6, 0.9);
-    write_cache_rows(&found, &values, &[7, 8, 2, 11]).unwrap();
-    write_cache_rows_composite(&expected, &values, &[7, 8, 2, 11]).unwrap();
-    assert_eq!(bits(&found), bits(&expected));
-    assert_eq!(bits(&found.get(2).unwrap()), bits(&values.get(2).unwrap()));
-    assert!(write_cache_rows(&found, &values, &[0, 1, 2, 12]).is_err());
 }
 
 #[test]

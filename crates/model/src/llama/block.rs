@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::linear::{Bias, Linear};
+use super::linear::{Bias, Linear, Stacked};
 use super::rope::RopeRows;
 use super::weights::WeightSource;
 use crate::batch::BatchLayout;
@@ -95,9 +95,8 @@ impl RmsNorm {
 /// Grouped-query attention over the paged cache.
 #[derive(Debug)]
 struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    /// q, k and v side by side.
+    qkv_proj: Stacked,
     o_proj: Linear,
     heads: AttentionHeads,
 }
@@ -105,36 +104,33 @@ struct Attention {
 impl Attention {
     fn load(config: &LlamaConfig, source: &mut dyn WeightSource, name: &str) -> Result<Self> {
         let bias = if config.attention_bias { Bias::Vector } else { Bias::None };
+        let heads = AttentionHeads {
+            num_heads: config.num_attention_heads,
+            num_kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        };
         let hidden_size = config.hidden_size;
-        let q_size = config.num_attention_heads * config.head_dim;
-        let kv_size = config.num_key_value_heads * config.head_dim;
+        let (q_width, kv_width) = (heads.q_width(), heads.kv_width());
         let mut linear = |proj: &str, shape: (usize, usize), bias: Bias| {
             Linear::load(source, &format!("{name}.{proj}"), shape, bias)
         };
+        let q_proj = linear("q_proj", (q_width, hidden_size), bias)?;
+        let k_proj = linear("k_proj", (kv_width, hidden_size), bias)?;
+        let v_proj = linear("v_proj", (kv_width, hidden_size), bias)?;
         Ok(Self {
-            q_proj: linear("q_proj", (q_size, hidden_size), bias)?,
-            k_proj: linear("k_proj", (kv_size, hidden_size), bias)?,
-            v_proj: linear("v_proj", (kv_size, hidden_size), bias)?,
-            o_proj: linear("o_proj", (hidden_size, q_size), Bias::None)?,
-            heads: AttentionHeads {
-                num_heads: config.num_attention_heads,
-                num_kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-            },
+            qkv_proj: Stacked::new(vec![q_proj, k_proj, v_proj])?,
+            o_proj: linear("o_proj", (hidden_size, q_width), Bias::None)?,
+            heads,
         })
     }
 
     /// # Shapes
     /// - `x`, returns: `[total_tokens, hidden_size]`, f32
     fn forward(&self, x: &Tensor, cache: &LayerCache, step: &Step<'_>) -> Result<Tensor> {
-        let q = self.q_proj.forward(x)?; // [total_tokens, num_heads * head_dim]
-        let k = self.k_proj.forward(x)?; // [total_tokens, num_kv_heads * head_dim]
-        let v = self.v_proj.forward(x)?; // [total_tokens, num_kv_heads * head_dim]
-        kernels::rope_in_place(&q, &step.rope.cos, &step.rope.sin)?;
-        kernels::rope_in_place(&k, &step.rope.cos, &step.rope.sin)?;
-        kernels::write_cache_rows(&cache.k, &k, &step.layout.cache_rows)?;
-        kernels::write_cache_rows(&cache.v, &v, &step.layout.cache_rows)?;
-        let z = kernels::attention(&q, &cache.k, &cache.v, step.layout, self.heads)?;
+        let qkv = self.qkv_proj.forward(x)?; // [total_tokens, (num_heads + 2 * num_kv_heads) * head_dim]
+        let rope = (&step.rope.cos, &step.rope.sin);
+        let pools = (&cache.k, &cache.v);
+        let z = kernels::attention(&qkv, rope, pools, step.layout, self.heads)?; // [total_tokens, num_heads * head_dim]
         self.o_proj.forward(&z)
     }
 }
@@ -164,8 +160,6 @@ impl Mlp {
     /// # Shapes
     /// - `x`, returns: `[total_tokens, hidden_size]`, f32
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate_proj.forward(x)?; // [total_tokens, intermediate_size]
-        let up = self.up_proj.forward(x)?; // [total_tokens, intermediate_size]
-        self.down_proj.forward(&kernels::swiglu(&gate, &up)?)
+        self.down_proj.forward(&Linear::swiglu(&self.gate_proj, &self.up_proj, x)?)
     }
 }

@@ -7,23 +7,25 @@ use candle_core::{DType, Tensor};
 
 use super::weights::{Weight, WeightSource};
 use crate::error::Result;
-use crate::kernels;
+use crate::kernels::{self, PackedMatrix};
 
 impl Weight {
-    /// Float types in a GGUF's clothes are dense: their blocks are single numbers.
-    pub(super) fn without_float_blocks(self) -> Result<Self> {
-        match self {
-            Self::Quantized(weight) => match weight.dtype() {
-                GgmlDType::F32 => Ok(Self::Dense(weight.dequantize(&weight.device())?)),
-                dtype @ (GgmlDType::F16 | GgmlDType::BF16) => {
-                    let dtype = if dtype == GgmlDType::F16 { DType::F16 } else { DType::BF16 };
-                    // Exact: each value came from this type.
-                    let dense = weight.dequantize(&weight.device())?.to_dtype(dtype)?;
-                    Ok(Self::Dense(dense))
-                }
-                _ => Ok(Self::Quantized(weight)),
-            },
-            dense @ Self::Dense(_) => Ok(dense),
+    /// The form in which a matrix is kept. Float types in a GGUF's clothes are dense: their blocks are single
+    /// numbers. On the CPU, types that the packed kernels take are packed, and the file's form is let go.
+    pub(super) fn into_kept_form(self) -> Result<Self> {
+        let Self::Quantized(weight) = self else { return Ok(self) };
+        match weight.dtype() {
+            GgmlDType::F32 => Ok(Self::Dense(weight.dequantize(&weight.device())?)),
+            dtype @ (GgmlDType::F16 | GgmlDType::BF16) => {
+                let dtype = if dtype == GgmlDType::F16 { DType::F16 } else { DType::BF16 };
+                // Exact: each value came from this type.
+                let dense = weight.dequantize(&weight.device())?.to_dtype(dtype)?;
+                Ok(Self::Dense(dense))
+            }
+            dtype if weight.device().is_cpu() && PackedMatrix::takes(dtype) => {
+                Ok(Self::Packed(Arc::new(PackedMatrix::pack(&weight)?)))
+            }
+            _ => Ok(Self::Quantized(weight)),
         }
     }
 }
@@ -55,7 +57,7 @@ impl Linear {
             Bias::None => None,
             Bias::Vector => Some(source.vector(&format!("{name}.bias"), out_features)?),
         };
-        Ok(Self { weight: weight.without_float_blocks()?, bias })
+        Ok(Self { weight: weight.into_kept_form()?, bias })
     }
 
     /// # Shapes
@@ -65,11 +67,72 @@ impl Linear {
         let product = match &self.weight {
             Weight::Dense(weight) => kernels::matmul_dense(x, weight)?,
             Weight::Quantized(weight) => kernels::matmul_quantized(x, weight)?,
+            Weight::Packed(weight) => kernels::matmul_packed(x, weight)?,
         };
         match &self.bias {
             Some(bias) => Ok(product.broadcast_add(bias)?),
             None => Ok(product),
         }
+    }
+}
+
+impl Linear {
+    /// `silu(gate(x)) * up(x)` (arXiv 2002.05202).
+    ///
+    /// # Shapes
+    /// - `x`: `[total_tokens, hidden_size]`, f32
+    /// - returns: `[total_tokens, intermediate_size]`, f32
+    pub(super) fn swiglu(gate: &Self, up: &Self, x: &Tensor) -> Result<Tensor> {
+        if let (Weight::Packed(gate), Weight::Packed(up)) = (&gate.weight, &up.weight)
+            && gate.has_form_of(up)
+        {
+            return kernels::swiglu_packed(x, gate, up);
+        }
+        kernels::swiglu(&gate.forward(x)?, &up.forward(x)?)
+    }
+}
+
+/// Several [`Linear`]s of the same input, their outputs side by side: one product where their weights can be
+/// put into one matrix.
+#[derive(Debug)]
+pub(super) struct Stacked {
+    parts: Vec<Linear>,
+}
+
+impl Stacked {
+    /// Puts the weights together if they are packed alike.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`] when the biases cannot be joined.
+    pub(super) fn new(parts: Vec<Linear>) -> Result<Self> {
+        const COLUMN_DIM: usize = 0;
+        let packed: Option<Vec<&PackedMatrix>> = parts
+            .iter()
+            .map(|part| match &part.weight {
+                Weight::Packed(weight) => Some(weight.as_ref()),
+                Weight::Dense(_) | Weight::Quantized(_) => None,
+            })
+            .collect();
+        let Some(weight) = packed.and_then(|packed| PackedMatrix::stack(&packed)) else {
+            return Ok(Self { parts });
+        };
+        let biases: Option<Vec<&Tensor>> = parts.iter().map(|part| part.bias.as_ref()).collect();
+        // All or none: a block's projections are biased alike.
+        let bias = biases.map(|biases| Tensor::cat(&biases, COLUMN_DIM)).transpose()?;
+        Ok(Self { parts: vec![Linear { weight: Weight::Packed(Arc::new(weight)), bias }] })
+    }
+
+    /// # Shapes
+    /// - `x`: `[total_tokens, in_features]`, f32
+    /// - returns: `[total_tokens, sum of out_features]`, f32, contiguous
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        const COLUMN_DIM: usize = 1;
+        if let [part] = self.parts.as_slice() {
+            return part.forward(x);
+        }
+        let outs = self.parts.iter().map(|part| part.forward(x)).collect::<Result<Vec<_>>>()?;
+        // contiguous: rows are rotated and read whole.
+        Ok(Tensor::cat(&outs, COLUMN_DIM)?.contiguous()?) // [total_tokens, sum of out_features]
     }
 }
 
@@ -107,6 +170,7 @@ impl Embedding {
                 Ok(weight.index_select(token_ids, VOCAB_DIM)?.to_dtype(DType::F32)?)
             }
             Weight::Quantized(weight) => Ok(quantized_rows(weight, token_ids)?),
+            Weight::Packed(weight) => Ok(kernels::packed_rows(token_ids, weight)?),
         }
     }
 }

@@ -46,7 +46,7 @@ impl Llama {
         let (vocab_size, hidden_size) = (config.vocab_size, config.hidden_size);
         let embedding = source
             .matrix("model.embed_tokens.weight", vocab_size, hidden_size)?
-            .without_float_blocks()?;
+            .into_kept_form()?;
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| Block::load(&config, source, layer))
             .collect::<Result<_>>()?;

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use candle_core::quantized::QTensor;
 
 use crate::error::Result;
+use crate::kernels::PackedMatrix;
 
 /// One matrix, `[rows, cols]`, as it is kept in memory.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub(crate) enum Weight {
     Dense(Tensor),
     /// Quantised blocks along `cols`, on the model device.
     Quantized(Arc<QTensor>),
+    /// Quantised blocks in the CPU kernels' own form.
+    Packed(Arc<PackedMatrix>),
 }
 
 /// A reader of one checkpoint. Each tensor is asked for once, so it may be read, converted and let go

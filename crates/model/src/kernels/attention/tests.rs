@@ -1,0 +1,107 @@
+//! Attention against its composite, step after step over the same cache, and chunks against each other.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::super::tests::{bits, check_close, tensor};
+use super::*;
+use crate::batch::SeqSpan;
+
+/// One sequence's rows in a step.
+fn span(rows: Range<usize>, first_position: usize, block_table: &[u32]) -> SeqSpan {
+    SeqSpan { rows, first_position, block_table: block_table.to_vec() }
+}
+
+fn layout(seqs: Vec<SeqSpan>, block_size: usize) -> BatchLayout {
+    let cache_rows = seqs
+        .iter()
+        .flat_map(|seq| {
+            let positions = seq.first_position..seq.first_position + seq.rows.len();
+            positions.map(|position| seq.cache_row(position, block_size))
+        })
+        .collect();
+    BatchLayout { cache_rows, seqs, block_size }
+}
+
+fn pools(num_rows: usize, heads: AttentionHeads) -> (Tensor, Tensor) {
+    let pool = || Tensor::zeros((num_rows, heads.kv_width()), DType::F32, &Device::Cpu).unwrap();
+    (pool(), pool())
+}
+
+fn qkv(num_rows: usize, heads: AttentionHeads, seed: f32) -> Tensor {
+    (tensor(num_rows, heads.q_width() + 2 * heads.kv_width(), seed) * 3.0).unwrap()
+}
+
+#[test]
+fn attention_equals_its_composite() {
+    let shapes = [
+        (AttentionHeads { num_heads: 6, num_kv_heads: 2, head_dim: 20 }, 4),
+        (AttentionHeads { num_heads: 9, num_kv_heads: 3, head_dim: 64 }, 16),
+        (AttentionHeads { num_heads: 7, num_kv_heads: 1, head_dim: 32 }, 24),
+        (AttentionHeads { num_heads: 2, num_kv_heads: 2, head_dim: 16 }, 32),
+    ];
+    for (heads, block_size) in shapes {
+        let (k_pool, v_pool) = pools(12 * block_size, heads);
+        let (k_rows, v_rows) = pools(12 * block_size, heads);
+        let tables: [&[u32]; 2] = [&[5, 0, 2, 9, 1], &[3, 8, 4, 11, 10]];
+        // A whole prompt beside another's; then a decode step beside a chunk.
+        let steps = [
+            vec![span(0..17, 0, tables[0]), span(17..20, 0, tables[1])],
+            vec![span(0..1, 17, tables[0]), span(1..13, 3, tables[1])],
+            vec![span(0..1, 18, tables[0])],
+        ];
+        for (idx, seqs) in steps.into_iter().enumerate() {
+            let layout = layout(seqs, block_size);
+            let total_tokens = layout.cache_rows.len();
+            let qkv = qkv(total_tokens, heads, 0.37 + idx as f32 * 0.1);
+            let (cos, sin) = (
+                tensor(total_tokens, heads.head_dim / 2, 0.5),
+                tensor(total_tokens, heads.head_dim / 2, 0.6),
+            );
+            let expected =
+                composite::attention(&qkv, (&cos, &sin), (&k_rows, &v_rows), &layout, heads)
+                    .unwrap();
+            let found = attention(&qkv, (&cos, &sin), (&k_pool, &v_pool), &layout, heads).unwrap();
+            check_close(&found, &expected, 1e-5);
+        }
+    }
+}
+
+/// Over 600 positions, three chunks: a row alone (its chunks apart), and among many (its chunks in turn).
+#[test]
+fn a_long_row_is_the_same_alone_and_among_others() {
+    let heads = AttentionHeads { num_heads: 6, num_kv_heads: 2, head_dim: 20 };
+    let table: Vec<u32> = (0..40).rev().collect();
+    let all = qkv(600, heads, 0.37);
+    let (cos, sin) = (tensor(600, 10, 0.5), tensor(600, 10, 0.6));
+    let rows = |first: usize, len: usize| {
+        let part = |x: &Tensor| x.narrow(0, first, len).unwrap().copy().unwrap();
+        (part(&all), part(&cos), part(&sin))
+    };
+    let run = |cuts: &[usize]| {
+        let pools = pools(640, heads);
+        let mut outs = Vec::new();
+        for cut in cuts.windows(2) {
+            let (first, len) = (cut[0], cut[1] - cut[0]);
+            let (qkv, cos, sin) = rows(first, len);
+            let layout = layout(vec![span(0..len, first, &table)], 16);
+            outs.push(attention(&qkv, (&cos, &sin), (&pools.0, &pools.1), &layout, heads).unwrap());
+        }
+        Tensor::cat(&outs, 0).unwrap()
+    };
+    let whole = run(&[0, 600]);
+    assert_eq!(bits(&run(&[0, 255, 256, 257, 511, 599, 600])), bits(&whole));
+    assert_eq!(bits(&run(&[0, 1, 300, 598, 600])), bits(&whole));
+}
+
+#[test]
+fn a_cache_row_outside_the_pool_is_refused() {
+    let heads = AttentionHeads { num_heads: 2, num_kv_heads: 1, head_dim: 4 };
+    let (k_pool, v_pool) = pools(8, heads);
+    let layout = layout(vec![span(0..1, 0, &[2])], 4);
+    let (cos, sin) = (tensor(1, 2, 0.5), tensor(1, 2, 0.6));
+    assert!(
+        attention(&qkv(1, heads, 0.3), (&cos, &sin), (&k_pool, &v_pool), &layout, heads).is_err()
+    );
+}
