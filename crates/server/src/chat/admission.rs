@@ -58,10 +58,9 @@ pub(super) fn submit(
         } else {
             app.stop_token_ids.clone()
         },
-        prompt_tokens: prompt.len(),
         max_new_tokens,
         logprobs: request.sampling.logprobs,
-        positions: plan.map(|(plan, _)| plan.positions),
+        steered: plan.is_some(),
         kinds: kinds.clone(),
     });
     for ((idx, kind), sink) in (0_u64..).zip(kinds).zip(sinks) {

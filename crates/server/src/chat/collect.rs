@@ -39,12 +39,12 @@ pub(super) async fn respond(
         (0..sequences.num_choices()).map(|_| Collected::default()).collect();
     let mut next = first;
     while let Some(update) = next {
+        record.took(&sequences);
         let choice = &mut choices[update.index];
         choice.text.push_str(&update.text);
         choice.logprobs.extend(update.logprob);
-        if let Some(end) = update.end {
-            record.add(&end);
-            choice.end = Some(end);
+        if update.end.is_some() {
+            choice.end = update.end;
         }
         next = sequences.next().await.map_err(|lost| {
             let error = lost.into_error();
@@ -52,11 +52,7 @@ pub(super) async fn respond(
             error
         })?;
     }
-    let completion_tokens = choices
-        .iter()
-        .filter_map(|choice| choice.end.as_ref())
-        .map(|end| end.completion_tokens)
-        .sum();
+    let completion_tokens = sequences.completion_tokens();
     let with_logprobs = sequences.with_logprobs();
     let choices = choices.into_iter().enumerate();
     let choices =
@@ -89,7 +85,6 @@ fn finished(answer: &Answer, index: usize, choice: Collected, with_logprobs: boo
     let end = choice.end.unwrap_or(End {
         kind: ChoiceKind::Resolved,
         finish_reason: "length",
-        completion_tokens: 0,
         report: SteeringReport::default(),
     });
     Choice {

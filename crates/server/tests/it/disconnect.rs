@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use skeg_server::Drained;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tower::ServiceExt;
 
-use crate::harness::{Server, Setup, body, chat_request};
+use crate::harness::{PROMPT_TOKENS, Server, Setup, body, chat_request};
 
 fn gated() -> Server {
     Setup { gated: true, ..Setup::default() }.start()
@@ -21,15 +21,15 @@ async fn until_submitted(server: &Server) {
     }
 }
 
-/// Waits until the engine says that it dropped the sequence; then the log's only outcome.
-async fn outcome_after_drop(server: Server) -> String {
+/// Waits until the engine says that it dropped the sequence; then the decision log's only line.
+async fn decision_after_drop(server: Server) -> Value {
     let server = tokio::task::spawn_blocking(move || {
         server.control.dropped.recv().unwrap();
         server
     });
-    let lines = server.await.unwrap().decisions();
+    let mut lines = server.await.unwrap().decisions();
     assert_eq!(lines.len(), 1);
-    lines[0]["outcome"].as_str().unwrap().to_owned()
+    lines.remove(0)
 }
 
 #[tokio::test]
@@ -41,18 +41,25 @@ async fn a_client_that_leaves_before_the_first_token_frees_its_place() {
         until_submitted(&server).await;
         answering.abort();
         assert!(answering.await.unwrap_err().is_cancelled());
-        assert_eq!(outcome_after_drop(server).await, "client_closed");
+        assert_eq!(decision_after_drop(server).await["outcome"], "client_closed");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_in_mid_stream_frees_its_place() {
+async fn a_client_that_leaves_in_mid_stream_frees_its_place_and_the_log_knows_how_far_it_came() {
     let server = gated();
     server.control.gate.as_ref().unwrap().send(()).unwrap();
-    let request = chat_request(&[], &body(json!({"stream": true})));
+    let category = [("x-safety-category", "fraud_deception")];
+    let request = chat_request(&category, &body(json!({"stream": true})));
     let response = server.router.clone().oneshot(request).await.unwrap();
     drop(response);
-    assert_eq!(outcome_after_drop(server).await, "client_closed");
+    let line = decision_after_drop(server).await;
+    assert_eq!(line["outcome"], "client_closed");
+    assert_eq!(line["steered_prompt_tokens"], PROMPT_TOKENS);
+    assert_eq!(
+        (&line["steered_completion_tokens"], &line["completion_tokens"]),
+        (&json!(1), &json!(1))
+    );
 }
 
 #[tokio::test]
