@@ -102,6 +102,19 @@ impl App {
         name == "default" || self.served_names.iter().any(|served| served == name)
     }
 
+    /// Why requests cannot be answered now; `None` where they can.
+    pub(crate) fn reason_not_ready(&self) -> Option<NotReady> {
+        if !self.engine.is_accepting() {
+            return Some(NotReady::ShuttingDown);
+        }
+        (!self.engine.is_alive()).then_some(NotReady::EngineEnded)
+    }
+
+    /// Why the engine did not take a command that it would have to refuse only when it is stopped.
+    pub(crate) fn reason_stopped(&self) -> NotReady {
+        self.reason_not_ready().unwrap_or(NotReady::EngineEnded)
+    }
+
     pub(crate) fn request_limits(&self) -> RequestLimits {
         RequestLimits {
             max_messages: self.limits.max_messages,
@@ -109,6 +122,24 @@ impl App {
             max_choices: self.limits.max_choices,
             max_model_len: self.max_model_len,
             vocab_size: self.tokenizer.vocab_size(),
+        }
+    }
+}
+
+/// Why requests cannot be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotReady {
+    /// The server was asked to end: running answers finish, and no other begins.
+    ShuttingDown,
+    /// The engine thread died.
+    EngineEnded,
+}
+
+impl NotReady {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ShuttingDown => "the server is shutting down; running answers may finish",
+            Self::EngineEnded => "the engine thread has ended",
         }
     }
 }

@@ -58,6 +58,9 @@ pub(crate) async fn completions(
     Payload(body): Payload,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
+    if let Some(reason) = app.reason_not_ready() {
+        return Err(ApiError::not_ready(reason));
+    }
     let header = read_header(&headers)?;
     let mut request = ChatRequest::parse(&body, &app.request_limits())?;
     drop(body);

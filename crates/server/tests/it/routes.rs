@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use skeg_server::{PrincipalEntry, Principals};
 
 use crate::harness::{MAX_MODEL_LEN, Setup, chat_request};
+use crate::scripted::Script;
 
 #[tokio::test]
 async fn models_are_listed_under_all_names() {
@@ -29,19 +30,30 @@ async fn models_are_listed_under_all_names() {
 }
 
 #[tokio::test]
-async fn health_says_ready_until_the_engine_ends() {
+async fn a_server_that_drains_says_so_and_takes_no_request() {
     let server = Setup::default().start();
     assert_eq!(server.get("/health/live").await.status, 200);
     let ready = server.get("/health/ready").await;
     assert_eq!((ready.status.as_u16(), &ready.json()["status"]), (200, &json!("ready")));
     server.engine.drain();
-    while server.engine.is_alive() {
-        tokio::task::yield_now().await;
-    }
     let ready = server.get("/health/ready").await;
     assert_eq!((ready.status.as_u16(), &ready.json()["status"]), (503, &json!("not_ready")));
-    assert!(ready.json()["reason"].is_string());
+    assert!(ready.json()["reason"].as_str().unwrap().contains("shutting down"));
     assert_eq!(server.get("/health/live").await.status, 200);
+    let refused = server.chat(&[], json!({})).await;
+    assert_eq!(refused.error(), (503, "shutting_down".to_owned()));
+    assert_eq!(refused.header("connection"), "close");
+}
+
+#[tokio::test]
+async fn a_server_whose_engine_died_says_so_and_takes_no_request() {
+    let mut server = Setup { script: Script::panics(), ..Setup::default() }.start();
+    let lost = server.chat(&[], json!({})).await;
+    assert_eq!(lost.error(), (500, "internal_error".to_owned()));
+    server.engine_ended.changed().await.unwrap_err();
+    let ready = server.get("/health/ready").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.json()["reason"].as_str().unwrap().contains("engine thread has ended"));
     assert_eq!(server.chat(&[], json!({})).await.error(), (503, "engine_stopped".to_owned()));
 }
 

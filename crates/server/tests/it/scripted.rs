@@ -41,6 +41,16 @@ pub(crate) struct Script {
     pub(crate) num_slots: usize,
 }
 
+impl Script {
+    /// An engine whose thread dies at its first step with a sequence.
+    pub(crate) fn panics() -> Self {
+        Self { text: PANIC.to_owned(), fail: None, num_slots: 32 }
+    }
+}
+
+/// The text at which the engine panics instead of saying it.
+const PANIC: &str = "panic";
+
 struct Running {
     sink: Box<dyn EventSink>,
     tokens: Vec<u32>,
@@ -179,6 +189,7 @@ impl Engine for ScriptedEngine {
             Some(Err(TryRecvError::Disconnected)) => self.gate = None,
             Some(Ok(())) | None => {}
         }
+        assert_ne!(self.script.text, PANIC, "the engine dies as the script says");
         let fail = self.script.fail.clone();
         self.running.retain_mut(|running| running.advance(fail.as_ref()));
         Ok(StepOutcome::Advanced)
