@@ -21,7 +21,8 @@ pub(crate) struct ApiError {
     param: Option<String>,
     message: String,
     log: Option<String>,
-    /// Whether the client's next request should come over another connection, to another server perhaps.
+    /// Whether the client's next request should come over another connection: to another server perhaps, or
+    /// because the rest of this one's body is still to come.
     closes_connection: bool,
 }
 
@@ -98,8 +99,7 @@ impl ApiError {
             NotReady::ShuttingDown => "shutting_down",
             NotReady::EngineEnded => "engine_stopped",
         };
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, reason.as_str());
-        Self { closes_connection: true, ..error }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, reason.as_str()).closing_connection()
     }
 
     /// 500: a fault of ours; the client is told no detail.
@@ -116,6 +116,13 @@ impl ApiError {
     #[must_use]
     pub(crate) fn with_param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
+        self
+    }
+
+    /// Asks the client to send its next request over another connection.
+    #[must_use]
+    pub(crate) fn closing_connection(mut self) -> Self {
+        self.closes_connection = true;
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skeg_model::engine::EngineHandle;
 use skeg_model::{ChatTemplate, Tokenizer};
@@ -45,6 +45,8 @@ pub struct AppParts {
 pub struct Limits {
     /// Largest body, in bytes; more is a 413. A context of 128 Ki tokens is about 512 KiB of text.
     pub max_body_bytes: usize,
+    /// Time for a whole body, from the end of the head; more is a 408.
+    pub body_read_timeout: Duration,
     /// Messages in one conversation.
     pub max_messages: usize,
     /// Text of all messages together, in bytes: rendering and tokenising cost in proportion.
@@ -56,7 +58,14 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         const MIB: usize = 1024 * 1024;
-        Self { max_body_bytes: 2 * MIB, max_messages: 1024, max_text_bytes: MIB, max_choices: 8 }
+        Self {
+            max_body_bytes: 2 * MIB,
+            // The largest body over a line of 600 kbit/s.
+            body_read_timeout: Duration::from_secs(30),
+            max_messages: 1024,
+            max_text_bytes: MIB,
+            max_choices: 8,
+        }
     }
 }
 
@@ -145,6 +154,6 @@ impl NotReady {
 }
 
 /// Time since 1970; zero if the clock is before that.
-pub(crate) fn unix_time() -> std::time::Duration {
+pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

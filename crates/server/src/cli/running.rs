@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use axum::Router;
 use skeg_model::engine::{EngineConfig, EngineHandle, EngineThread, LlamaEngine};
 use skeg_model::{LoadedModel, ModelIdentity};
-use skeg_server::{AppParts, DecisionLog, Limits, Principals, SteeringSlots, app, steering_slots};
+use skeg_server::{AppParts, DecisionLog, Principals, SteeringSlots, app, steering_slots};
 use skeg_vector_store::{Category, ModelBinding, Store, load_generation, read_current};
 use tokio::sync::watch;
 
@@ -98,7 +98,7 @@ impl Running {
             store: Arc::clone(&store),
             principals,
             decision_log,
-            limits: Limits { max_body_bytes: config.max_body_bytes, ..Limits::default() },
+            limits: config.limits,
         });
         let model = ModelFacts { path, vectors_root, identity: model.identity, max_model_len };
         Ok(Self { router, store, engine, engine_thread, engine_ended: ended, model })

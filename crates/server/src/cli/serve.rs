@@ -36,7 +36,7 @@ Examples:
   skeg serve --model model.gguf --vectors store  a file with its vector store
   skeg serve --config skeg.toml --check-config   is this configuration sound?
 
-SIGHUP reads the vector store again; at SIGTERM and SIGINT it is not ready any more, takes no new
+SIGHUP reads the vector store again. At SIGTERM and SIGINT the server is not ready any more, takes no new
 requests, lets running answers end within the grace period, and exits with 0.";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -103,7 +103,7 @@ async fn listen_inner(config: &Config, running: &Running) -> anyhow::Result<()> 
     };
     let finished = running.engine_ended.clone().wait();
     let stop = Stop { asked, finished, grace: config.grace_period };
-    let drained = serve(listener, running.router.clone(), stop).await?;
+    let drained = serve(listener, running.router.clone(), config.connections, stop).await;
     if drained == Drained::GraceExpired {
         tracing::warn!("the grace period ended before every answer did; the rest was cut");
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use skeg_server::{Drained, Stop};
+use skeg_server::{ConnectionLimits, Drained, Stop};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -17,11 +17,20 @@ pub(crate) struct Listening {
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    serving: JoinHandle<Drained>,
+    pub(crate) serving: JoinHandle<Drained>,
 }
 
 impl Listening {
-    pub(crate) async fn start(setup: Setup, grace: Duration) -> Self {
+    /// A server that waits a minute for what runs when it is asked to stop.
+    pub(crate) async fn start(setup: Setup, limits: ConnectionLimits) -> Self {
+        Self::with_grace(setup, limits, Duration::from_secs(60)).await
+    }
+
+    pub(crate) async fn with_grace(
+        setup: Setup,
+        limits: ConnectionLimits,
+        grace: Duration,
+    ) -> Self {
         let server = setup.start();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -34,9 +43,9 @@ impl Listening {
         let finished = async move {
             ended.changed().await.unwrap_err();
         };
-        let serving =
-            skeg_server::serve(listener, server.router.clone(), Stop { asked, finished, grace });
-        let serving = tokio::spawn(async move { serving.await.unwrap() });
+        let stop_when = Stop { asked, finished, grace };
+        let serving = skeg_server::serve(listener, server.router.clone(), limits, stop_when);
+        let serving = tokio::spawn(serving);
         Self { server, address, stop: Some(stop), serving }
     }
 
@@ -107,6 +116,14 @@ impl Client {
         self.0.read_exact(&mut body).await.unwrap();
         let status = field("http/1.1 ").unwrap().try_into().unwrap();
         Response { status, head, body: String::from_utf8(body).unwrap() }
+    }
+
+    /// Whether a byte of the server's has come.
+    pub(crate) fn has_something_to_read(&self) -> bool {
+        let mut byte = [0];
+        let read = self.0.get_ref().try_read(&mut byte);
+        assert!(!matches!(read, Ok(0)), "the server closed the connection");
+        read.is_ok()
     }
 
     /// All that comes until the server closes the connection.

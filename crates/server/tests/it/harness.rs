@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -33,6 +34,7 @@ pub(crate) struct Setup {
     pub(crate) policy: TestPolicy,
     pub(crate) principals: Principals,
     pub(crate) chat_template: bool,
+    pub(crate) body_read_timeout: Duration,
 }
 
 impl Default for Setup {
@@ -44,6 +46,7 @@ impl Default for Setup {
             policy: TestPolicy::default(),
             principals: Principals::default(),
             chat_template: true,
+            body_read_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -97,7 +100,11 @@ impl Setup {
             store: Arc::clone(&store),
             principals: self.principals,
             decision_log: Some(DecisionLog::to_writer(SharedWriter(Arc::clone(&log))).unwrap()),
-            limits: Limits { max_body_bytes: 64 * 1024, ..Limits::default() },
+            limits: Limits {
+                max_body_bytes: 64 * 1024,
+                body_read_timeout: self.body_read_timeout,
+                ..Limits::default()
+            },
         });
         Server { router, control, store, files, log, engine, engine_ended }
     }
