@@ -1,25 +1,16 @@
 //! The answer that is not streamed: every choice to its end, then one JSON object.
 
-use std::time::Instant;
-
 use axum::Json;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use skeg_model::engine::SteeringReport;
 
 use super::Answer;
 use super::record::Record;
 use super::sequences::{End, Sequences, Update};
+use super::timing::Timing;
 use crate::errors::ApiError;
 use crate::evidence::ChoiceKind;
 use crate::wire::{ChatCompletion, Choice, ChoiceLogprobs, Message, TokenLogprobEntry, Usage};
-
-/// When the request came and when the engine first answered.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
-    pub(super) started: Instant,
-    pub(super) admitted: Instant,
-}
 
 #[derive(Default)]
 struct Collected {
@@ -59,7 +50,7 @@ pub(super) async fn respond(
         choices.map(|(index, choice)| finished(answer, index, choice, with_logprobs)).collect();
     let completion = completion(answer, choices, completion_tokens);
     let mut response = Json(completion).into_response();
-    add_timing(response.headers_mut(), timing, completion_tokens);
+    timing.add_headers(response.headers_mut(), answer.prompt_tokens, completion_tokens);
     record.finished("completed");
     Ok(response)
 }
@@ -94,20 +85,5 @@ fn finished(answer: &Answer, index: usize, choice: Collected, with_logprobs: boo
             .then_some(ChoiceLogprobs { content: choice.logprobs, refusal: None }),
         finish_reason: end.finish_reason,
         steering: answer.evidence(end.kind, &end.report),
-    }
-}
-
-/// Timing as text-generation-inference names it, in milliseconds.
-fn add_timing(headers: &mut HeaderMap, timing: Timing, completion_tokens: usize) {
-    let now = Instant::now();
-    let total = now.duration_since(timing.started);
-    let inference = now.duration_since(timing.admitted);
-    let per_token = inference / u32::try_from(completion_tokens.max(1)).unwrap_or(u32::MAX);
-    let times =
-        [("x-total-time", total), ("x-inference-time", inference), ("x-time-per-token", per_token)];
-    for (name, time) in times {
-        if let Ok(value) = HeaderValue::from_str(&time.as_millis().to_string()) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
     }
 }

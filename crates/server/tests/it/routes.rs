@@ -81,6 +81,25 @@ async fn unknown_paths_methods_and_bodies_are_answered_in_openais_shape() {
 }
 
 #[tokio::test]
+async fn a_method_that_is_not_served_is_told_which_are() {
+    let server = Setup::default().start();
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        server.send(request).await
+    };
+    let options = ask("OPTIONS", "/v1/chat/completions").await;
+    assert_eq!(options.error(), (405, "method_not_allowed".to_owned()));
+    assert_eq!(options.header("allow"), "POST");
+    let post = ask("POST", "/v1/models").await;
+    assert_eq!(post.error(), (405, "method_not_allowed".to_owned()));
+    assert_eq!(post.header("allow"), "GET,HEAD");
+    let head = ask("HEAD", "/health/ready").await;
+    assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
+    let bad_path = ask("GET", "/v1/models/%ff").await;
+    assert_eq!(bad_path.error(), (400, "invalid_path".to_owned()));
+}
+
+#[tokio::test]
 async fn a_sane_request_id_is_echoed_and_another_replaced() {
     let server = Setup::default().start();
     let answer = server.chat(&[("x-request-id", "my-id_1")], json!({})).await;

@@ -118,6 +118,7 @@ async fn a_category_that_is_refused_costs_no_forward_pass() {
                 (&message, &json!("content_filter"))
             );
         }
+        assert_eq!(answer.header("x-total-time").is_empty(), stream, "timing is for whole answers");
         assert!(server.control.journal.lock().unwrap().submitted.is_empty());
         assert_eq!(server.decisions()[0]["outcome"], "refused");
     }
