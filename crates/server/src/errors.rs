@@ -8,6 +8,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::state::NotReady;
+
 /// Seconds that an overloaded server asks clients to wait. Short: places free as answers end.
 const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -19,6 +21,9 @@ pub(crate) struct ApiError {
     param: Option<String>,
     message: String,
     log: Option<String>,
+    /// Whether the client's next request should come over another connection: to another server perhaps, or
+    /// because the rest of this one's body is still to come.
+    closes_connection: bool,
 }
 
 /// What the logging middleware finds on an error response.
@@ -44,7 +49,8 @@ struct ErrorObject<'a> {
 impl ApiError {
     /// An error of `status` with a stable code and a text for the client.
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, param: None, message: message.into(), log: None }
+        let message = message.into();
+        Self { status, code, param: None, message, log: None, closes_connection: false }
     }
 
     /// 400: something in the request, named by `param`, cannot be served.
@@ -87,13 +93,13 @@ impl ApiError {
         .with_log(log)
     }
 
-    /// 503 `engine_stopped`: the engine thread is gone or draining.
-    pub(crate) fn engine_stopped() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "engine_stopped",
-            "the server is shutting down or its engine has stopped",
-        )
+    /// 503 `shutting_down` or `engine_stopped`: nothing new is answered here.
+    pub(crate) fn not_ready(reason: NotReady) -> Self {
+        let code = match reason {
+            NotReady::ShuttingDown => "shutting_down",
+            NotReady::EngineEnded => "engine_stopped",
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, reason.as_str()).closing_connection()
     }
 
     /// 500: a fault of ours; the client is told no detail.
@@ -110,6 +116,13 @@ impl ApiError {
     #[must_use]
     pub(crate) fn with_param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
+        self
+    }
+
+    /// Asks the client to send its next request over another connection.
+    #[must_use]
+    pub(crate) fn closing_connection(mut self) -> Self {
+        self.closes_connection = true;
         self
     }
 
@@ -172,6 +185,9 @@ impl IntoResponse for ApiError {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.closes_connection {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.extensions_mut().insert(LoggedError { code: self.code, detail: self.log });
         response

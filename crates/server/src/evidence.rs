@@ -18,8 +18,7 @@ pub(crate) struct GenerationFacts {
     pub(crate) weights_mismatch: bool,
 }
 
-/// The authoritative statement on one choice. Numbers are measured at the hook; where a stop string ended the answer
-/// before the engine reported, the token counts follow from the plan and `max_relative_norm` is `null`.
+/// The authoritative statement on one choice. Its numbers are measured at the hook, however the choice ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct SteeringEvidence {
     /// A list where several categories were combined; `none` where there is none.
@@ -90,26 +89,6 @@ impl SteeringEvidence {
     }
 }
 
-/// What the plan alone says about the tokens of an answer that ended before the engine reported.
-pub(crate) fn planned_report(
-    positions: Option<Positions>,
-    prompt_tokens: usize,
-    completion_tokens: usize,
-) -> SteeringReport {
-    let Some(positions) = positions else { return SteeringReport::default() };
-    let steered = |token: &usize| positions.covers(*token, prompt_tokens);
-    // Completion token k comes from the row of token P - 1 + k.
-    let first_row = prompt_tokens.saturating_sub(1);
-    SteeringReport {
-        steered_prompt_tokens: (0..prompt_tokens).filter(steered).count(),
-        steered_completion_tokens: (first_row..first_row + completion_tokens)
-            .filter(steered)
-            .count(),
-        max_relative_norm: None,
-        started_at_token: (0..prompt_tokens).find(steered),
-    }
-}
-
 /// Puts the plan's headers on a response.
 pub(crate) fn add_headers(headers: &mut HeaderMap, resolution: &Resolution, generation: &str) {
     let mut add = |name: &'static str, value: &str| {
@@ -122,25 +101,4 @@ pub(crate) fn add_headers(headers: &mut HeaderMap, resolution: &Resolution, gene
     add("x-safety-category-source", resolution.source.as_str());
     add("x-steering-generation", generation);
     add("x-steering-applied", resolution.applied());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_planned_report_follows_the_positions() {
-        let check = |positions, prompt, completion| {
-            let report = planned_report(positions, prompt, completion);
-            (
-                report.steered_prompt_tokens,
-                report.steered_completion_tokens,
-                report.started_at_token,
-            )
-        };
-        assert_eq!(check(None, 4, 3), (0, 0, None));
-        assert_eq!(check(Some(Positions::All), 4, 3), (4, 3, Some(0)));
-        assert_eq!(check(Some(Positions::Prompt), 4, 3), (4, 1, Some(0)));
-        assert_eq!(check(Some(Positions::Generation), 4, 3), (1, 3, Some(3)));
-    }
 }

@@ -14,12 +14,10 @@ pub(crate) async fn live() -> Response {
 
 /// Model and vectors are in before there is a listener; what can end afterwards is the engine.
 pub(crate) async fn ready(State(app): State<App>) -> Response {
-    if app.engine.is_alive() {
-        return Json(
-            json!({"status": "ready", "generation": app.store.current().generation.id.to_string()}),
-        )
-        .into_response();
-    }
-    let body = json!({"status": "not_ready", "reason": "the engine thread has ended"});
+    let Some(reason) = app.reason_not_ready() else {
+        let generation = app.store.current().generation.id.to_string();
+        return Json(json!({"status": "ready", "generation": generation})).into_response();
+    };
+    let body = json!({"status": "not_ready", "reason": reason.as_str()});
     (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }

@@ -8,10 +8,12 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::errors::{ApiError, LoggedError};
+use crate::state::App;
 
 const REQUEST_ID: &str = "x-request-id";
 /// Longest request id taken from a client.
@@ -21,14 +23,20 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// A request body, whole and within the limit. The content type is not looked at: the body is JSON or it is a 400.
+/// A request body, whole, in time and within the limit. The content type is not looked at: the body is JSON or it is a 400.
 pub(crate) struct Payload(pub(crate) Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Payload {
+impl FromRequest<App> for Payload {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match Bytes::from_request(request, state).await {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let limit = app.limits.body_read_timeout;
+        let read = timeout(limit, Bytes::from_request(request, app)).await;
+        let read = read.map_err(|_elapsed| {
+            let message = format!("the body was not complete after {limit:?}");
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message).closing_connection()
+        })?;
+        match read {
             Ok(bytes) => Ok(Self(bytes)),
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Err(ApiError::new(

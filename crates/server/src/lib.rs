@@ -30,7 +30,7 @@ use axum::routing::{get, post};
 
 pub use auth::{ANONYMOUS, PrincipalEntry, Principals};
 pub use decision_log::DecisionLog;
-pub use serve::{Drained, serve};
+pub use serve::{ConnectionLimits, Drained, Stop, serve};
 pub use state::{App, AppParts, Limits};
 pub use steering::{SteeringSlots, steering_slots};
 

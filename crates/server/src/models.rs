@@ -1,6 +1,7 @@
 //! `GET /v1/models` and `/v1/models/{id}`: the one model under all its names.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -18,8 +19,11 @@ pub(crate) async fn list(State(app): State<App>, _caller: Caller) -> Response {
 pub(crate) async fn get(
     State(app): State<App>,
     _caller: Caller,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
+    let Path(id) = id.map_err(|rejection| {
+        ApiError::bad_request("invalid_path", "model", rejection.body_text())
+    })?;
     check_name(&app, &id)?;
     Ok(Json(model(&app, &id)).into_response())
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skeg_model::engine::EngineHandle;
 use skeg_model::{ChatTemplate, Tokenizer};
@@ -45,6 +45,8 @@ pub struct AppParts {
 pub struct Limits {
     /// Largest body, in bytes; more is a 413. A context of 128 Ki tokens is about 512 KiB of text.
     pub max_body_bytes: usize,
+    /// Time for a whole body, from the end of the head; more is a 408.
+    pub body_read_timeout: Duration,
     /// Messages in one conversation.
     pub max_messages: usize,
     /// Text of all messages together, in bytes: rendering and tokenising cost in proportion.
@@ -56,7 +58,14 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         const MIB: usize = 1024 * 1024;
-        Self { max_body_bytes: 2 * MIB, max_messages: 1024, max_text_bytes: MIB, max_choices: 8 }
+        Self {
+            max_body_bytes: 2 * MIB,
+            // The largest body over a line of 600 kbit/s.
+            body_read_timeout: Duration::from_secs(30),
+            max_messages: 1024,
+            max_text_bytes: MIB,
+            max_choices: 8,
+        }
     }
 }
 
@@ -102,6 +111,19 @@ impl App {
         name == "default" || self.served_names.iter().any(|served| served == name)
     }
 
+    /// Why requests cannot be answered now; `None` where they can.
+    pub(crate) fn reason_not_ready(&self) -> Option<NotReady> {
+        if !self.engine.is_accepting() {
+            return Some(NotReady::ShuttingDown);
+        }
+        (!self.engine.is_alive()).then_some(NotReady::EngineEnded)
+    }
+
+    /// Why the engine did not take a command that it would have to refuse only when it is stopped.
+    pub(crate) fn reason_stopped(&self) -> NotReady {
+        self.reason_not_ready().unwrap_or(NotReady::EngineEnded)
+    }
+
     pub(crate) fn request_limits(&self) -> RequestLimits {
         RequestLimits {
             max_messages: self.limits.max_messages,
@@ -113,7 +135,25 @@ impl App {
     }
 }
 
+/// Why requests cannot be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotReady {
+    /// The server was asked to end: running answers finish, and no other begins.
+    ShuttingDown,
+    /// The engine thread died.
+    EngineEnded,
+}
+
+impl NotReady {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ShuttingDown => "the server is shutting down; running answers may finish",
+            Self::EngineEnded => "the engine thread has ended",
+        }
+    }
+}
+
 /// Time since 1970; zero if the clock is before that.
-pub(crate) fn unix_time() -> std::time::Duration {
+pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -115,7 +115,7 @@ async fn register_sum(app: &App, vector: SteeringVector) -> Result<SlotLease, Ap
         .await
         .map_err(|error| ApiError::steering_unavailable(format!("registering: {error}")))?;
     registered.map_err(|error| match error {
-        SubmitError::Stopped => ApiError::engine_stopped(),
+        SubmitError::Stopped => ApiError::not_ready(app.reason_stopped()),
         // The summands were validated with their generation, so what is left to refuse is room.
         SubmitError::Overloaded { .. } | SubmitError::Refused(_) => ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,

@@ -85,6 +85,8 @@ pub enum Event {
         token: TokenLogprob,
         /// The most likely tokens, best first, as many as `SamplingParams::num_top_logprobs`.
         top: Vec<TokenLogprob>,
+        /// What steering did up to this token, its own row included: a reader that stops here has the evidence.
+        steering: SteeringReport,
     },
     /// The answer is complete.
     Finished(Finish),

@@ -114,7 +114,8 @@ impl Sequence {
         } else {
             None
         };
-        let token = Event::Token { token: sampled.token, top: sampled.top };
+        let (token, top) = (sampled.token, sampled.top);
+        let token = Event::Token { token, top, steering: self.report };
         if self.sink.try_send(token) == Err(SinkClosed) {
             return Ok(Advance::Ended);
         }

@@ -158,6 +158,12 @@ impl EngineHandle {
         self.alive.load(Ordering::Acquire)
     }
 
+    /// Whether it has not been told to drain. An engine that died still is: [`Self::is_alive`] says that.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        *self.accepting.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes no further sequence; the thread ends when the admitted ones have.
     pub fn drain(&self) {
         let mut accepting = self.accepting.write().unwrap_or_else(PoisonError::into_inner);

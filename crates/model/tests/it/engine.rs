@@ -55,6 +55,34 @@ fn evidence_counts_the_rows_that_were_steered() {
 }
 
 #[test]
+fn every_token_carries_the_evidence_so_far() {
+    for (positions, prompt, completion) in [
+        (Positions::All, 4, [1, 2, 3]),
+        (Positions::Prompt, 4, [1, 1, 1]),
+        (Positions::Generation, 1, [1, 2, 3]),
+    ] {
+        let mut engine = engine(&EngineConfig::default());
+        let lease = engine.register_vectors(&[two_layers(0.7)]).unwrap();
+        let (_, reader) = submit(&mut engine, steered(&lease, 0.5, positions));
+        run_to_end(&mut engine);
+        let reports: Vec<_> = reader
+            .read()
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Token { steering, .. } => Some(steering),
+                Event::Finished(_) | Event::Failed(_) => None,
+            })
+            .collect();
+        let counted: Vec<usize> = reports.iter().map(|r| r.steered_completion_tokens).collect();
+        assert_eq!(counted, completion, "{positions:?}");
+        assert!(reports.iter().all(|r| r.steered_prompt_tokens == prompt), "{positions:?}");
+        let norms = reports.iter().map(|report| report.max_relative_norm);
+        assert!(norms.clone().all(|norm| norm.is_some_and(|norm| norm > 0.0)), "{positions:?}");
+        assert!(norms.is_sorted_by(|a, b| a <= b), "the largest so far never falls");
+    }
+}
+
+#[test]
 fn a_reader_that_leaves_frees_its_place_and_changes_nobody() {
     let config = EngineConfig {
         max_num_seqs: 3,

@@ -81,10 +81,12 @@ pub(crate) fn answer(reader: &Reader) -> Answer {
 /// An answer from all its events: tokens, one end, nothing after.
 pub(crate) fn answer_from(events: Vec<Event>) -> Answer {
     let (mut tokens, mut top, mut finish) = (Vec::new(), Vec::new(), None);
+    let mut last_report = None;
     for event in events {
         assert_eq!(finish, None, "an event after the end: {event:?}");
         match event {
-            Event::Token { token, top: most_likely } => {
+            Event::Token { token, top: most_likely, steering } => {
+                last_report = Some(steering);
                 tokens.push((token.token_id, token.logprob.to_bits()));
                 top.push(most_likely.iter().map(|t| (t.token_id, t.logprob.to_bits())).collect());
             }
@@ -94,6 +96,7 @@ pub(crate) fn answer_from(events: Vec<Event>) -> Answer {
     }
     let finish = finish.expect("an answer that has ended");
     assert_eq!(finish.completion_tokens, tokens.len());
+    assert_eq!(last_report, Some(finish.steering), "the last token's report is the whole answer's");
     Answer { tokens, top, finish }
 }
 

@@ -77,7 +77,9 @@ impl Engine for OrderedEngine {
         match self.orders.recv().unwrap_or(Order::FinishAll) {
             Order::Advance => self.sequences.retain_mut(|(_, sink)| {
                 let token = TokenLogprob { token_id: 1, logprob: 0.0 };
-                !sink.is_closed() && sink.try_send(Event::Token { token, top: vec![] }).is_ok()
+                let steering = SteeringReport::default();
+                let event = Event::Token { token, top: vec![], steering };
+                !sink.is_closed() && sink.try_send(event).is_ok()
             }),
             Order::FinishAll => self.sequences.drain(..).for_each(|(_, mut sink)| end(&mut sink)),
             Order::FinishFirst => end(&mut self.sequences.remove(0).1),

@@ -58,10 +58,9 @@ pub(super) fn submit(
         } else {
             app.stop_token_ids.clone()
         },
-        prompt_tokens: prompt.len(),
         max_new_tokens,
         logprobs: request.sampling.logprobs,
-        positions: plan.map(|(plan, _)| plan.positions),
+        steered: plan.is_some(),
         kinds: kinds.clone(),
     });
     for ((idx, kind), sink) in (0_u64..).zip(kinds).zip(sinks) {
@@ -77,21 +76,21 @@ pub(super) fn submit(
             steering: if kind == ChoiceKind::Resolved { plan.cloned() } else { None },
         };
         // On an error the receiver is dropped with `sequences`, which cancels the ones handed in before.
-        app.engine.submit(sequence, sink).map_err(submit_error)?;
+        app.engine.submit(sequence, sink).map_err(|error| submit_error(app, error))?;
     }
     sequences.seal();
     Ok(sequences)
 }
 
 /// What a client is told when the engine does not take a command.
-pub(crate) fn submit_error(error: SubmitError) -> ApiError {
+fn submit_error(app: &App, error: SubmitError) -> ApiError {
     match error {
         SubmitError::Overloaded { .. } => ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,
             "overloaded",
             "the server is at its limit of requests; try again later",
         ),
-        SubmitError::Stopped => ApiError::engine_stopped(),
+        SubmitError::Stopped => ApiError::not_ready(app.reason_stopped()),
         SubmitError::Refused(error) => ApiError::internal(error.to_string()),
     }
 }

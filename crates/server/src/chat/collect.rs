@@ -1,25 +1,16 @@
 //! The answer that is not streamed: every choice to its end, then one JSON object.
 
-use std::time::Instant;
-
 use axum::Json;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use skeg_model::engine::SteeringReport;
 
 use super::Answer;
 use super::record::Record;
 use super::sequences::{End, Sequences, Update};
+use super::timing::Timing;
 use crate::errors::ApiError;
 use crate::evidence::ChoiceKind;
 use crate::wire::{ChatCompletion, Choice, ChoiceLogprobs, Message, TokenLogprobEntry, Usage};
-
-/// When the request came and when the engine first answered.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
-    pub(super) started: Instant,
-    pub(super) admitted: Instant,
-}
 
 #[derive(Default)]
 struct Collected {
@@ -39,12 +30,12 @@ pub(super) async fn respond(
         (0..sequences.num_choices()).map(|_| Collected::default()).collect();
     let mut next = first;
     while let Some(update) = next {
+        record.took(&sequences);
         let choice = &mut choices[update.index];
         choice.text.push_str(&update.text);
         choice.logprobs.extend(update.logprob);
-        if let Some(end) = update.end {
-            record.add(&end);
-            choice.end = Some(end);
+        if update.end.is_some() {
+            choice.end = update.end;
         }
         next = sequences.next().await.map_err(|lost| {
             let error = lost.into_error();
@@ -52,18 +43,14 @@ pub(super) async fn respond(
             error
         })?;
     }
-    let completion_tokens = choices
-        .iter()
-        .filter_map(|choice| choice.end.as_ref())
-        .map(|end| end.completion_tokens)
-        .sum();
+    let completion_tokens = sequences.completion_tokens();
     let with_logprobs = sequences.with_logprobs();
     let choices = choices.into_iter().enumerate();
     let choices =
         choices.map(|(index, choice)| finished(answer, index, choice, with_logprobs)).collect();
     let completion = completion(answer, choices, completion_tokens);
     let mut response = Json(completion).into_response();
-    add_timing(response.headers_mut(), timing, completion_tokens);
+    timing.add_headers(response.headers_mut(), answer.prompt_tokens, completion_tokens);
     record.finished("completed");
     Ok(response)
 }
@@ -89,7 +76,6 @@ fn finished(answer: &Answer, index: usize, choice: Collected, with_logprobs: boo
     let end = choice.end.unwrap_or(End {
         kind: ChoiceKind::Resolved,
         finish_reason: "length",
-        completion_tokens: 0,
         report: SteeringReport::default(),
     });
     Choice {
@@ -99,20 +85,5 @@ fn finished(answer: &Answer, index: usize, choice: Collected, with_logprobs: boo
             .then_some(ChoiceLogprobs { content: choice.logprobs, refusal: None }),
         finish_reason: end.finish_reason,
         steering: answer.evidence(end.kind, &end.report),
-    }
-}
-
-/// Timing as text-generation-inference names it, in milliseconds.
-fn add_timing(headers: &mut HeaderMap, timing: Timing, completion_tokens: usize) {
-    let now = Instant::now();
-    let total = now.duration_since(timing.started);
-    let inference = now.duration_since(timing.admitted);
-    let per_token = inference / u32::try_from(completion_tokens.max(1)).unwrap_or(u32::MAX);
-    let times =
-        [("x-total-time", total), ("x-inference-time", inference), ("x-time-per-token", per_token)];
-    for (name, time) in times {
-        if let Ok(value) = HeaderValue::from_str(&time.as_millis().to_string()) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
     }
 }

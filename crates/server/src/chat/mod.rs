@@ -10,6 +10,7 @@ mod record;
 mod refusal;
 mod sequences;
 mod stream;
+mod timing;
 
 use std::time::Instant;
 
@@ -31,6 +32,7 @@ use crate::steering::{facts, rules};
 use crate::wire::ChatRequest;
 
 use record::Record;
+use timing::Timing;
 
 /// What stays the same for every choice and frame of one answer.
 #[derive(Debug)]
@@ -58,6 +60,9 @@ pub(crate) async fn completions(
     Payload(body): Payload,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
+    if let Some(reason) = app.reason_not_ready() {
+        return Err(ApiError::not_ready(reason));
+    }
     let header = read_header(&headers)?;
     let mut request = ChatRequest::parse(&body, &app.request_limits())?;
     drop(body);
@@ -85,26 +90,27 @@ pub(crate) async fn completions(
         };
         if let Decision::Refuse(text) = &answer.resolution.decision {
             let text = text.clone();
-            return Ok((answer, Ready::Refusal(text)));
+            let timing = Timing { started, validated: Instant::now() };
+            return Ok((answer, timing, Ready::Refusal(text)));
         }
         let plan = crate::steering::plan(&app, &live, &answer.resolution).await?;
+        let timing = Timing { started, validated: Instant::now() };
         let mut sequences =
             admission::submit(&app, &request, &prompt, max_new_tokens, plan.as_ref())?;
         // The first event is waited for, so that what the engine refuses has a status of its own.
         let first = sequences.next().await.map_err(|lost| lost.into_error())?;
-        Ok((answer, Ready::Running(Box::new(sequences), first)))
+        Ok((answer, timing, Ready::Running(Box::new(sequences), first)))
     };
-    let (answer, ready) = match outcome.await {
+    let (answer, timing, ready) = match outcome.await {
         Ok(ready) => ready,
         Err(error) => {
             record.failed(&error);
             return Err(error);
         }
     };
-    let timing = collect::Timing { started, admitted: Instant::now() };
     let (resolution, generation) = (answer.resolution.clone(), answer.facts.id.clone());
     let mut response = match ready {
-        Ready::Refusal(text) => refusal::respond(&answer, &request, text, record),
+        Ready::Refusal(text) => refusal::respond(&answer, &request, text, record, timing),
         Ready::Running(sequences, first) if request.stream => {
             stream::respond(answer, request.include_usage, *sequences, first, record)
         }

@@ -6,7 +6,7 @@ use crate::errors::ApiError;
 use crate::resolve::Resolution;
 use crate::state::unix_time;
 
-use super::sequences::End;
+use super::sequences::{Sequences, Taken};
 
 /// What is known of the request so far.
 #[derive(Debug)]
@@ -50,11 +50,12 @@ impl Record {
         }
     }
 
-    /// Adds what one choice took.
-    pub(super) fn add(&mut self, end: &End) {
-        self.steered_prompt_tokens += end.report.steered_prompt_tokens;
-        self.steered_completion_tokens += end.report.steered_completion_tokens;
-        self.completion_tokens += end.completion_tokens;
+    /// Notes what was done so far; the last note counts, whether or not the answer comes to its end.
+    pub(super) fn took(&mut self, sequences: &Sequences) {
+        let sum = |count: fn(&Taken) -> usize| sequences.taken().map(|taken| count(&taken)).sum();
+        self.steered_prompt_tokens = sum(|taken| taken.report.steered_prompt_tokens);
+        self.steered_completion_tokens = sum(|taken| taken.report.steered_completion_tokens);
+        self.completion_tokens = sum(|taken| taken.completion_tokens);
     }
 
     /// The answer was given.

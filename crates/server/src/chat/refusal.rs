@@ -9,6 +9,7 @@ use super::Answer;
 use super::collect::completion;
 use super::frames::{DONE, chunk, event_stream, frame, role, usage_chunk};
 use super::record::Record;
+use super::timing::Timing;
 use crate::evidence::ChoiceKind;
 use crate::wire::{ChatRequest, Choice, ChunkChoice, Delta, Message};
 
@@ -20,6 +21,7 @@ pub(super) fn respond(
     request: &ChatRequest,
     text: String,
     record: Record,
+    timing: Timing,
 ) -> Response {
     let steering = answer.evidence(ChoiceKind::Resolved, &SteeringReport::default());
     record.finished("refused");
@@ -27,7 +29,9 @@ pub(super) fn respond(
         let message = Message { role: "assistant", content: None, refusal: Some(text) };
         let choice =
             Choice { index: 0, message, logprobs: None, finish_reason: FINISH_REASON, steering };
-        return Json(completion(answer, vec![choice], 0)).into_response();
+        let mut response = Json(completion(answer, vec![choice], 0)).into_response();
+        timing.add_headers(response.headers_mut(), answer.prompt_tokens, 0);
+        return response;
     }
     let refusal = ChunkChoice {
         index: 0,

@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use skeg_model::engine::{
     Event, EventSink, Finish, FinishReason, SinkClosed, SteeringReport, TokenLogprob,
 };
-use skeg_model::steering::Positions;
 use skeg_model::{Detokenizer, Tokenizer};
 use tokio::sync::mpsc;
 
 use crate::errors::ApiError;
-use crate::evidence::{ChoiceKind, planned_report};
+use crate::evidence::ChoiceKind;
 use crate::stop::{Released, StopJail};
 use crate::wire::{TokenLogprobEntry, TopLogprob};
 
@@ -23,11 +22,10 @@ pub(super) struct Spec {
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) stop: Vec<String>,
     pub(super) stop_token_ids: Vec<u32>,
-    pub(super) prompt_tokens: usize,
     pub(super) max_new_tokens: usize,
     pub(super) logprobs: bool,
-    /// Positions of the plan; `None` = not steered.
-    pub(super) positions: Option<Positions>,
+    /// Whether steering is due.
+    pub(super) steered: bool,
     pub(super) kinds: Vec<ChoiceKind>,
 }
 
@@ -43,10 +41,17 @@ pub(super) struct Sequences {
 struct ChoiceState {
     detokenizer: Detokenizer,
     jail: StopJail,
-    completion_tokens: usize,
+    taken: Taken,
     ended: bool,
     /// Tells the engine to drop this sequence while others of the request go on.
     cancelled: Arc<AtomicBool>,
+}
+
+/// What the engine did for one choice up to its last event.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Taken {
+    pub(super) completion_tokens: usize,
+    pub(super) report: SteeringReport,
 }
 
 /// Something to tell the client about one choice.
@@ -65,7 +70,6 @@ pub(super) struct Update {
 pub(super) struct End {
     pub(super) kind: ChoiceKind,
     pub(super) finish_reason: &'static str,
-    pub(super) completion_tokens: usize,
     pub(super) report: SteeringReport,
 }
 
@@ -97,7 +101,7 @@ impl Sequences {
             .map(|_| ChoiceState {
                 detokenizer: spec.tokenizer.detokenizer(),
                 jail: StopJail::new(spec.stop.clone()),
-                completion_tokens: 0,
+                taken: Taken::default(),
                 ended: false,
                 cancelled: Arc::new(AtomicBool::new(false)),
             })
@@ -127,6 +131,16 @@ impl Sequences {
         self.spec.logprobs
     }
 
+    /// What was done for each choice so far.
+    pub(super) fn taken(&self) -> impl Iterator<Item = Taken> + '_ {
+        self.choices.iter().map(|choice| choice.taken)
+    }
+
+    /// Tokens generated so far, all choices together.
+    pub(super) fn completion_tokens(&self) -> usize {
+        self.taken().map(|taken| taken.completion_tokens).sum()
+    }
+
     /// The next update; `None` when every choice has ended.
     pub(super) async fn next(&mut self) -> Result<Option<Update>, Lost> {
         while self.choices.iter().any(|choice| !choice.ended) {
@@ -144,7 +158,10 @@ impl Sequences {
 
     fn apply(&mut self, index: usize, event: Event) -> Result<Update, Lost> {
         match event {
-            Event::Token { token, top } => {
+            Event::Token { token, top, steering } => {
+                let taken = &mut self.choices[index].taken;
+                taken.completion_tokens += 1;
+                taken.report = steering;
                 let logprob = self.spec.logprobs.then(|| self.entry(token, &top));
                 let (text, end) = self.take_token(index, token.token_id)?;
                 Ok(Update { index, text, logprob, end })
@@ -156,7 +173,6 @@ impl Sequences {
 
     fn take_token(&mut self, index: usize, id: u32) -> Result<(String, Option<End>), Lost> {
         let choice = &mut self.choices[index];
-        choice.completion_tokens += 1;
         if self.spec.stop_token_ids.contains(&id) {
             return Ok((String::new(), None));
         }
@@ -165,24 +181,22 @@ impl Sequences {
             Ok(Released::Stopped(text)) => {
                 choice.ended = true;
                 choice.cancelled.store(true, Ordering::Release);
-                Ok((text, Some(self.cut(index))))
+                let end = End {
+                    kind: self.spec.kinds[index],
+                    finish_reason: "stop",
+                    report: choice.taken.report,
+                };
+                Ok((text, Some(end)))
             }
             Err(error) => Err(self.lost(error.to_string())),
         }
     }
 
-    /// The end by a stop string: the engine is not heard again, so the report follows from the plan.
-    fn cut(&self, index: usize) -> End {
-        let kind = self.spec.kinds[index];
-        let positions = self.spec.positions.filter(|_| kind == ChoiceKind::Resolved);
-        let completion_tokens = self.choices[index].completion_tokens;
-        let report = planned_report(positions, self.spec.prompt_tokens, completion_tokens);
-        End { kind, finish_reason: "stop", completion_tokens, report }
-    }
-
     fn finish(&mut self, index: usize, finish: &Finish) -> Result<Update, Lost> {
         let choice = &mut self.choices[index];
         choice.ended = true;
+        choice.taken =
+            Taken { completion_tokens: finish.completion_tokens, report: finish.steering };
         let rest = match choice.detokenizer.finish() {
             Ok(rest) => rest,
             Err(error) => return Err(self.lost(error.to_string())),
@@ -194,17 +208,12 @@ impl Sequences {
                 (text + &choice.jail.finish(), "length")
             }
         };
-        let end = End {
-            kind: self.spec.kinds[index],
-            finish_reason,
-            completion_tokens: finish.completion_tokens,
-            report: finish.steering,
-        };
+        let end = End { kind: self.spec.kinds[index], finish_reason, report: finish.steering };
         Ok(Update { index, text, logprob: None, end: Some(end) })
     }
 
     fn lost(&self, reason: String) -> Lost {
-        Lost { reason, steered: self.spec.positions.is_some() }
+        Lost { reason, steered: self.spec.steered }
     }
 
     fn entry(&self, token: TokenLogprob, top: &[TokenLogprob]) -> TokenLogprobEntry {

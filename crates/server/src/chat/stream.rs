@@ -49,22 +49,19 @@ impl Writer {
         first: Option<Update>,
         mut record: Record,
     ) -> Result<(), Gone> {
+        record.took(&sequences);
         for index in 0..sequences.num_choices() {
             self.send_choice(role(index)).await?;
         }
-        let mut completion_tokens = 0;
         let mut next = first;
         while let Some(update) = next {
-            if let Some(end) = &update.end {
-                record.add(end);
-                completion_tokens += end.completion_tokens;
-            }
             self.send_update(update).await?;
             // Whoever comes first: the engine, or the client's going away.
             let received = tokio::select! {
                 received = sequences.next() => received,
                 () = self.frames.closed() => return Err(Gone),
             };
+            record.took(&sequences);
             next = match received {
                 Ok(next) => next,
                 Err(lost) => {
@@ -76,7 +73,7 @@ impl Writer {
             };
         }
         if self.include_usage {
-            self.send(frame(&usage_chunk(&self.answer, completion_tokens))).await?;
+            self.send(frame(&usage_chunk(&self.answer, sequences.completion_tokens()))).await?;
         }
         self.send(Bytes::from_static(DONE)).await?;
         record.finished("completed");

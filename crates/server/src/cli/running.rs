@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use axum::Router;
 use skeg_model::engine::{EngineConfig, EngineHandle, EngineThread, LlamaEngine};
 use skeg_model::{LoadedModel, ModelIdentity};
-use skeg_server::{AppParts, DecisionLog, Limits, Principals, SteeringSlots, app, steering_slots};
+use skeg_server::{AppParts, DecisionLog, Principals, SteeringSlots, app, steering_slots};
 use skeg_vector_store::{Category, ModelBinding, Store, load_generation, read_current};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::config::{Config, ModelConfig};
 use crate::fetch::{self, FetchOptions};
@@ -26,9 +26,20 @@ pub(super) struct Running {
     pub(super) store: Arc<Store<SteeringSlots>>,
     pub(super) engine: EngineHandle,
     pub(super) engine_thread: EngineThread,
-    /// Ready when the engine thread has ended; taken by whoever waits for it.
-    pub(super) engine_ended: Option<oneshot::Receiver<()>>,
+    pub(super) engine_ended: EngineEnded,
     pub(super) model: ModelFacts,
+}
+
+/// Tells when the engine thread has ended, to as many as want to know.
+#[derive(Debug, Clone)]
+pub(super) struct EngineEnded(watch::Receiver<()>);
+
+impl EngineEnded {
+    /// Waits until it has.
+    pub(super) async fn wait(mut self) {
+        // Nothing is ever sent: the error is that the sender is gone, and it goes with the thread.
+        while self.0.changed().await.is_ok() {}
+    }
 }
 
 /// What is worth saying about a model that runs.
@@ -87,10 +98,10 @@ impl Running {
             store: Arc::clone(&store),
             principals,
             decision_log,
-            limits: Limits { max_body_bytes: config.max_body_bytes, ..Limits::default() },
+            limits: config.limits,
         });
         let model = ModelFacts { path, vectors_root, identity: model.identity, max_model_len };
-        Ok(Self { router, store, engine, engine_thread, engine_ended: Some(ended), model })
+        Ok(Self { router, store, engine, engine_thread, engine_ended: ended, model })
     }
 
     /// Lets the engine finish what it has and waits for its thread; false when it had panicked.
@@ -148,7 +159,7 @@ fn num_categories(root: &Path, binding: &ModelBinding) -> anyhow::Result<usize> 
 struct StartedEngine {
     thread: EngineThread,
     handle: EngineHandle,
-    ended: oneshot::Receiver<()>,
+    ended: EngineEnded,
 }
 
 fn start_engine(
@@ -168,11 +179,8 @@ fn start_engine(
     };
     let engine = LlamaEngine::new(Arc::new(llama), &engine_config)?;
     let max_model_len = engine.max_model_len();
-    let (ending, ended) = oneshot::channel();
-    let (thread, handle) = EngineThread::spawn(Box::new(engine), sizes.max_admitted_seqs, || {
-        if ending.send(()).is_err() {
-            tracing::debug!("the engine ended after everybody who would wait for it");
-        }
-    })?;
-    Ok((StartedEngine { thread, handle, ended }, max_model_len))
+    let (running, ended) = watch::channel(());
+    let (thread, handle) =
+        EngineThread::spawn(Box::new(engine), sizes.max_admitted_seqs, || drop(running))?;
+    Ok((StartedEngine { thread, handle, ended: EngineEnded(ended) }, max_model_len))
 }

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use skeg_server::{Drained, SteeringSlots, serve};
+use skeg_server::{Drained, SteeringSlots, Stop, serve};
 use skeg_vector_store::{Reload, Store};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
-use super::running::{Audience, Running, model_path};
+use super::running::{Audience, EngineEnded, Running, model_path};
 use super::signals;
 use crate::config::{Config, LogConfig, LogFormat, RawConfig};
 use crate::output;
@@ -37,8 +36,8 @@ Examples:
   skeg serve --model model.gguf --vectors store  a file with its vector store
   skeg serve --config skeg.toml --check-config   is this configuration sound?
 
-SIGHUP reads the vector store again; SIGTERM and SIGINT stop accepting, let running answers end within the
-grace period, and exit with 0.";
+SIGHUP reads the vector store again. At SIGTERM and SIGINT the server is not ready any more, takes no new
+requests, lets running answers end within the grace period, and exits with 0.";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(args.settings, args.config.as_deref())?;
@@ -79,12 +78,12 @@ fn start_log(log: &LogConfig) -> anyhow::Result<()> {
 }
 
 /// Binds, says where, and serves until the process is asked to end or the engine dies.
-async fn listen(config: &Config, mut running: Running) -> (Running, anyhow::Result<()>) {
-    let served = listen_inner(config, &mut running).await;
+async fn listen(config: &Config, running: Running) -> (Running, anyhow::Result<()>) {
+    let served = listen_inner(config, &running).await;
     (running, served)
 }
 
-async fn listen_inner(config: &Config, running: &mut Running) -> anyhow::Result<()> {
+async fn listen_inner(config: &Config, running: &Running) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.address).await.with_context(|| {
         format!("cannot listen on {}; choose another with --host and --port", config.address)
     })?;
@@ -96,34 +95,28 @@ async fn listen_inner(config: &Config, running: &mut Running) -> anyhow::Result<
     output::line(&format!("listening on http://{address}"))?;
     output::line(&curl(&format!("http://{address}"), &running.store))?;
     tracing::info!(%address, "listening");
-    let shutdown = reason_to_end(end_requests, running.engine_ended.take());
-    let drained = serve(listener, running.router.clone(), shutdown, config.grace_period).await?;
+    let (engine, ended) = (running.engine.clone(), running.engine_ended.clone());
+    let asked = async move {
+        reason_to_end(end_requests, ended).await;
+        // Nothing new from here on: not ready, new requests refused, running answers finished.
+        engine.drain();
+    };
+    let finished = running.engine_ended.clone().wait();
+    let stop = Stop { asked, finished, grace: config.grace_period };
+    let drained = serve(listener, running.router.clone(), config.connections, stop).await;
     if drained == Drained::GraceExpired {
         tracing::warn!("the grace period ended before every answer did; the rest was cut");
-    }
-    // It drains after this; an engine that is gone by here died.
-    if !running.engine.is_alive() {
-        bail!("the engine thread ended while the server ran; the log has its reason");
     }
     tracing::info!("ended");
     Ok(())
 }
 
-/// Ready when the process is asked to end, or its engine has died.
-async fn reason_to_end(
-    end_requests: signals::EndRequests,
-    engine_ended: Option<oneshot::Receiver<()>>,
-) {
-    let engine_ended = async {
-        match engine_ended {
-            // An error means that the sender is gone, and it goes with the thread.
-            Some(ended) => drop(ended.await),
-            None => std::future::pending().await,
-        }
-    };
+/// Waits until the process is asked to end, or its engine has died: then the thread is found to have panicked when
+/// it is joined ([`Running::stop`]), since it ends by a drain or a panic alone.
+async fn reason_to_end(end_requests: signals::EndRequests, engine_ended: EngineEnded) {
     tokio::select! {
         () = end_requests.next() => tracing::info!("asked to end; running answers may finish"),
-        () = engine_ended => tracing::error!("the engine thread has ended; ending as well"),
+        () = engine_ended.wait() => tracing::error!("the engine thread has ended; ending as well"),
     }
 }
 

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use skeg_server::PrincipalEntry;
+use skeg_server::{ConnectionLimits, Limits, PrincipalEntry};
 
 pub(crate) use error::ConfigError;
 pub(crate) use file::read as read_file;
@@ -29,8 +29,6 @@ const DEFAULT_QUEUE_DEPTH: usize = 16;
 const DEFAULT_MAX_NUM_BATCHED_TOKENS: usize = 512;
 /// Four full contexts of the default model.
 const DEFAULT_KV_CACHE_TOKENS: usize = 32768;
-/// A prompt of the longest context is well below this.
-const DEFAULT_MAX_BODY_BYTES: usize = 2 << 20;
 /// Below what container platforms wait before they kill.
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);
 const DEFAULT_PORT: u16 = 8080;
@@ -44,8 +42,10 @@ pub(crate) struct Config {
     pub(crate) address: SocketAddr,
     /// Names of the model in the API, at least one.
     pub(crate) served_model_names: Vec<String>,
-    /// Largest request body, in bytes.
-    pub(crate) max_body_bytes: usize,
+    /// Bounds on requests.
+    pub(crate) limits: Limits,
+    /// Bounds on connections.
+    pub(crate) connections: ConnectionLimits,
     /// How long running answers may take to end.
     pub(crate) grace_period: Duration,
     /// Sizes of the engine.
@@ -99,6 +99,7 @@ impl TryFrom<RawConfig> for Config {
         let engine = EngineSizes::from_raw(&raw)?;
         let log = LogConfig::from_raw(&raw)?;
         let principals = principals::from_raw(&raw.principal)?;
+        let (limits, connections) = limits(&raw)?;
         let host = parse_host(raw.host.as_deref())?;
         if !host.is_loopback() && principals.is_empty() {
             return Err(ConfigError::OpenWithoutPrincipals { host });
@@ -114,7 +115,8 @@ impl TryFrom<RawConfig> for Config {
             model,
             address: SocketAddr::new(host, raw.port.unwrap_or(DEFAULT_PORT)),
             served_model_names,
-            max_body_bytes: positive("max_body_bytes", raw.max_body_bytes, DEFAULT_MAX_BODY_BYTES)?,
+            limits,
+            connections,
             grace_period: raw.grace_period.map_or(DEFAULT_GRACE_PERIOD, Duration::from_secs),
             engine,
             decision_log: raw.decision_log,
@@ -185,6 +187,51 @@ impl LogConfig {
             return Err(ConfigError::Invalid { setting: "log_level", reason });
         }
         Ok(Self { format, filter })
+    }
+}
+
+/// Bounds on requests and on connections.
+fn limits(raw: &RawConfig) -> Result<(Limits, ConnectionLimits), ConfigError> {
+    let (requests, connections) = (Limits::default(), ConnectionLimits::default());
+    let requests = Limits {
+        max_body_bytes: positive("max_body_bytes", raw.max_body_bytes, requests.max_body_bytes)?,
+        body_read_timeout: seconds(
+            "body_read_timeout",
+            raw.body_read_timeout,
+            requests.body_read_timeout,
+        )?,
+        ..requests
+    };
+    let connections = ConnectionLimits {
+        header_read_timeout: seconds(
+            "header_read_timeout",
+            raw.header_read_timeout,
+            connections.header_read_timeout,
+        )?,
+        max_connections: positive(
+            "max_connections",
+            raw.max_connections,
+            connections.max_connections,
+        )?,
+    };
+    Ok((requests, connections))
+}
+
+/// The longest time that can be set: a day. More is meant as "for ever", and would overflow a clock.
+const MAX_SECONDS: u64 = 24 * 60 * 60;
+
+fn seconds(
+    setting: &'static str,
+    given: Option<u64>,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
+    match given {
+        None => Ok(default),
+        Some(seconds @ 1..=MAX_SECONDS) => Ok(Duration::from_secs(seconds)),
+        Some(seconds) => {
+            let reason = format!("is {seconds}; expected 1 to {MAX_SECONDS} seconds");
+            Err(ConfigError::Invalid { setting, reason })
+        }
     }
 }
 

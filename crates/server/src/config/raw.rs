@@ -52,6 +52,25 @@ pub(crate) struct RawConfig {
     /// Largest request body, in bytes [default: 2097152]
     #[arg(long, env = "SKEG_MAX_BODY_BYTES", value_name = "BYTES", help_heading = "Listening")]
     pub(crate) max_body_bytes: Option<usize>,
+    /// How long a request's body may take to come, in seconds [default: 30]
+    #[arg(
+        long,
+        env = "SKEG_BODY_READ_TIMEOUT",
+        value_name = "SECONDS",
+        help_heading = "Listening"
+    )]
+    pub(crate) body_read_timeout: Option<u64>,
+    /// How long a request's head may take to come, and a connection be idle, in seconds [default: 10]
+    #[arg(
+        long,
+        env = "SKEG_HEADER_READ_TIMEOUT",
+        value_name = "SECONDS",
+        help_heading = "Listening"
+    )]
+    pub(crate) header_read_timeout: Option<u64>,
+    /// Connections open at once; more wait to be accepted [default: 1024]
+    #[arg(long, env = "SKEG_MAX_CONNECTIONS", value_name = "NUM", help_heading = "Listening")]
+    pub(crate) max_connections: Option<usize>,
     /// How long running answers may take to end after SIGTERM, in seconds [default: 30]
     #[arg(long, env = "SKEG_GRACE_PERIOD", value_name = "SECONDS", help_heading = "Listening")]
     pub(crate) grace_period: Option<u64>,
@@ -113,6 +132,9 @@ impl RawConfig {
             port: self.port.or(lower.port),
             served_model_name: self.served_model_name.or(lower.served_model_name),
             max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
+            body_read_timeout: self.body_read_timeout.or(lower.body_read_timeout),
+            header_read_timeout: self.header_read_timeout.or(lower.header_read_timeout),
+            max_connections: self.max_connections.or(lower.max_connections),
             grace_period: self.grace_period.or(lower.grace_period),
             max_num_seqs: self.max_num_seqs.or(lower.max_num_seqs),
             max_admitted_seqs: self.max_admitted_seqs.or(lower.max_admitted_seqs),

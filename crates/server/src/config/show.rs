@@ -32,7 +32,10 @@ impl fmt::Display for Config {
         text(f, "host", &self.address.ip())?;
         writeln!(f, "port = {}", self.address.port())?;
         writeln!(f, "served_model_name = {:?}", self.served_model_names)?;
-        writeln!(f, "max_body_bytes = {}", self.max_body_bytes)?;
+        writeln!(f, "max_body_bytes = {}", self.limits.max_body_bytes)?;
+        writeln!(f, "body_read_timeout = {}", self.limits.body_read_timeout.as_secs())?;
+        writeln!(f, "header_read_timeout = {}", self.connections.header_read_timeout.as_secs())?;
+        writeln!(f, "max_connections = {}", self.connections.max_connections)?;
         writeln!(f, "grace_period = {}", self.grace_period.as_secs())?;
         writeln!(f, "max_num_seqs = {}", self.engine.max_num_seqs)?;
         writeln!(f, "max_admitted_seqs = {}", self.engine.max_admitted_seqs)?;

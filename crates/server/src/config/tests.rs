@@ -86,6 +86,25 @@ fn sizes_must_fit_each_other() {
 }
 
 #[test]
+fn slow_clients_have_bounds_that_can_be_set() {
+    let default = config("");
+    assert_eq!(default.connections, ConnectionLimits::default());
+    assert_eq!(default.limits, Limits::default());
+    let set = "body_read_timeout = 2\nheader_read_timeout = 3\nmax_connections = 4";
+    let shown = config(set).to_string();
+    assert!(shown.contains(set), "{shown}");
+    let set = config(&shown);
+    assert_eq!(set.limits.body_read_timeout, Duration::from_secs(2));
+    let expected =
+        ConnectionLimits { header_read_timeout: Duration::from_secs(3), max_connections: 4 };
+    assert_eq!(set.connections, expected);
+    for setting in ["body_read_timeout", "header_read_timeout", "max_connections"] {
+        assert!(refused(&format!("{setting} = 0")).contains(&format!("`{setting}`")));
+    }
+    assert!(refused("header_read_timeout = 86401").contains("86400"));
+}
+
+#[test]
 fn words_that_are_not_known_are_named() {
     assert!(refused("device = \"tpu\"").contains("`tpu`"));
     assert!(refused("weights = \"q4\"").contains("`q4`"));

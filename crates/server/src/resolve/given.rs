@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::http::{HeaderMap, StatusCode};
-use skeg_vector_store::resolve_alias;
+use skeg_vector_store::{ALIASES, resolve_alias};
 
 use super::{BODY_FIELD, HEADER, Rules, Source};
 use crate::errors::ApiError;
@@ -17,6 +17,9 @@ const NEAR_MISSES: [&str; 6] = [
     "safety-category",
     "x-safety-catagory",
 ];
+
+/// Parts, split at commas, of the longest name in the alias table.
+const MAX_NAME_PARTS: usize = 3;
 
 /// A selection and where it stood.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,9 +56,26 @@ pub(crate) fn read_header(headers: &HeaderMap) -> Result<Option<Vec<String>>, Ap
                 format!("`{HEADER}` holds more than visible ASCII"),
             )
         })?;
-        names.get_or_insert_with(Vec::new).extend(value.split(',').map(str::to_owned));
+        names.get_or_insert_with(Vec::new).extend(split_names(value));
     }
     Ok(names)
+}
+
+/// The names in one header value. Some of `BeaverTails`' names hold commas themselves; the longest is taken.
+fn split_names(value: &str) -> Vec<String> {
+    let parts: Vec<&str> = value.split(',').collect();
+    let (mut names, mut rest) = (Vec::new(), parts.as_slice());
+    while !rest.is_empty() {
+        let is_name = |num_parts: &usize| {
+            let wanted = rest[..*num_parts].iter().map(|part| part.trim());
+            ALIASES.iter().any(|alias| wanted.clone().eq(alias.name.split(',')))
+        };
+        let num_parts = (2..=rest.len().min(MAX_NAME_PARTS)).rev().find(is_name).unwrap_or(1);
+        let (name, others) = rest.split_at(num_parts);
+        names.push(name.join(","));
+        rest = others;
+    }
+    names
 }
 
 impl Given {

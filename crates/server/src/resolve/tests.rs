@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use skeg_vector_store::ALIASES;
 
 use super::*;
 
@@ -128,6 +129,26 @@ fn names_of_other_taxonomies_are_taken_where_the_policy_has_their_category() {
     let expected = ok("adult_content/header/steer");
     assert_eq!(check(Some("S12"), &SteeringSpec::default(), &rules), expected);
     assert_eq!(check(Some("Adult Content"), &body(&["adult_content"]), &rules), expected);
+}
+
+#[test]
+fn a_name_with_commas_of_its_own_is_one_name() {
+    let mut rules = rules();
+    for slug in ["adult_content", "illegal_activity"] {
+        rules.categories.insert(slug.to_owned(), rule(Action::Steer));
+    }
+    for alias in ALIASES.iter().filter(|alias| alias.name.contains(',')) {
+        let alone = HeaderMap::from_iter([(
+            HeaderName::from_static("x-safety-category"),
+            HeaderValue::from_static(alias.name),
+        )]);
+        assert_eq!(read_header(&alone).unwrap().unwrap(), [alias.name]);
+    }
+    let several = "fraud, sexually_explicit, adult_content ,drug_abuse,weapons,banned_substance";
+    assert_eq!(
+        check(Some(several), &SteeringSpec::default(), &rules),
+        ok("adult_content,fraud,illegal_activity/header/steer")
+    );
 }
 
 #[test]

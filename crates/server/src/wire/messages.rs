@@ -58,7 +58,7 @@ fn parse_message(idx: usize, item: Value) -> Result<ChatMessage, ApiError> {
             return Err(invalid(idx, ".role", allowed));
         }
     };
-    for field in ["tool_calls", "function_call", "audio"] {
+    for field in ["tool_calls", "function_call", "audio", "name"] {
         let given = message
             .get(field)
             .is_some_and(|value| !value.is_null() && *value != Value::Array(Vec::new()));

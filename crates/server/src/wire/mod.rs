@@ -4,6 +4,7 @@ mod fields;
 mod messages;
 mod request;
 mod response;
+mod unsupported;
 
 pub(crate) use messages::parse_messages;
 pub(crate) use request::{ChatRequest, RequestLimits, SteeringSpec};

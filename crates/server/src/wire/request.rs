@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use skeg_model::ChatMessage;
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::Positions;
 
 use super::fields::Fields;
+use super::unsupported::{reject_unsupported, reject_unsupported_stream_options};
 use super::{OneOrMany, parse_messages};
 use crate::errors::ApiError;
 
@@ -162,7 +163,9 @@ fn parse_stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiEr
         return Err(ApiError::invalid("stream_options", message));
     }
     let mut options = Fields::new(map, "stream_options.");
-    Ok(options.take("include_usage")?.unwrap_or(false))
+    let include_usage = options.take("include_usage")?.unwrap_or(false);
+    reject_unsupported_stream_options(&mut options)?;
+    Ok(include_usage)
 }
 
 fn parse_sampling(
@@ -250,51 +253,6 @@ fn parse_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::invalid("stop", message));
     }
     Ok(stop)
-}
-
-/// Fields of OpenAI's and vLLM's that would change the answer if they were honoured, with the values that ask
-/// for nothing.
-fn reject_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
-    let unsupported: [(&str, &[Value]); 32] = [
-        ("tools", &[json!([])]),
-        ("tool_choice", &[json!("none"), json!("auto")]),
-        ("parallel_tool_calls", &[json!(true), json!(false)]),
-        ("functions", &[json!([])]),
-        ("function_call", &[json!("none"), json!("auto")]),
-        ("response_format", &[json!({"type": "text"})]),
-        ("audio", &[]),
-        ("modalities", &[json!(["text"])]),
-        ("prediction", &[]),
-        ("store", &[json!(false)]),
-        ("metadata", &[json!({})]),
-        ("web_search_options", &[]),
-        ("reasoning_effort", &[json!("none")]),
-        ("reasoning", &[]),
-        ("verbosity", &[]),
-        ("service_tier", &[json!("auto"), json!("default")]),
-        ("best_of", &[json!(1)]),
-        ("echo", &[json!(false)]),
-        ("use_beam_search", &[json!(false)]),
-        ("length_penalty", &[json!(1), json!(1.0)]),
-        ("stop_token_ids", &[json!([])]),
-        ("bad_words", &[json!([])]),
-        ("prompt_logprobs", &[]),
-        ("guided_json", &[]),
-        ("guided_regex", &[]),
-        ("guided_choice", &[]),
-        ("guided_grammar", &[]),
-        ("structured_outputs", &[]),
-        ("chat_template", &[]),
-        ("chat_template_kwargs", &[json!({})]),
-        ("continue_final_message", &[json!(false)]),
-        ("include_stop_str_in_output", &[json!(false)]),
-    ];
-    for (name, neutral) in unsupported {
-        if fields.take_value(name).is_some_and(|value| !neutral.contains(&value)) {
-            return Err(ApiError::unsupported(name));
-        }
-    }
-    Ok(())
 }
 
 /// Top-level names that a client may write for `steering.category`.

@@ -107,6 +107,13 @@ fn fields_that_are_not_honoured_are_refused_unless_neutral() {
     );
     check(json!({"store": true}), "unsupported_parameter", "store");
     check(json!({"reasoning_effort": "high"}), "unsupported_parameter", "reasoning_effort");
+    for option in ["continuous_usage_stats", "include_obfuscation"] {
+        let with = |value| json!({"stream": true, "stream_options": {option: value}});
+        check(with(true), "unsupported_parameter", &format!("stream_options.{option}"));
+        parse(with(false)).unwrap();
+    }
+    let named = json!({"messages": [{"role": "user", "content": "x", "name": "ann"}]});
+    check(named, "unsupported_parameter", "messages[0].name");
     check(json!({"steering": {"debug": true}}), "unsupported_parameter", "steering.debug");
     parse(json!({"response_format": {"type": "text"}, "store": false, "tools": [], "modalities": ["text"]})).unwrap();
 }

@@ -16,9 +16,11 @@ fn script(text: &str) -> Setup {
 async fn an_answer_has_openais_shape() {
     let answer = Setup::default().start().chat(&[], json!({})).await;
     assert_eq!(answer.status, 200);
-    for name in ["x-total-time", "x-inference-time", "x-time-per-token"] {
+    for name in ["x-total-time", "x-validation-time", "x-inference-time", "x-time-per-token"] {
         assert!(answer.header(name).parse::<u64>().is_ok(), "{name}");
     }
+    let tokens = (answer.header("x-prompt-tokens"), answer.header("x-generated-tokens"));
+    assert_eq!(tokens, (PROMPT_TOKENS.to_string().as_str(), "13"));
     let json = answer.json();
     assert!(json["id"].as_str().unwrap().starts_with("chatcmpl-"));
     assert_eq!((&json["object"], &json["model"]), (&json!("chat.completion"), &json!("tiny")));
@@ -49,6 +51,21 @@ async fn a_stop_string_ends_the_text_before_it() {
         assert_eq!(json["choices"][0]["finish_reason"], "stop");
         assert_eq!(json["usage"]["completion_tokens"], 9);
     }
+}
+
+#[tokio::test]
+async fn every_choice_that_a_stop_string_ends_has_its_own_log_probabilities() {
+    let extra = json!({"n": 2, "stop": "wo", "logprobs": true, "top_logprobs": 2});
+    let json = script("one two").start().chat(&[], extra).await.json();
+    for choice in json["choices"].as_array().unwrap() {
+        assert_eq!(choice["message"]["content"], "one t");
+        assert_eq!(choice["finish_reason"], "stop");
+        let entries = choice["logprobs"]["content"].as_array().unwrap();
+        let tokens: String = entries.iter().map(|e| e["token"].as_str().unwrap()).collect();
+        assert_eq!(tokens, "one two", "one entry a token, those of the stop string included");
+        assert!(entries.iter().all(|e| e["top_logprobs"].as_array().unwrap().len() == 2));
+    }
+    assert_eq!(json["usage"]["completion_tokens"], 14);
 }
 
 #[tokio::test]

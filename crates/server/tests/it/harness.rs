@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -12,6 +13,7 @@ use skeg_model::engine::EngineThread;
 use skeg_model::{ChatTemplate, Tokenizer};
 use skeg_server::{AppParts, DecisionLog, Limits, Principals, SteeringSlots};
 use skeg_vector_store::Store;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::scripted::{Control, Script, ScriptedEngine};
@@ -32,6 +34,7 @@ pub(crate) struct Setup {
     pub(crate) policy: TestPolicy,
     pub(crate) principals: Principals,
     pub(crate) chat_template: bool,
+    pub(crate) body_read_timeout: Duration,
 }
 
 impl Default for Setup {
@@ -43,6 +46,7 @@ impl Default for Setup {
             policy: TestPolicy::default(),
             principals: Principals::default(),
             chat_template: true,
+            body_read_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -55,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) files: tempfile::TempDir,
     log: Arc<Mutex<Vec<u8>>>,
     pub(crate) engine: skeg_model::engine::EngineHandle,
+    /// Closed when the engine thread has ended.
+    pub(crate) engine_ended: watch::Receiver<()>,
 }
 
 #[derive(Clone)]
@@ -74,8 +80,9 @@ impl Setup {
     pub(crate) fn start(self) -> Server {
         let files = tempfile::tempdir().unwrap();
         let (engine, control) = ScriptedEngine::new(self.script, self.gated);
+        let (running, engine_ended) = watch::channel(());
         let (_thread, engine) =
-            EngineThread::spawn(Box::new(engine), self.max_admitted, || {}).unwrap();
+            EngineThread::spawn(Box::new(engine), self.max_admitted, || drop(running)).unwrap();
         let store = store::open(files.path(), &self.policy, engine.clone());
         let template =
             "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>";
@@ -93,9 +100,13 @@ impl Setup {
             store: Arc::clone(&store),
             principals: self.principals,
             decision_log: Some(DecisionLog::to_writer(SharedWriter(Arc::clone(&log))).unwrap()),
-            limits: Limits { max_body_bytes: 64 * 1024, ..Limits::default() },
+            limits: Limits {
+                max_body_bytes: 64 * 1024,
+                body_read_timeout: self.body_read_timeout,
+                ..Limits::default()
+            },
         });
-        Server { router, control, store, files, log, engine }
+        Server { router, control, store, files, log, engine, engine_ended }
     }
 }
 
@@ -192,6 +203,13 @@ impl Server {
     /// A chat request with headers and extra fields.
     pub(crate) async fn chat(&self, headers: &[(&str, &str)], extra: Value) -> Answer {
         self.send(chat_request(headers, &body(extra))).await
+    }
+
+    /// Waits until the engine has taken a sequence.
+    pub(crate) async fn until_submitted(&self) {
+        while self.control.journal.lock().unwrap().submitted.is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -8,8 +8,10 @@
 
 mod chat;
 mod cli;
+mod client;
 mod disconnect;
 mod harness;
+mod listening;
 mod real_model;
 mod routes;
 mod scripted;

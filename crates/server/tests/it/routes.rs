@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use skeg_server::{PrincipalEntry, Principals};
 
 use crate::harness::{MAX_MODEL_LEN, Setup, chat_request};
+use crate::scripted::Script;
 
 #[tokio::test]
 async fn models_are_listed_under_all_names() {
@@ -29,19 +30,30 @@ async fn models_are_listed_under_all_names() {
 }
 
 #[tokio::test]
-async fn health_says_ready_until_the_engine_ends() {
+async fn a_server_that_drains_says_so_and_takes_no_request() {
     let server = Setup::default().start();
     assert_eq!(server.get("/health/live").await.status, 200);
     let ready = server.get("/health/ready").await;
     assert_eq!((ready.status.as_u16(), &ready.json()["status"]), (200, &json!("ready")));
     server.engine.drain();
-    while server.engine.is_alive() {
-        tokio::task::yield_now().await;
-    }
     let ready = server.get("/health/ready").await;
     assert_eq!((ready.status.as_u16(), &ready.json()["status"]), (503, &json!("not_ready")));
-    assert!(ready.json()["reason"].is_string());
+    assert!(ready.json()["reason"].as_str().unwrap().contains("shutting down"));
     assert_eq!(server.get("/health/live").await.status, 200);
+    let refused = server.chat(&[], json!({})).await;
+    assert_eq!(refused.error(), (503, "shutting_down".to_owned()));
+    assert_eq!(refused.header("connection"), "close");
+}
+
+#[tokio::test]
+async fn a_server_whose_engine_died_says_so_and_takes_no_request() {
+    let mut server = Setup { script: Script::panics(), ..Setup::default() }.start();
+    let lost = server.chat(&[], json!({})).await;
+    assert_eq!(lost.error(), (500, "internal_error".to_owned()));
+    server.engine_ended.changed().await.unwrap_err();
+    let ready = server.get("/health/ready").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.json()["reason"].as_str().unwrap().contains("engine thread has ended"));
     assert_eq!(server.chat(&[], json!({})).await.error(), (503, "engine_stopped".to_owned()));
 }
 
@@ -66,6 +78,25 @@ async fn unknown_paths_methods_and_bodies_are_answered_in_openais_shape() {
         server.send(raw(vec![b' '; 64 * 1024 + 1])).await.error(),
         (413, "body_too_large".to_owned())
     );
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_served_is_told_which_are() {
+    let server = Setup::default().start();
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        server.send(request).await
+    };
+    let options = ask("OPTIONS", "/v1/chat/completions").await;
+    assert_eq!(options.error(), (405, "method_not_allowed".to_owned()));
+    assert_eq!(options.header("allow"), "POST");
+    let post = ask("POST", "/v1/models").await;
+    assert_eq!(post.error(), (405, "method_not_allowed".to_owned()));
+    assert_eq!(post.header("allow"), "GET,HEAD");
+    let head = ask("HEAD", "/health/ready").await;
+    assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
+    let bad_path = ask("GET", "/v1/models/%ff").await;
+    assert_eq!(bad_path.error(), (400, "invalid_path".to_owned()));
 }
 
 #[tokio::test]

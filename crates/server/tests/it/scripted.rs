@@ -41,6 +41,16 @@ pub(crate) struct Script {
     pub(crate) num_slots: usize,
 }
 
+impl Script {
+    /// An engine whose thread dies at its first step with a sequence.
+    pub(crate) fn panics() -> Self {
+        Self { text: PANIC.to_owned(), fail: None, num_slots: 32 }
+    }
+}
+
+/// The text at which the engine panics instead of saying it.
+const PANIC: &str = "panic";
+
 struct Running {
     sink: Box<dyn EventSink>,
     tokens: Vec<u32>,
@@ -77,19 +87,22 @@ impl ScriptedEngine {
 }
 
 impl Running {
+    fn report(&self) -> SteeringReport {
+        if self.request.steering.is_none() {
+            return SteeringReport::default();
+        }
+        SteeringReport {
+            steered_prompt_tokens: self.request.prompt_token_ids.len(),
+            steered_completion_tokens: self.at,
+            max_relative_norm: Some(MAX_RELATIVE_NORM),
+            started_at_token: Some(0),
+        }
+    }
+
     fn finish(&self, reason: FinishReason) -> Event {
         let prompt_tokens = self.request.prompt_token_ids.len();
-        let steering = if self.request.steering.is_some() {
-            SteeringReport {
-                steered_prompt_tokens: prompt_tokens,
-                steered_completion_tokens: self.at,
-                max_relative_norm: Some(MAX_RELATIVE_NORM),
-                started_at_token: Some(0),
-            }
-        } else {
-            SteeringReport::default()
-        };
-        Event::Finished(Finish { reason, prompt_tokens, completion_tokens: self.at, steering })
+        let (completion_tokens, steering) = (self.at, self.report());
+        Event::Finished(Finish { reason, prompt_tokens, completion_tokens, steering })
     }
 
     /// One token, and the end after it where it is due; false when the sequence is over.
@@ -103,7 +116,8 @@ impl Running {
         let token = TokenLogprob { token_id, logprob: -0.5 };
         let num_top = self.request.sampling.num_top_logprobs;
         let top = vec![token; num_top];
-        if self.sink.try_send(Event::Token { token, top }).is_err() {
+        let steering = self.report();
+        if self.sink.try_send(Event::Token { token, top, steering }).is_err() {
             return false;
         }
         let reason = if token_id == END_OF_TURN {
@@ -175,6 +189,7 @@ impl Engine for ScriptedEngine {
             Some(Err(TryRecvError::Disconnected)) => self.gate = None,
             Some(Ok(())) | None => {}
         }
+        assert_ne!(self.script.text, PANIC, "the engine dies as the script says");
         let fail = self.script.fail.clone();
         self.running.retain_mut(|running| running.advance(fail.as_ref()));
         Ok(StepOutcome::Advanced)

@@ -74,15 +74,24 @@ async fn without_a_category_nothing_is_steered_and_the_evidence_says_so() {
 }
 
 #[tokio::test]
-async fn an_answer_cut_by_a_stop_string_reports_what_the_plan_says() {
+async fn an_answer_cut_by_a_stop_string_reports_what_was_measured_up_to_it() {
+    let extra = json!({"stop": "lo", "n": 2});
     let server = Setup::default().start();
-    let json = server.chat(&[FRAUD], json!({"stop": "lo"})).await.json();
-    let steering = &json["choices"][0]["steering"];
-    assert_eq!(json["choices"][0]["message"]["content"], "Hel");
-    assert_eq!(steering["steered_prompt_tokens"], PROMPT_TOKENS);
+    let json = server.chat(&[FRAUD], extra).await.json();
+    for choice in json["choices"].as_array().unwrap() {
+        let steering = &choice["steering"];
+        assert_eq!(choice["message"]["content"], "Hel");
+        assert_eq!(steering["steered_prompt_tokens"], PROMPT_TOKENS);
+        assert_eq!(steering["steered_completion_tokens"], 5);
+        assert_eq!(steering["max_relative_norm"], MAX_RELATIVE_NORM);
+        assert_eq!(steering["started_at_token"], 0);
+    }
+    assert_eq!(json["usage"]["completion_tokens"], 10);
+    let line = &server.decisions()[0];
+    assert_eq!(line["steered_prompt_tokens"], 2 * PROMPT_TOKENS);
     assert_eq!(
-        (&steering["steered_completion_tokens"], &steering["max_relative_norm"]),
-        (&json!(5), &Value::Null)
+        (&line["steered_completion_tokens"], &line["completion_tokens"]),
+        (&json!(10), &json!(10))
     );
 }
 
@@ -109,6 +118,7 @@ async fn a_category_that_is_refused_costs_no_forward_pass() {
                 (&message, &json!("content_filter"))
             );
         }
+        assert_eq!(answer.header("x-total-time").is_empty(), stream, "timing is for whole answers");
         assert!(server.control.journal.lock().unwrap().submitted.is_empty());
         assert_eq!(server.decisions()[0]["outcome"], "refused");
     }

@@ -48,6 +48,12 @@ impl Server {
     }
 
     fn request(&self, head: &str, body: &str) -> String {
+        let mut response = String::new();
+        self.send(head, body).read_to_string(&mut response).unwrap();
+        response
+    }
+
+    fn send(&self, head: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(
             stream,
@@ -56,14 +62,20 @@ impl Server {
             body.len()
         )
         .unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        response
+        stream
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     fn end(mut self, signal: &str) -> Option<i32> {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        self.signal(signal);
+        self.exit_code()
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         self.process.wait().unwrap().code()
@@ -79,6 +91,22 @@ fn it_answers_steered_and_ends_with_0_when_asked_to() {
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     assert!(response.contains("x-steering-applied: planned"), "{response}");
     assert_eq!(server.end("-TERM"), Some(0));
+}
+
+#[test]
+fn an_answer_under_way_is_finished_before_it_ends() {
+    let mut server = Server::start();
+    let body = r#"{"messages":[{"role":"user","content":"hello"}],"max_tokens":40,"ignore_eos":true,"stream":true}"#;
+    let mut stream = BufReader::new(server.send("POST /v1/chat/completions", body));
+    let mut answer = String::new();
+    while !answer.contains("data: ") {
+        assert!(stream.read_line(&mut answer).unwrap() > 0, "{answer}");
+    }
+    server.signal("-TERM");
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"finish_reason\":\"length\""), "{answer}");
+    assert!(answer.contains("data: [DONE]"), "{answer}");
+    assert_eq!(server.exit_code(), Some(0));
 }
 
 #[test]
