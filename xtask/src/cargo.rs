@@ -1,13 +1,14 @@
 //! Running other programs from the repository's root, and the one set of build flags.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
 
-/// The hub client is left out of developer builds: it brings a TLS stack with C and assembly that takes
-/// minutes to compile, and no test uses it. `cargo xtask ci` checks once that it compiles.
+/// The hub client is left out of developer builds: it brings a TLS stack with C and assembly, which no test
+/// needs. `cargo xtask hub` builds and checks it.
 pub(crate) const BUILD_FLAGS: [&str; 2] = ["--workspace", "--no-default-features"];
 
 /// The repository's root: the folder above this crate. cargo says at run time where the crate is; the path
@@ -22,7 +23,7 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// `cargo`, run in the root.
-pub(crate) fn cargo(args: &[&str]) -> Command {
+pub(crate) fn cargo<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env("CARGO").as_deref().unwrap_or("cargo"));
     command.current_dir(root()).args(args);
     command
@@ -53,7 +54,7 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
 }
 
 /// Whether a program answers to `args`.
-pub(crate) fn answers(program: &str, args: &[&str]) -> bool {
+pub(crate) fn answers(program: impl AsRef<OsStr>, args: &[&str]) -> bool {
     Command::new(program)
         .args(args)
         .stdout(std::process::Stdio::null())
@@ -62,9 +63,9 @@ pub(crate) fn answers(program: &str, args: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Builds the binary `skeg` and returns its path.
-pub(crate) fn build_skeg() -> Result<PathBuf> {
-    run(cargo(&["build"]).args(BUILD_FLAGS).args(["--bins"]))?;
+/// Builds the binary `skeg` with more arguments, if any, and returns its path.
+pub(crate) fn build_skeg(more: &[&str]) -> Result<PathBuf> {
+    run(cargo(&["build"]).args(BUILD_FLAGS).args(["--bins"]).args(more))?;
     Ok(target_dir()?.join("debug").join(format!("skeg{}", std::env::consts::EXE_SUFFIX)))
 }
 
