@@ -1,7 +1,7 @@
 //! Which cache blocks are free.
 
-/// The free blocks of the KV cache. Blocks are taken whole for a sequence and given back whole, so
-/// `free + taken = total` at all times.
+/// The free blocks of the KV cache. A sequence takes them one by one as it grows and gives all of them
+/// back at once, so `free + held = total` at all times.
 #[derive(Debug)]
 pub(super) struct BlockPool {
     /// Free blocks, used last-in first-out.
@@ -28,24 +28,32 @@ impl BlockPool {
         Self { num_blocks: free.len(), free, block_size }
     }
 
+    pub(super) fn num_blocks(&self) -> usize {
+        self.num_blocks
+    }
+
+    /// Blocks that a sequence could take.
+    pub(super) fn num_available(&self) -> usize {
+        self.free.len()
+    }
+
     /// Blocks that `num_tokens` tokens need.
     pub(super) fn blocks_for(&self, num_tokens: usize) -> usize {
         num_tokens.div_ceil(self.block_size)
     }
 
-    /// Takes room for `num_tokens` tokens, or nothing where there is not enough.
-    pub(super) fn take(&mut self, num_tokens: usize) -> Option<BlockTable> {
-        let rest = self.free.len().checked_sub(self.blocks_for(num_tokens))?;
-        Some(BlockTable { blocks: self.free.split_off(rest) })
+    /// Takes blocks until `table` has a place for each of `num_tokens` tokens, or none is left; how many of
+    /// the tokens have one.
+    pub(super) fn grow(&mut self, table: &mut BlockTable, num_tokens: usize) -> usize {
+        while table.blocks.len() < self.blocks_for(num_tokens) {
+            let Some(block) = self.free.pop() else { break };
+            table.blocks.push(block);
+        }
+        num_tokens.min(table.blocks.len() * self.block_size)
     }
 
     pub(super) fn give_back(&mut self, table: BlockTable) {
         self.free.extend(table.blocks);
         debug_assert!(self.free.len() <= self.num_blocks, "a block was given back twice");
-    }
-
-    #[cfg(test)]
-    pub(super) fn num_free(&self) -> usize {
-        self.free.len()
     }
 }

@@ -9,6 +9,7 @@ use super::config::EngineConfig;
 use super::request::{Event, EventSink, GenerationRequest, SeqId};
 use super::scheduler::{Scheduler, Share};
 use super::sequence::{Advance, Sequence};
+use super::stats::SharedStats;
 use super::{Engine, StepOutcome};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -25,6 +26,7 @@ pub struct LlamaEngine {
     scheduler: Scheduler,
     max_model_len: usize,
     next_id: u64,
+    stats: SharedStats,
 }
 
 impl std::fmt::Debug for LlamaEngine {
@@ -59,6 +61,7 @@ impl LlamaEngine {
             cache,
             llama,
             next_id: 0,
+            stats: SharedStats::default(),
         })
     }
 
@@ -144,12 +147,13 @@ impl LlamaEngine {
         let mut logit_rows = logits.chunks_exact(vocab_size);
         let mut ended = Vec::new();
         for (share, rows) in shares.iter().zip(batch.cu_seqlens.windows(2)) {
-            let sequence = &mut self.scheduler.running_mut()[share.running_idx].sequence;
-            let yields = yields_token(sequence, *share);
-            sequence.computed(share.num_rows, measured.map(|measured| &measured[rows[0]..rows[1]]));
+            let yields = yields_token(self.scheduler.sequence_mut(*share), *share);
+            let measured = measured.map(|measured| &measured[rows[0]..rows[1]]);
+            self.scheduler.computed(*share, measured);
             if !yields {
                 continue;
             }
+            let sequence = self.scheduler.sequence_mut(*share);
             let outcome = logit_rows
                 .next()
                 .ok_or_else(|| "the step gave too few rows of logits".to_owned())
@@ -163,18 +167,40 @@ impl LlamaEngine {
                 }
             }
         }
-        ended.sort_unstable();
-        self.scheduler.end(&ended);
+        self.scheduler.end(ended);
     }
 
     /// Gives up every sequence of a step that failed.
     fn give_up(&mut self, shares: &[Share], reason: &str) {
-        let mut ended: Vec<usize> = shares.iter().map(|share| share.running_idx).collect();
-        ended.sort_unstable();
-        for &idx in &ended {
-            self.scheduler.running_mut()[idx].sequence.fail(reason.to_owned());
+        for share in shares {
+            self.scheduler.sequence_mut(*share).fail(reason.to_owned());
         }
-        self.scheduler.end(&ended);
+        self.scheduler.end(shares.iter().map(|share| share.running_idx).collect());
+    }
+
+    /// One step.
+    fn advance(&mut self) -> Result<StepOutcome> {
+        self.scheduler.drop_closed();
+        let shares = self.scheduler.schedule();
+        if shares.is_empty() {
+            return Ok(StepOutcome::Idle);
+        }
+        let batch = self.pack(&shares);
+        let result = self.forward(&shares, &batch).and_then(|(logits, measured)| {
+            #[expect(clippy::disallowed_methods, reason = "sampling happens on the host")]
+            let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+            Ok((logits, measured))
+        });
+        match result {
+            Ok((logits, measured)) => {
+                self.distribute(&shares, &batch, &logits, measured.as_deref());
+                Ok(StepOutcome::Advanced)
+            }
+            Err(error) => {
+                self.give_up(&shares, &format!("the forward pass failed: {error}"));
+                Err(error)
+            }
+        }
     }
 }
 
@@ -210,30 +236,16 @@ impl Engine for LlamaEngine {
     }
 
     fn step(&mut self) -> Result<StepOutcome> {
-        self.scheduler.drop_closed();
-        let shares = self.scheduler.schedule();
-        if shares.is_empty() {
-            return Ok(StepOutcome::Idle);
-        }
-        let batch = self.pack(&shares);
-        let result = self.forward(&shares, &batch).and_then(|(logits, measured)| {
-            #[expect(clippy::disallowed_methods, reason = "sampling happens on the host")]
-            let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-            Ok((logits, measured))
-        });
-        match result {
-            Ok((logits, measured)) => {
-                self.distribute(&shares, &batch, &logits, measured.as_deref());
-                Ok(StepOutcome::Advanced)
-            }
-            Err(error) => {
-                self.give_up(&shares, &format!("the forward pass failed: {error}"));
-                Err(error)
-            }
-        }
+        let outcome = self.advance();
+        self.stats.write(&self.scheduler.stats());
+        outcome
     }
 
     fn num_unfinished(&self) -> usize {
         self.scheduler.num_unfinished()
+    }
+
+    fn stats(&self) -> SharedStats {
+        self.stats.clone()
     }
 }

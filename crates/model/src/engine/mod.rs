@@ -12,6 +12,7 @@ mod llama_engine;
 mod request;
 mod scheduler;
 mod sequence;
+mod stats;
 mod thread;
 
 pub use config::EngineConfig;
@@ -20,6 +21,7 @@ pub use request::{
     Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SinkClosed, SteeringReport,
     TokenLogprob,
 };
+pub use stats::{EngineStats, SharedStats};
 pub use thread::{EngineHandle, EngineThread, SubmitError};
 
 use crate::error::Result;
@@ -62,4 +64,9 @@ pub trait Engine: Send {
 
     /// Sequences queued or running.
     fn num_unfinished(&self) -> usize;
+
+    /// Where its numbers can be read while it runs; zeros from an engine that counts nothing.
+    fn stats(&self) -> SharedStats {
+        SharedStats::default()
+    }
 }

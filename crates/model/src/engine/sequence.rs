@@ -15,6 +15,8 @@ pub(super) struct Sequence {
     generated: Vec<u32>,
     /// Tokens whose keys and values are in the cache.
     num_computed: usize,
+    /// Tokens the report covers: more than are in the cache while a preempted sequence is computed again.
+    num_reported: usize,
     report: SteeringReport,
 }
 
@@ -28,14 +30,9 @@ impl Sequence {
             sampler,
             generated: Vec::new(),
             num_computed: 0,
+            num_reported: 0,
             report: SteeringReport::default(),
         }
-    }
-
-    /// Cache room it may need to its end. The last token is never fed back, but reserving its place
-    /// keeps the sum simple.
-    pub(super) fn max_tokens(&self) -> usize {
-        self.prompt_len() + self.request.max_new_tokens
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -46,14 +43,26 @@ impl Sequence {
         self.request.prompt_token_ids.len()
     }
 
-    /// Tokens that are known and not computed: the rest of the prompt, or the last new token.
+    /// Tokens whose keys and values are in the cache.
+    pub(super) fn num_computed(&self) -> usize {
+        self.num_computed
+    }
+
+    /// Tokens that are known and not computed: the rest of the prompt, the last new token, or both again
+    /// after a preemption.
     pub(super) fn num_pending(&self) -> usize {
         self.prompt_len() + self.generated.len() - self.num_computed
     }
 
     /// Whether its next step is one row that continues an answer.
     pub(super) fn is_decoding(&self) -> bool {
-        !self.generated.is_empty()
+        !self.generated.is_empty() && self.num_pending() == 1
+    }
+
+    /// Its blocks were taken away: everything known is to be computed again. What was sampled, sent and
+    /// reported stays.
+    pub(super) fn preempt(&mut self) {
+        self.num_computed = 0;
     }
 
     /// The next `num_rows` tokens and the position of the first.
@@ -72,29 +81,33 @@ impl Sequence {
     /// `num_computed + i`, and `None` for all on devices that do not measure.
     pub(super) fn computed(&mut self, num_rows: usize, measured: Option<&[Option<f32>]>) {
         for offset in 0..num_rows {
-            let position = self.num_computed + offset;
-            let acts = |plan: &SteeringPlan| {
-                plan.strength != 0.0 && plan.slot_by_layer.iter().any(|&slot| slot != 0)
-            };
-            if !self.plan_at(position).is_some_and(acts) {
-                continue;
-            }
-            let prompt_len = self.prompt_len();
-            let report = &mut self.report;
-            report.started_at_token.get_or_insert(position);
-            if position < prompt_len {
-                report.steered_prompt_tokens += 1;
-            }
-            // The row at position p yields the token at p + 1.
-            if position + 1 >= prompt_len {
-                report.steered_completion_tokens += 1;
-            }
-            if let Some(norm) = measured.and_then(|measured| measured[offset]) {
-                let largest = report.max_relative_norm.map_or(norm, |largest| largest.max(norm));
-                report.max_relative_norm = Some(largest);
-            }
+            let relative_norm = measured.and_then(|measured| measured[offset]);
+            self.report_row(self.num_computed + offset, relative_norm);
         }
         self.num_computed += num_rows;
+        self.num_reported = self.num_reported.max(self.num_computed);
+    }
+
+    /// Takes the row at `position` into the report, once.
+    fn report_row(&mut self, position: usize, relative_norm: Option<f32>) {
+        let steered = self.plan_at(position).is_some_and(SteeringPlan::acts);
+        if !steered || position < self.num_reported {
+            return;
+        }
+        let prompt_len = self.prompt_len();
+        let report = &mut self.report;
+        report.started_at_token.get_or_insert(position);
+        if position < prompt_len {
+            report.steered_prompt_tokens += 1;
+        }
+        // The row at position p yields the token at p + 1.
+        if position + 1 >= prompt_len {
+            report.steered_completion_tokens += 1;
+        }
+        if let Some(norm) = relative_norm {
+            let largest = report.max_relative_norm.map_or(norm, |largest| largest.max(norm));
+            report.max_relative_norm = Some(largest);
+        }
     }
 
     /// Chooses the next token from a row of logits and reports it. True when the answer is complete.

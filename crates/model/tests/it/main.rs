@@ -8,6 +8,7 @@
 mod dequantised;
 mod engine;
 mod engine_company;
+mod engine_preemption;
 mod engine_real_model;
 mod engine_sequences;
 mod engine_support;
