@@ -8,7 +8,7 @@ use super::block_pool::BlockPool;
 use super::config::EngineConfig;
 use super::request::{Event, EventSink, GenerationRequest, SeqId};
 use super::scheduler::{Scheduler, Share};
-use super::sequence::{Advance, Sequence};
+use super::sequence::{Advance, Caching, Sequence};
 use super::stats::SharedStats;
 use super::{Engine, StepOutcome};
 use crate::batch::PackedBatch;
@@ -52,11 +52,7 @@ impl LlamaEngine {
         let num_slots = config.num_steering_slots + 1; // slot 0 holds nothing
         Ok(Self {
             tables: SteeringTables::new(llama.config(), num_slots, llama.device()),
-            scheduler: Scheduler::new(
-                BlockPool::new(num_blocks, config.block_size),
-                config.max_num_seqs,
-                config.max_num_batched_tokens,
-            ),
+            scheduler: Scheduler::new(BlockPool::new(num_blocks, config.block_size), config),
             max_model_len: config.longest_sequence(llama.config()),
             cache,
             llama,
@@ -130,6 +126,7 @@ impl LlamaEngine {
                 .extend((first..first + share.num_rows).map(|position| sequence.plan_at(position)));
         }
         let steer = plans.iter().any(Option::is_some).then(|| SteerRows::new(&self.tables, plans));
+        // No capture: the prefix cache gives rows that no pass computes, so nothing could be read of them.
         let mut hooks = Hooks { steer, capture: None };
         let logits = self.llama.forward(batch, &mut self.cache, &mut hooks)?;
         Ok((logits, hooks.steer.map(|steer| steer.measured().to_vec())))
@@ -223,7 +220,10 @@ impl Engine for LlamaEngine {
         }
         let id = SeqId(self.next_id);
         self.next_id += 1;
-        self.scheduler.push(Sequence::new(id, request, sink));
+        let steering_id =
+            request.steering.as_ref().and_then(|(plan, _lease)| self.tables.steering_id(plan));
+        let caching = Caching::new(self.cache.block_size(), steering_id);
+        self.scheduler.push(Sequence::new(id, request, sink, caching));
         Ok(id)
     }
 

@@ -6,6 +6,7 @@
 //! Architecture invariants: the engine sees token ids, never text or categories; nothing in here waits
 //! for a client, a file or a socket; every queue has a bound.
 
+mod block_key;
 mod block_pool;
 mod config;
 mod llama_engine;

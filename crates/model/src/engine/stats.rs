@@ -14,31 +14,63 @@ pub struct EngineStats {
     pub num_blocks: usize,
     /// Blocks that running sequences hold.
     pub num_held_blocks: usize,
+    /// Blocks that nobody holds and the prefix cache keeps.
+    pub num_idle_blocks: usize,
     /// Rows computed, prompt and decode; counts up.
     pub computed_rows: usize,
     /// Times a running sequence lost its blocks to an older one; counts up.
     pub preemptions: usize,
+    /// Prompt tokens looked up in the prefix cache; counts up.
+    pub prefix_cache_query_tokens: usize,
+    /// Prompt tokens found there, and not computed; counts up.
+    pub prefix_cache_hit_tokens: usize,
+    /// Blocks the prefix cache gave up for a new use; counts up.
+    pub prefix_cache_evictions: usize,
 }
 
-const NUM_FIELDS: usize = 6;
+const NUM_FIELDS: usize = 10;
 
 impl EngineStats {
     fn to_array(self) -> [usize; NUM_FIELDS] {
-        let Self {
+        [
+            self.num_waiting,
+            self.num_running,
+            self.num_blocks,
+            self.num_held_blocks,
+            self.num_idle_blocks,
+            self.computed_rows,
+            self.preemptions,
+            self.prefix_cache_query_tokens,
+            self.prefix_cache_hit_tokens,
+            self.prefix_cache_evictions,
+        ]
+    }
+
+    fn from_array(values: [usize; NUM_FIELDS]) -> Self {
+        let [
             num_waiting,
             num_running,
             num_blocks,
             num_held_blocks,
+            num_idle_blocks,
             computed_rows,
             preemptions,
-        } = self;
-        [num_waiting, num_running, num_blocks, num_held_blocks, computed_rows, preemptions]
-    }
-
-    fn from_array(values: [usize; NUM_FIELDS]) -> Self {
-        let [num_waiting, num_running, num_blocks, num_held_blocks, computed_rows, preemptions] =
-            values;
-        Self { num_waiting, num_running, num_blocks, num_held_blocks, computed_rows, preemptions }
+            prefix_cache_query_tokens,
+            prefix_cache_hit_tokens,
+            prefix_cache_evictions,
+        ] = values;
+        Self {
+            num_waiting,
+            num_running,
+            num_blocks,
+            num_held_blocks,
+            num_idle_blocks,
+            computed_rows,
+            preemptions,
+            prefix_cache_query_tokens,
+            prefix_cache_hit_tokens,
+            prefix_cache_evictions,
+        }
     }
 }
 

@@ -57,9 +57,10 @@ impl Ask {
         GenerationRequest { steering, ..self.request.clone() }
     }
 
-    /// The answer in an engine of its own, whole prompt in one step.
+    /// The answer in an engine of its own, whole prompt in one step, nothing from a cache.
     pub(crate) fn alone(&self) -> Answer {
-        let mut engine = engine(&EngineConfig::default());
+        let config = EngineConfig { enable_prefix_caching: false, ..EngineConfig::default() };
+        let mut engine = engine(&config);
         let lease = engine.register_vectors(&vectors()).unwrap();
         alone(&mut engine, self.bind(&lease))
     }

@@ -6,10 +6,15 @@
 //! preempted: it loses its blocks, waits in front of all others, and is computed again from its tokens.
 //! So every running sequence is older than every waiting one, and the oldest advances in every step: it
 //! can push out all others, and what cannot fit alone is refused before it comes here.
+//!
+//! A sequence starts with the blocks of the prefix cache that hold the first of its tokens, steered as it
+//! wants them, and its own full blocks are entered there after each step. Its last known token is always
+//! computed, since its row yields the next one.
 
 use std::collections::VecDeque;
 
-use super::block_pool::{BlockPool, BlockTable};
+use super::block_pool::{BlockPool, Hit};
+use super::config::EngineConfig;
 use super::request::SeqId;
 use super::sequence::{Running, Sequence};
 use super::stats::EngineStats;
@@ -38,20 +43,21 @@ pub(super) struct Scheduler {
     pool: BlockPool,
     max_num_seqs: usize,
     max_num_batched_tokens: usize,
-    computed_rows: usize,
-    preemptions: usize,
+    enable_prefix_caching: bool,
+    /// What counts up; the rest is filled in when it is asked for.
+    counts: EngineStats,
 }
 
 impl Scheduler {
-    pub(super) fn new(pool: BlockPool, max_num_seqs: usize, max_num_batched_tokens: usize) -> Self {
+    pub(super) fn new(pool: BlockPool, config: &EngineConfig) -> Self {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
             pool,
-            max_num_seqs,
-            max_num_batched_tokens,
-            computed_rows: 0,
-            preemptions: 0,
+            max_num_seqs: config.max_num_seqs,
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            enable_prefix_caching: config.enable_prefix_caching,
+            counts: EngineStats::default(),
         }
     }
 
@@ -74,8 +80,9 @@ impl Scheduler {
             num_running: self.running.len(),
             num_blocks: self.pool.num_blocks(),
             num_held_blocks: self.pool.num_blocks() - self.pool.num_available(),
-            computed_rows: self.computed_rows,
-            preemptions: self.preemptions,
+            num_idle_blocks: self.pool.num_idle(),
+            prefix_cache_evictions: self.pool.evictions(),
+            ..self.counts
         }
     }
 
@@ -109,7 +116,7 @@ impl Scheduler {
     pub(super) fn schedule(&mut self) -> Vec<Share> {
         let budget = self.max_num_batched_tokens;
         let mut step = NextStep { shares: Vec::with_capacity(self.max_num_seqs), budget };
-        let preemptions_before = self.preemptions;
+        let preemptions_before = self.counts.preemptions;
         for decoding in [true, false] {
             let mut idx = 0;
             while idx < self.running.len() && step.budget > 0 {
@@ -120,7 +127,7 @@ impl Scheduler {
             }
         }
         // Whoever was just pushed out would take the last blocks again.
-        if self.preemptions == preemptions_before {
+        if self.counts.preemptions == preemptions_before {
             self.admit(&mut step);
         }
         step.shares
@@ -159,7 +166,7 @@ impl Scheduler {
         self.pool.give_back(block_table);
         sequence.preempt();
         self.waiting.push_front(sequence);
-        self.preemptions += 1;
+        self.counts.preemptions += 1;
     }
 
     /// Starts waiting sequences in order of arrival, each with its first rows, while places, budget and
@@ -167,14 +174,24 @@ impl Scheduler {
     /// blocks need not at once push out whoever was just let in.
     fn admit(&mut self, step: &mut NextStep) {
         while self.running.len() < self.max_num_seqs && step.budget > 0 {
-            let Some(first) = self.waiting.front() else { return };
-            let num_rows = first.num_pending().min(step.budget);
+            let Some(first) = self.waiting.front_mut() else { return };
+            let hits =
+                if self.enable_prefix_caching { find(&self.pool, first) } else { Vec::new() };
+            let num_found = hits.len() * self.pool.block_size();
+            let num_tokens = num_found + (first.num_pending() - num_found).min(step.budget);
+            let num_new_blocks = self.pool.blocks_for(num_tokens) - hits.len();
             let watermark = self.running.len();
-            if self.pool.num_available() < self.pool.blocks_for(num_rows) + watermark {
+            let num_available = self.pool.num_available() - self.pool.num_idle_among(&hits);
+            if num_available < num_new_blocks + watermark {
                 return;
             }
-            let Some(sequence) = self.waiting.pop_front() else { return };
-            self.running.push(Running { sequence, block_table: BlockTable::default() });
+            let Some(mut sequence) = self.waiting.pop_front() else { return };
+            if self.enable_prefix_caching && sequence.is_new() {
+                self.counts.prefix_cache_query_tokens += sequence.prompt_len();
+                self.counts.prefix_cache_hit_tokens += num_found;
+            }
+            sequence.found(&hits);
+            self.running.push(Running { sequence, block_table: self.pool.share(&hits) });
             self.give_rows(self.running.len() - 1, step);
         }
     }
@@ -182,14 +199,26 @@ impl Scheduler {
     /// Books what a step computed of a share: `measured` are its rows' figures, as
     /// [`Sequence::computed`] takes them.
     pub(super) fn computed(&mut self, share: Share, measured: Option<&[Option<f32>]>) {
-        self.running[share.running_idx].sequence.computed(share.num_rows, measured);
-        self.computed_rows += share.num_rows;
+        let Running { sequence, block_table } = &mut self.running[share.running_idx];
+        sequence.computed(share.num_rows, measured);
+        self.counts.computed_rows += share.num_rows;
+        let num_full = sequence.num_computed() / self.pool.block_size();
+        while self.enable_prefix_caching && block_table.num_entered() < num_full {
+            let (key, max_relative_norm) = sequence.block(block_table.num_entered());
+            self.pool.enter(block_table, key, max_relative_norm);
+        }
     }
 
     /// The sequence of a share.
     pub(super) fn sequence_mut(&mut self, share: Share) -> &mut Sequence {
         &mut self.running[share.running_idx].sequence
     }
+}
+
+/// The blocks that hold the first tokens of a waiting sequence, all but the last known one.
+fn find(pool: &BlockPool, sequence: &mut Sequence) -> Vec<Hit> {
+    let num_full = (sequence.num_pending() - 1) / pool.block_size();
+    (0..num_full).map_while(|idx| pool.find(&sequence.block_key(idx))).collect()
 }
 
 #[cfg(test)]
