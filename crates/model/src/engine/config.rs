@@ -17,6 +17,10 @@ pub struct EngineConfig {
     pub kv_cache_tokens: usize,
     /// Tokens a cache block. Default 16.
     pub block_size: usize,
+    /// Whether full cache blocks are kept after use and shared by sequences that begin alike: the same tokens,
+    /// steered alike. Answers are the same either way; on the CPU bit for bit. Off where no caller may learn
+    /// from the time to the first token what another one asked. Default true.
+    pub enable_prefix_caching: bool,
     /// Steering vectors the tables hold at once, slot 0 not counted. Default 64.
     pub num_steering_slots: usize,
 }
@@ -29,6 +33,7 @@ impl Default for EngineConfig {
             max_model_len: None,
             kv_cache_tokens: 32_768,
             block_size: 16,
+            enable_prefix_caching: true,
             num_steering_slots: 64,
         }
     }

@@ -8,7 +8,8 @@ use super::block_pool::BlockPool;
 use super::config::EngineConfig;
 use super::request::{Event, EventSink, GenerationRequest, SeqId};
 use super::scheduler::{Scheduler, Share};
-use super::sequence::{Advance, Sequence};
+use super::sequence::{Advance, Caching, Sequence};
+use super::stats::SharedStats;
 use super::{Engine, StepOutcome};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
@@ -25,6 +26,7 @@ pub struct LlamaEngine {
     scheduler: Scheduler,
     max_model_len: usize,
     next_id: u64,
+    stats: SharedStats,
 }
 
 impl std::fmt::Debug for LlamaEngine {
@@ -50,15 +52,12 @@ impl LlamaEngine {
         let num_slots = config.num_steering_slots + 1; // slot 0 holds nothing
         Ok(Self {
             tables: SteeringTables::new(llama.config(), num_slots, llama.device()),
-            scheduler: Scheduler::new(
-                BlockPool::new(num_blocks, config.block_size),
-                config.max_num_seqs,
-                config.max_num_batched_tokens,
-            ),
+            scheduler: Scheduler::new(BlockPool::new(num_blocks, config.block_size), config),
             max_model_len: config.longest_sequence(llama.config()),
             cache,
             llama,
             next_id: 0,
+            stats: SharedStats::default(),
         })
     }
 
@@ -127,6 +126,7 @@ impl LlamaEngine {
                 .extend((first..first + share.num_rows).map(|position| sequence.plan_at(position)));
         }
         let steer = plans.iter().any(Option::is_some).then(|| SteerRows::new(&self.tables, plans));
+        // No capture: the prefix cache gives rows that no pass computes, so nothing could be read of them.
         let mut hooks = Hooks { steer, capture: None };
         let logits = self.llama.forward(batch, &mut self.cache, &mut hooks)?;
         Ok((logits, hooks.steer.map(|steer| steer.measured().to_vec())))
@@ -144,12 +144,13 @@ impl LlamaEngine {
         let mut logit_rows = logits.chunks_exact(vocab_size);
         let mut ended = Vec::new();
         for (share, rows) in shares.iter().zip(batch.cu_seqlens.windows(2)) {
-            let sequence = &mut self.scheduler.running_mut()[share.running_idx].sequence;
-            let yields = yields_token(sequence, *share);
-            sequence.computed(share.num_rows, measured.map(|measured| &measured[rows[0]..rows[1]]));
+            let yields = yields_token(self.scheduler.sequence_mut(*share), *share);
+            let measured = measured.map(|measured| &measured[rows[0]..rows[1]]);
+            self.scheduler.computed(*share, measured);
             if !yields {
                 continue;
             }
+            let sequence = self.scheduler.sequence_mut(*share);
             let outcome = logit_rows
                 .next()
                 .ok_or_else(|| "the step gave too few rows of logits".to_owned())
@@ -163,53 +164,19 @@ impl LlamaEngine {
                 }
             }
         }
-        ended.sort_unstable();
-        self.scheduler.end(&ended);
+        self.scheduler.end(ended);
     }
 
     /// Gives up every sequence of a step that failed.
     fn give_up(&mut self, shares: &[Share], reason: &str) {
-        let mut ended: Vec<usize> = shares.iter().map(|share| share.running_idx).collect();
-        ended.sort_unstable();
-        for &idx in &ended {
-            self.scheduler.running_mut()[idx].sequence.fail(reason.to_owned());
+        for share in shares {
+            self.scheduler.sequence_mut(*share).fail(reason.to_owned());
         }
-        self.scheduler.end(&ended);
-    }
-}
-
-/// Whether a share reaches the last known token, whose row gives the next one.
-fn yields_token(sequence: &Sequence, share: Share) -> bool {
-    sequence.num_pending() == share.num_rows
-}
-
-impl Engine for LlamaEngine {
-    fn submit(
-        &mut self,
-        request: GenerationRequest,
-        mut sink: Box<dyn EventSink>,
-    ) -> Result<SeqId> {
-        if let Err(error) = self.check(&request) {
-            if sink.try_send(Event::Failed(error.to_string())).is_err() {
-                tracing::debug!("a refused request had no reader any more");
-            }
-            return Err(error);
-        }
-        let id = SeqId(self.next_id);
-        self.next_id += 1;
-        self.scheduler.push(Sequence::new(id, request, sink));
-        Ok(id)
+        self.scheduler.end(shares.iter().map(|share| share.running_idx).collect());
     }
 
-    fn cancel(&mut self, seq_id: SeqId) {
-        self.scheduler.drop_id(seq_id);
-    }
-
-    fn register_vectors(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease> {
-        self.tables.register(vectors)
-    }
-
-    fn step(&mut self) -> Result<StepOutcome> {
+    /// One step.
+    fn advance(&mut self) -> Result<StepOutcome> {
         self.scheduler.drop_closed();
         let shares = self.scheduler.schedule();
         if shares.is_empty() {
@@ -232,8 +199,53 @@ impl Engine for LlamaEngine {
             }
         }
     }
+}
+
+/// Whether a share reaches the last known token, whose row gives the next one.
+fn yields_token(sequence: &Sequence, share: Share) -> bool {
+    sequence.num_pending() == share.num_rows
+}
+
+impl Engine for LlamaEngine {
+    fn submit(
+        &mut self,
+        request: GenerationRequest,
+        mut sink: Box<dyn EventSink>,
+    ) -> Result<SeqId> {
+        if let Err(error) = self.check(&request) {
+            if sink.try_send(Event::Failed(error.to_string())).is_err() {
+                tracing::debug!("a refused request had no reader any more");
+            }
+            return Err(error);
+        }
+        let id = SeqId(self.next_id);
+        self.next_id += 1;
+        let steering_id =
+            request.steering.as_ref().and_then(|(plan, _lease)| self.tables.steering_id(plan));
+        let caching = Caching::new(self.cache.block_size(), steering_id);
+        self.scheduler.push(Sequence::new(id, request, sink, caching));
+        Ok(id)
+    }
+
+    fn cancel(&mut self, seq_id: SeqId) {
+        self.scheduler.drop_id(seq_id);
+    }
+
+    fn register_vectors(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease> {
+        self.tables.register(vectors)
+    }
+
+    fn step(&mut self) -> Result<StepOutcome> {
+        let outcome = self.advance();
+        self.stats.write(&self.scheduler.stats());
+        outcome
+    }
 
     fn num_unfinished(&self) -> usize {
         self.scheduler.num_unfinished()
+    }
+
+    fn stats(&self) -> SharedStats {
+        self.stats.clone()
     }
 }

@@ -6,12 +6,14 @@
 //! Architecture invariants: the engine sees token ids, never text or categories; nothing in here waits
 //! for a client, a file or a socket; every queue has a bound.
 
+mod block_key;
 mod block_pool;
 mod config;
 mod llama_engine;
 mod request;
 mod scheduler;
 mod sequence;
+mod stats;
 mod thread;
 
 pub use config::EngineConfig;
@@ -20,6 +22,7 @@ pub use request::{
     Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SinkClosed, SteeringReport,
     TokenLogprob,
 };
+pub use stats::{EngineStats, SharedStats};
 pub use thread::{EngineHandle, EngineThread, SubmitError};
 
 use crate::error::Result;
@@ -62,4 +65,9 @@ pub trait Engine: Send {
 
     /// Sequences queued or running.
     fn num_unfinished(&self) -> usize;
+
+    /// Where its numbers can be read while it runs; zeros from an engine that counts nothing.
+    fn stats(&self) -> SharedStats {
+        SharedStats::default()
+    }
 }

@@ -1,10 +1,11 @@
 //! One request on its way through the engine.
 
-use super::block_pool::BlockTable;
+use super::block_key::BlockKey;
+use super::block_pool::{BlockTable, Hit};
 use super::request::{Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId};
 use super::request::{SinkClosed, SteeringReport};
 use crate::sampling::Sampler;
-use crate::steering::SteeringPlan;
+use crate::steering::{SteeringId, SteeringPlan};
 
 /// A request, what was computed and generated of it, and where its events go.
 pub(super) struct Sequence {
@@ -15,11 +16,36 @@ pub(super) struct Sequence {
     generated: Vec<u32>,
     /// Tokens whose keys and values are in the cache.
     num_computed: usize,
+    /// Tokens the report covers: more than are in the cache while a preempted sequence is computed again.
+    num_reported: usize,
     report: SteeringReport,
+    caching: Caching,
+}
+
+/// What the prefix cache needs to know of a sequence.
+pub(super) struct Caching {
+    block_size: usize,
+    /// What the request's plan does to the rows it covers.
+    steering_id: Option<SteeringId>,
+    /// Keys of the first blocks, as far as they were asked for.
+    keys: Vec<BlockKey>,
+    /// Largest figure of the hooks in each block, as far as it is in the cache.
+    max_relative_norms: Vec<Option<f32>>,
+}
+
+impl Caching {
+    pub(super) fn new(block_size: usize, steering_id: Option<SteeringId>) -> Self {
+        Self { block_size, steering_id, keys: Vec::new(), max_relative_norms: Vec::new() }
+    }
 }
 
 impl Sequence {
-    pub(super) fn new(id: SeqId, request: GenerationRequest, sink: Box<dyn EventSink>) -> Self {
+    pub(super) fn new(
+        id: SeqId,
+        request: GenerationRequest,
+        sink: Box<dyn EventSink>,
+        caching: Caching,
+    ) -> Self {
         let sampler = Sampler::new(request.sampling.clone(), &request.prompt_token_ids);
         Self {
             id,
@@ -28,32 +54,46 @@ impl Sequence {
             sampler,
             generated: Vec::new(),
             num_computed: 0,
+            num_reported: 0,
             report: SteeringReport::default(),
+            caching,
         }
-    }
-
-    /// Cache room it may need to its end. The last token is never fed back, but reserving its place
-    /// keeps the sum simple.
-    pub(super) fn max_tokens(&self) -> usize {
-        self.prompt_len() + self.request.max_new_tokens
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.sink.is_closed()
     }
 
-    fn prompt_len(&self) -> usize {
+    pub(super) fn prompt_len(&self) -> usize {
         self.request.prompt_token_ids.len()
     }
 
-    /// Tokens that are known and not computed: the rest of the prompt, or the last new token.
+    /// Tokens whose keys and values are in the cache.
+    pub(super) fn num_computed(&self) -> usize {
+        self.num_computed
+    }
+
+    /// Tokens that are known and not computed: the rest of the prompt, the last new token, or both again
+    /// after a preemption.
     pub(super) fn num_pending(&self) -> usize {
         self.prompt_len() + self.generated.len() - self.num_computed
     }
 
     /// Whether its next step is one row that continues an answer.
     pub(super) fn is_decoding(&self) -> bool {
-        !self.generated.is_empty()
+        !self.generated.is_empty() && self.num_pending() == 1
+    }
+
+    /// Its blocks were taken away: everything known is to be computed again. What was sampled, sent and
+    /// reported stays.
+    pub(super) fn preempt(&mut self) {
+        self.num_computed = 0;
+        self.caching.max_relative_norms.clear();
+    }
+
+    /// Whether a step has done anything for it yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.num_reported == 0
     }
 
     /// The next `num_rows` tokens and the position of the first.
@@ -72,29 +112,80 @@ impl Sequence {
     /// `num_computed + i`, and `None` for all on devices that do not measure.
     pub(super) fn computed(&mut self, num_rows: usize, measured: Option<&[Option<f32>]>) {
         for offset in 0..num_rows {
-            let position = self.num_computed + offset;
-            let acts = |plan: &SteeringPlan| {
-                plan.strength != 0.0 && plan.slot_by_layer.iter().any(|&slot| slot != 0)
-            };
-            if !self.plan_at(position).is_some_and(acts) {
-                continue;
-            }
-            let prompt_len = self.prompt_len();
-            let report = &mut self.report;
-            report.started_at_token.get_or_insert(position);
-            if position < prompt_len {
-                report.steered_prompt_tokens += 1;
-            }
-            // The row at position p yields the token at p + 1.
-            if position + 1 >= prompt_len {
-                report.steered_completion_tokens += 1;
-            }
-            if let Some(norm) = measured.and_then(|measured| measured[offset]) {
-                let largest = report.max_relative_norm.map_or(norm, |largest| largest.max(norm));
-                report.max_relative_norm = Some(largest);
+            let relative_norm = measured.and_then(|measured| measured[offset]);
+            self.in_cache(relative_norm);
+        }
+    }
+
+    /// Notes that the rows of these blocks, the sequence's first, are in the cache from before. They were
+    /// steered then as this sequence would have them, so its report counts them, with what was measured.
+    pub(super) fn found(&mut self, hits: &[Hit]) {
+        for hit in hits {
+            for _ in 0..self.caching.block_size {
+                self.in_cache(hit.max_relative_norm);
             }
         }
-        self.num_computed += num_rows;
+    }
+
+    /// Notes that the next row is in the cache.
+    fn in_cache(&mut self, relative_norm: Option<f32>) {
+        let position = self.num_computed;
+        let norms = &mut self.caching.max_relative_norms;
+        norms.resize(position / self.caching.block_size + 1, None);
+        if let Some(largest) = norms.last_mut() {
+            *largest = larger(*largest, relative_norm);
+        }
+        self.report_row(position, relative_norm);
+        self.num_computed += 1;
+        self.num_reported = self.num_reported.max(self.num_computed);
+    }
+
+    /// The key of block `idx`, whose tokens must all be known.
+    pub(super) fn block_key(&mut self, idx: usize) -> BlockKey {
+        while self.caching.keys.len() <= idx {
+            let first = self.caching.keys.len() * self.caching.block_size;
+            let tokens = (first..first + self.caching.block_size).map(|position| {
+                let steered = self.plan_at(position).and(self.caching.steering_id);
+                (self.token_at(position), steered)
+            });
+            let parent = self.caching.keys.last().unwrap_or(&BlockKey::ROOT);
+            let key = parent.child(tokens);
+            self.caching.keys.push(key);
+        }
+        self.caching.keys[idx]
+    }
+
+    /// Key and figure of block `idx`, which must be full and in the cache.
+    pub(super) fn block(&mut self, idx: usize) -> (BlockKey, Option<f32>) {
+        (self.block_key(idx), self.caching.max_relative_norms[idx])
+    }
+
+    fn token_at(&self, position: usize) -> u32 {
+        let prompt = &self.request.prompt_token_ids;
+        if position < prompt.len() {
+            prompt[position]
+        } else {
+            self.generated[position - prompt.len()]
+        }
+    }
+
+    /// Takes the row at `position` into the report, once.
+    fn report_row(&mut self, position: usize, relative_norm: Option<f32>) {
+        let steered = self.plan_at(position).is_some_and(SteeringPlan::acts);
+        if !steered || position < self.num_reported {
+            return;
+        }
+        let prompt_len = self.prompt_len();
+        let report = &mut self.report;
+        report.started_at_token.get_or_insert(position);
+        if position < prompt_len {
+            report.steered_prompt_tokens += 1;
+        }
+        // The row at position p yields the token at p + 1.
+        if position + 1 >= prompt_len {
+            report.steered_completion_tokens += 1;
+        }
+        report.max_relative_norm = larger(report.max_relative_norm, relative_norm);
     }
 
     /// Chooses the next token from a row of logits and reports it. True when the answer is complete.
@@ -138,6 +229,14 @@ impl Sequence {
         if self.sink.try_send(event) == Err(SinkClosed) {
             tracing::debug!(seq = %self.id, "the reader left before the last event");
         }
+    }
+}
+
+/// The larger of two figures, of which either may not have been measured.
+fn larger(one: Option<f32>, other: Option<f32>) -> Option<f32> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.max(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use super::{Engine, Event, EventSink, GenerationRequest, SinkClosed};
+use super::{Engine, EngineStats, Event, EventSink, GenerationRequest, SharedStats, SinkClosed};
 use crate::error::Error;
 use crate::steering::{SlotLease, SteeringVector};
 
@@ -97,6 +97,7 @@ pub struct EngineHandle {
     /// behind the drain command, where nobody would find it. Held for as long as `try_send` takes.
     accepting: Arc<RwLock<bool>>,
     alive: Arc<AtomicBool>,
+    stats: SharedStats,
 }
 
 impl std::fmt::Debug for EngineHandle {
@@ -150,6 +151,12 @@ impl EngineHandle {
     #[must_use]
     pub fn num_admitted(&self) -> usize {
         self.num_admitted.load(Ordering::Acquire)
+    }
+
+    /// The engine's numbers after its last step, without waiting for the one in progress.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        self.stats.read()
     }
 
     /// Whether the engine thread is running.
@@ -223,6 +230,7 @@ impl EngineThread {
             num_registering: Arc::new(AtomicUsize::new(0)),
             accepting: Arc::new(RwLock::new(true)),
             alive: Arc::clone(&alive),
+            stats: engine.stats(),
         };
         let guard = OnExit { alive, notify: Some(on_exit) };
         let thread = std::thread::Builder::new()

@@ -6,10 +6,12 @@
 //!
 //! Source: arXiv 2410.01174, Eq. 2: `attn_l <- attn_l + m * omega_l`; `strength` is the paper's m.
 
+mod fingerprint;
 mod lease;
 mod plan;
 mod tables;
 
+pub(crate) use fingerprint::SteeringId;
 pub use lease::SlotLease;
 pub use plan::{LayerVector, Operator, Positions, Site, SteeringPlan, SteeringVector};
 pub use tables::SteeringTables;

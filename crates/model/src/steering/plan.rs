@@ -65,6 +65,13 @@ pub struct SteeringPlan {
     pub slot_by_layer: Vec<u32>,
 }
 
+impl SteeringPlan {
+    /// Whether a row it covers is changed at all: some strength, in some layer.
+    pub(crate) fn acts(&self) -> bool {
+        self.strength != 0.0 && self.slot_by_layer.iter().any(|&slot| slot != 0)
+    }
+}
+
 /// One vector for registration: rows for some layers of one site.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SteeringVector {

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::fingerprint::{RowId, SteeringId};
 use super::{Site, SlotLease, SteeringPlan, SteeringVector};
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
@@ -29,10 +30,10 @@ pub struct SteeringTables {
 #[derive(Debug, Clone)]
 enum Slot {
     Free,
-    /// A vector, with the layers it has rows for.
+    /// A vector: `[num_hidden_layers]`, what the row of each layer is, where it has one.
     Taken {
         site: Site,
-        has_layer: Vec<bool>,
+        rows: Vec<Option<RowId>>,
     },
 }
 
@@ -123,7 +124,7 @@ impl SteeringTables {
         for (layer, &slot) in plan.slot_by_layer.iter().enumerate().filter(|(_, slot)| **slot != 0)
         {
             let fits = match self.slots.get(slot as usize) {
-                Some(Slot::Taken { site, has_layer }) => *site == plan.site && has_layer[layer],
+                Some(Slot::Taken { site, rows }) => *site == plan.site && rows[layer].is_some(),
                 Some(Slot::Free) | None => false,
             };
             if !fits {
@@ -134,6 +135,18 @@ impl SteeringTables {
             }
         }
         Ok(())
+    }
+
+    /// What a plan that fits ([`Self::check_plan`]) does to the rows it covers; `None` where it does
+    /// nothing. Slots do not matter, what lies in them does: it is the same for the same vector in another
+    /// generation, and another for another vector in the same slot.
+    pub(crate) fn steering_id(&self, plan: &SteeringPlan) -> Option<SteeringId> {
+        let row_of = |(layer, &slot): (usize, &u32)| match self.slots.get(slot as usize)? {
+            Slot::Taken { rows, .. } => Some((layer, rows[layer]?)),
+            Slot::Free => None,
+        };
+        let rows = plan.slot_by_layer.iter().enumerate().filter_map(row_of);
+        plan.acts().then(|| SteeringId::of(plan.site, plan.operator, plan.strength, rows))
     }
 
     /// The table of one site and layer, `[num_slots, hidden_size]`, if any vector made one.
@@ -203,9 +216,9 @@ impl SteeringTables {
     /// Writes a vector's rows into `slot` and zeros into the slot's rows of every other table, so
     /// that nothing of a former vector stays.
     fn fill(&mut self, slot: usize, vector: &SteeringVector) -> Result<()> {
-        let mut has_layer = vec![false; self.num_hidden_layers];
+        let mut rows = vec![None; self.num_hidden_layers];
         for row in &vector.layers {
-            has_layer[row.layer] = true;
+            rows[row.layer] = Some(RowId::of(&row.values));
             let idx = self.table_idx(vector.site, row.layer);
             if self.tables[idx].is_none() {
                 let shape = (self.slots.len(), self.hidden_size);
@@ -223,7 +236,7 @@ impl SteeringTables {
                 table.slice_set(&values, SLOT_DIM, slot)?;
             }
         }
-        self.slots[slot] = Slot::Taken { site: vector.site, has_layer };
+        self.slots[slot] = Slot::Taken { site: vector.site, rows };
         Ok(())
     }
 }

@@ -17,12 +17,12 @@ static LLAMA: LazyLock<Arc<Llama>> = LazyLock::new(|| {
     Arc::new(random_llama(tiny_config(), 7, RandomWeights::Dense(DType::F32)).unwrap())
 });
 
-fn engine(config: &EngineConfig) -> LlamaEngine {
+pub(crate) fn engine(config: &EngineConfig) -> LlamaEngine {
     LlamaEngine::new(Arc::clone(&LLAMA), config).unwrap()
 }
 
 /// Vectors of both sites, for all layers and for some.
-fn vectors() -> Vec<SteeringVector> {
+pub(crate) fn vectors() -> Vec<SteeringVector> {
     vec![
         vector(Site::AttnOut, 64, &[0, 1, 2], 0.7),
         vector(Site::AttnOut, 64, &[1], 0.9),
@@ -32,21 +32,21 @@ fn vectors() -> Vec<SteeringVector> {
 
 /// A request as it is before vectors have slots.
 #[derive(Debug, Clone)]
-struct Ask {
-    request: GenerationRequest,
-    steering: Option<Steering>,
+pub(crate) struct Ask {
+    pub(crate) request: GenerationRequest,
+    pub(crate) steering: Option<Steering>,
 }
 
 #[derive(Debug, Clone)]
-struct Steering {
-    vector_idx: usize,
-    strength: f32,
-    operator: Operator,
-    positions: Positions,
+pub(crate) struct Steering {
+    pub(crate) vector_idx: usize,
+    pub(crate) strength: f32,
+    pub(crate) operator: Operator,
+    pub(crate) positions: Positions,
 }
 
 impl Ask {
-    fn bind(&self, lease: &SlotLease) -> GenerationRequest {
+    pub(crate) fn bind(&self, lease: &SlotLease) -> GenerationRequest {
         let steering = self.steering.as_ref().map(|steering| {
             let idx = steering.vector_idx;
             let plan = plan(&vectors()[idx], lease, idx, steering.strength, 3);
@@ -57,9 +57,10 @@ impl Ask {
         GenerationRequest { steering, ..self.request.clone() }
     }
 
-    /// The answer in an engine of its own, whole prompt in one step.
-    fn alone(&self) -> Answer {
-        let mut engine = engine(&EngineConfig::default());
+    /// The answer in an engine of its own, whole prompt in one step, nothing from a cache.
+    pub(crate) fn alone(&self) -> Answer {
+        let config = EngineConfig { enable_prefix_caching: false, ..EngineConfig::default() };
+        let mut engine = engine(&config);
         let lease = engine.register_vectors(&vectors()).unwrap();
         alone(&mut engine, self.bind(&lease))
     }
@@ -107,7 +108,7 @@ fn any_steering() -> impl Strategy<Value = Steering> {
     )
 }
 
-fn any_ask() -> impl Strategy<Value = Ask> {
+pub(crate) fn any_ask() -> impl Strategy<Value = Ask> {
     let steering = prop::option::weighted(0.7, any_steering());
     (0_u32..1000, 1_usize..40, 1_usize..9, any_sampling(), steering).prop_map(
         |(seed, prompt_len, max_new_tokens, sampling, steering)| {
@@ -132,24 +133,31 @@ fn any_config() -> impl Strategy<Value = EngineConfig> {
 }
 
 /// When a request comes, in steps after the one before, and when its reader leaves, in steps after it came.
-type Visit = (usize, Option<usize>);
+pub(crate) type Visit = (usize, Option<usize>);
 
 /// Runs the requests through one engine; `None` for those whose readers left.
 fn in_company(config: &EngineConfig, asks: &[(Ask, Visit)]) -> Vec<Option<Answer>> {
-    let mut engine = engine(config);
+    in_company_of(&mut engine(config), asks)
+}
+
+/// [`in_company`] of an engine that is there already.
+pub(crate) fn in_company_of(
+    engine: &mut LlamaEngine,
+    asks: &[(Ask, Visit)],
+) -> Vec<Option<Answer>> {
     let lease = engine.register_vectors(&vectors()).unwrap();
     let mut readers = Vec::new();
     for (ask, (steps_before, patience)) in asks {
         for _ in 0..*steps_before {
-            step(&mut engine, &mut readers);
+            step(engine, &mut readers);
         }
-        let (_, reader) = submit(&mut engine, ask.bind(&lease));
+        let (_, reader) = submit(engine, ask.bind(&lease));
         readers.push((Some(reader), *patience));
     }
     while engine.num_unfinished() > 0 {
-        step(&mut engine, &mut readers);
+        step(engine, &mut readers);
     }
-    run_to_end(&mut engine);
+    run_to_end(engine);
     readers.iter().map(|(reader, _)| reader.as_ref().map(answer)).collect()
 }
 

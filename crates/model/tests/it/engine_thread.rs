@@ -4,12 +4,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use skeg_model::engine::{
-    Engine, EngineHandle, EngineThread, Event, EventSink, Finish, FinishReason, GenerationRequest,
-    SeqId, SteeringReport, StepOutcome, SubmitError, TokenLogprob,
+    Engine, EngineConfig, EngineHandle, EngineStats, EngineThread, Event, EventSink, Finish,
+    FinishReason, GenerationRequest, SeqId, SteeringReport, StepOutcome, SubmitError, TokenLogprob,
 };
 use skeg_model::steering::{SlotLease, SteeringVector};
 use skeg_model::{Error, Result};
 
+use crate::engine_company;
 use crate::engine_support::{Reader, request, sink};
 
 /// A test that would hang forever fails after this long instead.
@@ -303,4 +304,18 @@ fn a_request_that_was_taken_is_never_lost_to_a_drain() {
         }
         assert!(bench.thread.join());
     }
+}
+
+#[test]
+fn the_engine_s_numbers_can_be_read_from_its_handle() {
+    let engine = engine_company::engine(&EngineConfig::default());
+    let (thread, handle) = EngineThread::spawn(Box::new(engine), 2, || ()).unwrap();
+    assert_eq!(handle.stats(), EngineStats::default());
+    let (sink, reader) = sink(3);
+    handle.submit(request(vec![1; 5], 3), sink).unwrap();
+    handle.drain();
+    assert!(thread.join());
+    assert_eq!(reader.read().len(), 4);
+    let stats = handle.stats();
+    assert_eq!((stats.computed_rows, stats.num_held_blocks, stats.num_blocks), (5 + 2, 0, 2048));
 }

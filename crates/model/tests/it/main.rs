@@ -8,6 +8,8 @@
 mod dequantised;
 mod engine;
 mod engine_company;
+mod engine_preemption;
+mod engine_prefix_cache;
 mod engine_real_model;
 mod engine_sequences;
 mod engine_support;

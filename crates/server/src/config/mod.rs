@@ -58,7 +58,7 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
 }
 
-/// Sizes of the engine, all at least 1.
+/// Sizes of the engine, all at least 1, and its one switch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EngineSizes {
     pub(crate) max_num_seqs: usize,
@@ -67,6 +67,7 @@ pub(crate) struct EngineSizes {
     pub(crate) kv_cache_tokens: usize,
     /// `None`: the model's context.
     pub(crate) max_model_len: Option<usize>,
+    pub(crate) enable_prefix_caching: bool,
 }
 
 /// The form of log lines.
@@ -150,6 +151,7 @@ impl EngineSizes {
                 .max_model_len
                 .map(|tokens| positive("max_model_len", Some(tokens), 1))
                 .transpose()?,
+            enable_prefix_caching: !raw.no_prefix_caching.unwrap_or(false),
         };
         sizes.check()?;
         Ok(sizes)

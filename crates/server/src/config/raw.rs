@@ -92,6 +92,17 @@ pub(crate) struct RawConfig {
     /// Places in the KV cache, shared by all sequences [default: 32768]
     #[arg(long, env = "SKEG_KV_CACHE_TOKENS", value_name = "TOKENS", help_heading = "Engine")]
     pub(crate) kv_cache_tokens: Option<usize>,
+    /// Do not keep prompts' keys and values for requests that begin alike; answers are the same either way
+    #[arg(
+        long,
+        env = "SKEG_NO_PREFIX_CACHING",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Engine"
+    )]
+    pub(crate) no_prefix_caching: Option<bool>,
     /// Longest prompt and answer together [default: the model's context]
     #[arg(long, env = "SKEG_MAX_MODEL_LEN", value_name = "TOKENS", help_heading = "Engine")]
     pub(crate) max_model_len: Option<usize>,
@@ -140,6 +151,7 @@ impl RawConfig {
             max_admitted_seqs: self.max_admitted_seqs.or(lower.max_admitted_seqs),
             max_num_batched_tokens: self.max_num_batched_tokens.or(lower.max_num_batched_tokens),
             kv_cache_tokens: self.kv_cache_tokens.or(lower.kv_cache_tokens),
+            no_prefix_caching: self.no_prefix_caching.or(lower.no_prefix_caching),
             max_model_len: self.max_model_len.or(lower.max_model_len),
             log_format: self.log_format.or(lower.log_format),
             log_level: self.log_level.or(lower.log_level),

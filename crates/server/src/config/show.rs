@@ -41,6 +41,7 @@ impl fmt::Display for Config {
         writeln!(f, "max_admitted_seqs = {}", self.engine.max_admitted_seqs)?;
         writeln!(f, "max_num_batched_tokens = {}", self.engine.max_num_batched_tokens)?;
         writeln!(f, "kv_cache_tokens = {}", self.engine.kv_cache_tokens)?;
+        writeln!(f, "no_prefix_caching = {}", !self.engine.enable_prefix_caching)?;
         if let Some(tokens) = self.engine.max_model_len {
             writeln!(f, "max_model_len = {tokens}")?;
         }

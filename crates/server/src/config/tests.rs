@@ -68,11 +68,12 @@ fn the_shown_configuration_holds_no_key() {
 
 #[test]
 fn the_shown_configuration_can_be_read_again() {
-    let shown =
-        config("port = 0\nserved_model_name = [\"a\", \"b\"]\nmax_model_len = 64").to_string();
+    let text = "port = 0\nserved_model_name = [\"a\", \"b\"]\nmax_model_len = 64\nno_prefix_caching = true";
+    let shown = config(text).to_string();
     let again = config(&shown);
     assert_eq!(again.to_string(), shown);
     assert_eq!(again.served_model_names, ["a", "b"]);
+    assert!(!again.engine.enable_prefix_caching && config("").engine.enable_prefix_caching);
 }
 
 #[test]
