@@ -1,5 +1,6 @@
 //! Running other programs from the repository's root, and the one set of build flags.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -22,7 +23,7 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// `cargo`, run in the root.
-pub(crate) fn cargo(args: &[&str]) -> Command {
+pub(crate) fn cargo<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env("CARGO").as_deref().unwrap_or("cargo"));
     command.current_dir(root()).args(args);
     command
@@ -53,7 +54,7 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
 }
 
 /// Whether a program answers to `args`.
-pub(crate) fn answers(program: &str, args: &[&str]) -> bool {
+pub(crate) fn answers(program: impl AsRef<OsStr>, args: &[&str]) -> bool {
     Command::new(program)
         .args(args)
         .stdout(std::process::Stdio::null())

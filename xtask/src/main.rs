@@ -10,6 +10,7 @@ mod sdk;
 mod server;
 mod test;
 mod tidy;
+mod tools;
 mod vectors;
 
 use std::process::ExitCode;

@@ -4,10 +4,11 @@
 //! the closing line counts them, so that a green run says what it did not show.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, model, output};
+use crate::{cargo, model, output, tools};
 
 /// What a test prints that needs research data and has none.
 const NO_DATA: &str = "skipped: no data";
@@ -17,12 +18,15 @@ const NO_DATA: &str = "skipped: no data";
 pub(crate) struct Args {
     /// Run only tests whose name contains this.
     filter: Option<String>,
+    /// Whether to fail where cargo-nextest cannot be had, instead of using `cargo test`.
+    #[arg(skip)]
+    nextest_required: bool,
 }
 
 impl Args {
-    /// Every test.
+    /// Every test, as CI runs them.
     pub(crate) const fn everything() -> Self {
-        Self { filter: None }
+        Self { filter: None, nextest_required: true }
     }
 }
 
@@ -35,13 +39,20 @@ struct Counts {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // Before minutes of building, so that a missing program is heard of at once.
+    let nextest_program = match tools::NEXTEST.program() {
+        Ok(program) => Some(program),
+        Err(error) if args.nextest_required => return Err(error),
+        Err(error) => {
+            output::step(&format!("{error:#}; using `cargo test` instead"));
+            None
+        }
+    };
     let skeg = cargo::build_skeg()?;
     let model = model::fetch(&skeg)?;
-    let counts = if cargo::answers("cargo", &["nextest", "--version"]) {
-        nextest(args, &model)?
-    } else {
-        output::step("cargo-nextest is not installed; using cargo test");
-        cargo_test(args, &model)?
+    let counts = match nextest_program {
+        Some(program) => nextest(&program, args, &model)?,
+        None => cargo_test(args, &model)?,
     };
     if args.filter.is_none() {
         cargo::run(
@@ -61,16 +72,14 @@ fn closing_line(counts: &Counts) -> String {
     format!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped)
 }
 
-fn nextest(args: &Args, model: &Path) -> Result<Counts> {
+fn nextest(program: &Path, args: &Args, model: &Path) -> Result<Counts> {
     // nextest keeps its reports in the workspace, wherever cargo builds.
     let report = cargo::root().join("target/nextest/default/junit.xml");
     if report.exists() {
         std::fs::remove_file(&report)
             .with_context(|| format!("cannot remove {}", report.display()))?;
     }
-    let mut command = cargo::cargo(&["nextest", "run", "--no-fail-fast"]);
-    command.args(cargo::BUILD_FLAGS).args(&args.filter).env("SKEG_TEST_MODEL", model);
-    let outcome = cargo::run(&mut command);
+    let outcome = cargo::run(&mut nextest_command(program, args, model));
     // A failed run still has counts to print; a run that could not start has no report.
     let Ok(xml) = std::fs::read_to_string(&report) else {
         outcome?;
@@ -81,6 +90,18 @@ fn nextest(args: &Args, model: &Path) -> Result<Counts> {
         outcome?;
     }
     Ok(counts)
+}
+
+/// nextest by its own path: as a subcommand of cargo it would have to be in PATH.
+fn nextest_command(program: &Path, args: &Args, model: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .current_dir(cargo::root())
+        .args(["nextest", "run", "--no-fail-fast"])
+        .args(cargo::BUILD_FLAGS)
+        .args(&args.filter)
+        .env("SKEG_TEST_MODEL", model);
+    command
 }
 
 /// Counts a `JUnit` report: test cases, those with a failure or error, those that said they had no data.
@@ -140,6 +161,19 @@ mod tests {
                    <system-out>skipped: no data</system-out></testcase><testcase name=\"c\">\
                    <failure message=\"x\"/></testcase></testsuite></testsuites>";
         assert_eq!(count_junit(xml), Counts { passed: 1, failed: 1, skipped: 1 });
+    }
+
+    #[test]
+    fn nextest_is_run_by_its_own_path_with_the_filter_last() {
+        let args = Args { filter: Some("steering".to_owned()), nextest_required: false };
+        let command =
+            nextest_command(Path::new("/tools/cargo-nextest"), &args, Path::new("m.gguf"));
+        assert_eq!(command.get_program(), "/tools/cargo-nextest");
+        let given: Vec<_> = command.get_args().collect();
+        assert_eq!(given[..3], ["nextest", "run", "--no-fail-fast"]);
+        assert!(given.ends_with(&["--no-default-features".as_ref(), "steering".as_ref()]));
+        let model = ("SKEG_TEST_MODEL".as_ref(), Some("m.gguf".as_ref()));
+        assert!(command.get_envs().any(|variable| variable == model));
     }
 
     #[test]
