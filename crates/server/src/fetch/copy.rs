@@ -93,6 +93,12 @@ impl Hashed {
         self.size_bytes += bytes.len() as u64;
     }
 
+    /// The number of bytes so far.
+    #[cfg(feature = "hub")]
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
     fn sha256(self) -> String {
         self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
