@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
 
-/// The hub client is left out of developer builds: it brings a TLS stack with C and assembly that takes
-/// minutes to compile, and no test uses it. `cargo xtask ci` checks once that it compiles.
+/// The hub client is left out of developer builds: it brings a TLS stack with C and assembly, which no test
+/// needs. `cargo xtask hub` builds and checks it.
 pub(crate) const BUILD_FLAGS: [&str; 2] = ["--workspace", "--no-default-features"];
 
 /// The repository's root: the folder above this crate. cargo says at run time where the crate is; the path
@@ -63,9 +63,9 @@ pub(crate) fn answers(program: impl AsRef<OsStr>, args: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Builds the binary `skeg` and returns its path.
-pub(crate) fn build_skeg() -> Result<PathBuf> {
-    run(cargo(&["build"]).args(BUILD_FLAGS).args(["--bins"]))?;
+/// Builds the binary `skeg` with more arguments, if any, and returns its path.
+pub(crate) fn build_skeg(more: &[&str]) -> Result<PathBuf> {
+    run(cargo(&["build"]).args(BUILD_FLAGS).args(["--bins"]).args(more))?;
     Ok(target_dir()?.join("debug").join(format!("skeg{}", std::env::consts::EXE_SUFFIX)))
 }
 

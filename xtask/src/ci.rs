@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{cargo, demo, test, tidy, tools};
+use crate::{cargo, demo, hub, test, tidy, tools};
 
 pub(crate) fn run() -> Result<()> {
     cargo::run(&mut cargo::cargo(&["fmt", "--all", "--check"]))?;
@@ -20,9 +20,7 @@ pub(crate) fn run() -> Result<()> {
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     deny()?;
-    // The hub client is in no other build; checked here so that it cannot rot.
-    let hub = ["check", "--quiet", "--features=skeg-server/hub"];
-    cargo::run(cargo::cargo(&hub).args(cargo::BUILD_FLAGS))?;
+    hub::run()?;
     demo::run(&demo::Args::once())?;
     test::run(&test::Args::everything())
 }

@@ -44,7 +44,7 @@ struct Answer {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let skeg = cargo::build_skeg()?;
+    let skeg = cargo::build_skeg(&[])?;
     let model = model::fetch(&skeg)?;
     let mut server = Server::start(&skeg, &model, args.port)?;
     let url = server.url.clone();

@@ -18,7 +18,7 @@ pub(crate) fn run() -> Result<()> {
             folder.display()
         );
     }
-    let skeg = cargo::build_skeg()?;
+    let skeg = cargo::build_skeg(&[])?;
     let model = model::fetch(&skeg)?;
     for script in SCRIPTS {
         cargo::run(Command::new("python3").arg(folder.join(script)).arg(&model).arg(&folder))

@@ -1,9 +1,10 @@
-//! One entry for developers: `cargo xtask demo | test | ci | tidy | vectors | golden`.
+//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | vectors | golden`.
 
 mod cargo;
 mod ci;
 mod demo;
 mod golden;
+mod hub;
 mod model;
 mod output;
 mod sdk;
@@ -37,6 +38,8 @@ enum Task {
     Tidy,
     /// Make the shipped vectors again from data and compare them with the ones in the repository.
     Vectors(vectors::Args),
+    /// Fetch from a hub on loopback that can be broken: resuming, hashes, revisions, tokens.
+    Hub,
     /// Talk to a running server with the official OpenAI package for Python.
     Sdk,
     /// Make the golden files again with the Python scripts beside them.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
         Task::Vectors(args) => vectors::run(&args),
+        Task::Hub => hub::run(),
         Task::Sdk => sdk::run(),
         Task::Golden => golden::run(),
     };

@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result<()> {
             .arg(folder.join("requirements.txt")),
     )
     .context("installing the openai package")?;
-    let skeg = cargo::build_skeg()?;
+    let skeg = cargo::build_skeg(&[])?;
     let model = model::fetch(&skeg)?;
     let server = Server::start(&skeg, &model, 0)?;
     cargo::run(Command::new(&python).arg(folder.join("openai_client.py")).arg(&server.url))

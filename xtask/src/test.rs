@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             None
         }
     };
-    let skeg = cargo::build_skeg()?;
+    let skeg = cargo::build_skeg(&[])?;
     let model = model::fetch(&skeg)?;
     let counts = match nextest_program {
         Some(program) => nextest(&program, args, &model)?,

@@ -24,7 +24,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let data = cargo::env("SKEG_DATA_DIR")
         .context("set SKEG_DATA_DIR to the folder that holds catqa.jsonl (docs/guide.md, Data)")?;
-    let skeg = cargo::build_skeg()?;
+    let skeg = cargo::build_skeg(&[])?;
     let model = model::fetch(&skeg)?;
     let shipped = cargo::root().join("vectors").join(model::DEFAULT_MODEL);
     let out = match &args.out {
