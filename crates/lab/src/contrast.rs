@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use base16ct::lower::encode_string;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use skeg_vector_store::Category;
@@ -13,7 +14,6 @@ use skeg_vector_store::Category;
 use crate::data::Item;
 use crate::error::{Error, Result};
 use crate::extract::{CategoryInputs, Text};
-use crate::numbers::hex;
 
 /// Fewest texts of each kind: with fewer, the vector is that of a few sentences.
 const MIN_TEXTS: usize = 20;
@@ -71,7 +71,7 @@ impl ContrastSet {
             check(&texts).map_err(bad)?;
             by_category.insert(category, texts);
         }
-        Ok(Self { by_category, sha256: hex(&hasher.finalize()) })
+        Ok(Self { by_category, sha256: encode_string(&hasher.finalize()) })
     }
 
     /// Lower-case hex SHA-256 over the files' bytes, in order of their names.

@@ -8,13 +8,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use base16ct::lower::encode_string;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use skeg_vector_store::Category;
 
 use crate::category::category_of_catqa_name;
 use crate::error::{Error, Result};
-use crate::numbers::hex;
 
 /// Longest line that is read, in bytes: a prompt with a long answer takes a few thousand, and a file
 /// without line ends must not fill the memory.
@@ -101,7 +101,7 @@ pub fn read_jsonl(path: &Path) -> Result<DataSet> {
             num_repeats += 1;
         }
     }
-    Ok(DataSet { items, num_repeats, sha256: hex(&hasher.finalize()) })
+    Ok(DataSet { items, num_repeats, sha256: encode_string(&hasher.finalize()) })
 }
 
 /// Parses one line. The message names the place and never quotes the text.

@@ -21,14 +21,3 @@ pub(crate) fn cosine(a: &[f64], b: &[f64]) -> Option<f64> {
         (a.iter().map(|x| x * x).sum::<f64>() * b.iter().map(|y| y * y).sum::<f64>()).sqrt();
     (norms > 0.0).then(|| dot / norms)
 }
-
-/// Lower-case hex of a SHA-256.
-pub(crate) fn hex(digest: &[u8]) -> String {
-    use std::fmt::Write as _;
-    digest.iter().fold(String::with_capacity(2 * digest.len()), |mut text, byte| {
-        if write!(text, "{byte:02x}").is_err() {
-            tracing::error!("writing to a String failed");
-        }
-        text
-    })
-}

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -79,12 +78,7 @@ impl From<GenerationId> for String {
 
 /// Lower-case hex SHA-256.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().fold(String::with_capacity(SHA256_DIGITS), |mut hex, byte| {
-        // Writing to a string does not fail.
-        write!(hex, "{byte:02x}").ok();
-        hex
-    })
+    base16ct::lower::encode_string(&Sha256::digest(bytes))
 }
 
 /// Whether a text is a lower-case hex SHA-256.

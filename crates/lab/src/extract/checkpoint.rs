@@ -6,12 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+use base16ct::lower::encode_string;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::sums::Sums;
 use crate::error::{Error, Result};
-use crate::numbers::hex;
 
 const FORMAT: &str = "skeg-extract-part-1";
 
@@ -28,7 +28,7 @@ pub(crate) fn save(path: &Path, key: &str, sums: &Sums) -> Result<()> {
     let header = Header {
         format: FORMAT.to_owned(),
         key: key.to_owned(),
-        sums_sha256: hex(&Sha256::digest(&bytes)),
+        sums_sha256: encode_string(&Sha256::digest(&bytes)),
     };
     let mut content = serde_json::to_vec(&header)
         .map_err(|error| Error::Spec(format!("the checkpoint's header: {error}")))?;
@@ -62,7 +62,7 @@ pub(crate) fn restore(path: &Path, key: &str, sums: &mut Sums) -> Result<(), Str
     if header.key != key {
         return Err("it belongs to another spec, other data or another model".to_owned());
     }
-    if header.sums_sha256 != hex(&Sha256::digest(bytes)) || !sums.restore(bytes) {
+    if header.sums_sha256 != encode_string(&Sha256::digest(bytes)) || !sums.restore(bytes) {
         return Err("it is damaged".to_owned());
     }
     Ok(())

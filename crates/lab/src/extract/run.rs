@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use base16ct::lower::encode_string;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use skeg_model::steering::Site;
@@ -14,7 +15,6 @@ use super::encode::{EncodedInput, Side, encode};
 use super::spec::{ExtractSpec, PromptForm, TokenMode};
 use super::sums::Sums;
 use crate::error::{Error, Result};
-use crate::numbers::hex;
 use crate::progress::Progress;
 
 /// Tokens a cache block; any size gives the same numbers.
@@ -165,7 +165,7 @@ fn run_key(identity: &ModelIdentity, spec: &ExtractSpec, inputs: &[EncodedInput]
             input.category_idx, input.side, input.idx, input.rows, input.token_ids
         ));
     }
-    hex(&hasher.finalize())
+    encode_string(&hasher.finalize())
 }
 
 /// What stays the same from batch to batch.

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base16ct::lower::encode_string;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use skeg_model::steering::Site;
 use skeg_vector_store::Category;
 
 use crate::error::{Error, Result};
-use crate::numbers::hex;
 
 /// Which tokens of an input its mean is taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -188,6 +188,6 @@ impl ExtractSpec {
                 }
             }
         }
-        hex(&hasher.finalize())
+        encode_string(&hasher.finalize())
     }
 }

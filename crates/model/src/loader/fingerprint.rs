@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use base16ct::lower::encode_string;
 use sha2::{Digest, Sha256};
 
 use super::TensorShapes;
@@ -27,7 +28,7 @@ pub(crate) fn architecture_id(
         "tensors": shapes,
         "tokenizer": tokenizer_fingerprint,
     });
-    hex(&Sha256::digest(description.to_string()))
+    encode_string(&Sha256::digest(description.to_string()))
 }
 
 /// SHA-256 over the weight files' bytes, one after the other; lower-case hex.
@@ -36,7 +37,7 @@ pub(crate) fn weights_id(files: &[PathBuf]) -> Result<String> {
     for file in files {
         hash_file(file, &mut hasher).map_err(|source| Error::Io { path: file.clone(), source })?;
     }
-    Ok(hex(&hasher.finalize()))
+    Ok(encode_string(&hasher.finalize()))
 }
 
 fn hash_file(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
@@ -49,8 +50,4 @@ fn hash_file(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
         }
         hasher.update(&buffer[..read]);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

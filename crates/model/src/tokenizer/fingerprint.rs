@@ -1,7 +1,5 @@
 //! The identity of a vocabulary: a hash that does not depend on the file it came from.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 use tokenizers::Tokenizer as Inner;
 
@@ -22,12 +20,7 @@ pub(super) fn fingerprint(inner: &Inner) -> String {
         add_string(&mut hasher, &left);
         add_string(&mut hasher, &right);
     }
-    let mut hex = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        // Writing to a String cannot fail.
-        write!(hex, "{byte:02x}").ok();
-    }
-    hex
+    base16ct::lower::encode_string(&hasher.finalize())
 }
 
 fn add_string(hasher: &mut Sha256, text: &str) {

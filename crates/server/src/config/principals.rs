@@ -37,16 +37,7 @@ pub(super) fn from_raw(raw: &[RawPrincipal]) -> Result<Vec<PrincipalEntry>, Conf
 }
 
 fn parse_sha256(hex: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> = hex
-        .chars()
-        .map(|c| c.to_digit(16).and_then(|digit| digit.try_into().ok()))
-        .collect::<Option<_>>()?;
     let mut bytes = [0; 32];
-    if digits.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair[0] << 4 | pair[1];
-    }
-    Some(bytes)
+    let is_whole = base16ct::mixed::decode(hex, &mut bytes).is_ok_and(|read| read.len() == 32);
+    is_whole.then_some(bytes)
 }

@@ -68,7 +68,7 @@ pub(crate) fn tensor(category: &str) -> Tensor {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    base16ct::lower::encode_string(&Sha256::digest(bytes))
 }
 
 /// Writes the generation of mark 0 with one edit, under the id that its bytes then have.
