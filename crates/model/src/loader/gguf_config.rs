@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::quantized::gguf_file::Value;
 
+use super::config_fields::ConfigFields;
 use super::hf_config::check_dimensions;
 use crate::config::{Architecture, LlamaConfig, RopeScaling};
 use crate::error::{Error, Result};
@@ -114,7 +115,9 @@ struct Fields<'a> {
     prefix: &'a str,
 }
 
-impl Fields<'_> {
+impl ConfigFields for Fields<'_> {
+    type Value = Value;
+
     fn get(&self, field: &str) -> Option<&Value> {
         self.metadata.get(&format!("{}.{field}", self.prefix))
     }
@@ -127,41 +130,30 @@ impl Fields<'_> {
         }
     }
 
-    fn count(&self, field: &str) -> Result<usize> {
-        self.optional_count(field)?
-            .ok_or_else(|| self.error(field, "is missing; expected a whole number above 0"))
+    fn shown(value: &Value) -> String {
+        format!("{value:?}")
     }
 
-    fn optional_count(&self, field: &str) -> Result<Option<usize>> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        let number = match value {
+    fn whole(value: &Value) -> Option<u64> {
+        match value {
             // Some writers use signed numbers for counts.
             Value::I32(number) => u64::try_from(*number).ok(),
             Value::I64(number) => u64::try_from(*number).ok(),
             other => other.to_u64().ok(),
-        };
-        number
-            .and_then(|number| usize::try_from(number).ok())
-            .filter(|&number| number > 0)
-            .map(Some)
-            .ok_or_else(|| {
-                self.error(field, format!("is {value:?}; expected one whole number above 0"))
-            })
+        }
     }
 
-    /// A real number. GGUF stores f32; its shortest decimal is what `config.json` says.
-    fn number(&self, field: &str) -> Result<Option<f64>> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        let number = match value {
+    /// GGUF stores f32; its shortest decimal is what `config.json` says.
+    fn real(value: &Value) -> Option<f64> {
+        match value {
             Value::F32(number) => number.to_string().parse().ok(),
             Value::F64(number) => Some(*number),
             _ => None,
-        };
-        number
-            .map(Some)
-            .ok_or_else(|| self.error(field, format!("is {value:?}; expected a number")))
+        }
     }
+}
 
+impl Fields<'_> {
     fn refuse_unsupported(&self) -> Result<()> {
         for field in UNSUPPORTED {
             let unused = match self.get(field) {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::config_fields::ConfigFields;
 use crate::config::{Architecture, LlamaConfig, RopeScaling};
 use crate::error::{Error, Result};
 
@@ -98,7 +99,9 @@ struct Fields<'a> {
     object: &'a Map<String, Value>,
 }
 
-impl Fields<'_> {
+impl ConfigFields for Fields<'_> {
+    type Value = Value;
+
     fn get(&self, field: &str) -> Option<&Value> {
         self.object.get(field).filter(|value| !value.is_null())
     }
@@ -107,30 +110,20 @@ impl Fields<'_> {
         Error::Config { path: self.path.to_owned(), field: field.to_owned(), reason: reason.into() }
     }
 
-    /// A dimension: a whole number above 0.
-    fn count(&self, field: &str) -> Result<usize> {
-        self.optional_count(field)?
-            .ok_or_else(|| self.error(field, "is missing; expected a whole number above 0"))
+    fn shown(value: &Value) -> String {
+        value.to_string()
     }
 
-    fn optional_count(&self, field: &str) -> Result<Option<usize>> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        value
-            .as_u64()
-            .and_then(|number| usize::try_from(number).ok())
-            .filter(|&number| number > 0)
-            .map(Some)
-            .ok_or_else(|| {
-                self.error(field, format!("is {value}; expected a whole number above 0"))
-            })
+    fn whole(value: &Value) -> Option<u64> {
+        value.as_u64()
     }
 
-    fn number(&self, field: &str) -> Result<Option<f64>> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        let number = value.as_f64();
-        number.map(Some).ok_or_else(|| self.error(field, format!("is {value}; expected a number")))
+    fn real(value: &Value) -> Option<f64> {
+        value.as_f64()
     }
+}
 
+impl Fields<'_> {
     fn flag(&self, field: &str) -> Result<Option<bool>> {
         let Some(value) = self.get(field) else { return Ok(None) };
         let flag = value.as_bool();

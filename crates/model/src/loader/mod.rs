@@ -5,6 +5,7 @@
 //! is not implemented is an error that names the field.
 
 mod census;
+mod config_fields;
 mod files;
 mod fingerprint;
 mod gguf;

@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use skeg_model::steering::{
-    LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringTables, SteeringVector,
+    LayerVector, Site, SlotLease, SteeringPlan, SteeringTables, SteeringVector,
 };
 use skeg_model::{
     Capture, Hooks, KvCache, Llama, LoadOptions, LoadedModel, PackedBatch, SteerRows, WeightForm,
 };
 
 use crate::dequantised::dequantised_test_model;
-use crate::support::{golden, golden_json, test_model};
+use crate::support::{golden, golden_json, plan, test_model};
 
 /// Largest absolute difference of a logit or of a component of `attn_out`, f32 against f32.
 const TOLERANCE: f32 = 1e-3;
@@ -143,20 +143,6 @@ fn vector(llama: &Llama, site: Site, layers: &[usize]) -> SteeringVector {
             .collect(),
     };
     SteeringVector { site, layers: layers.iter().map(|&layer| row(layer)).collect() }
-}
-
-fn plan(llama: &Llama, site: Site, layers: &[usize], slot: u32, strength: f32) -> SteeringPlan {
-    let mut slot_by_layer = vec![0; llama.config().num_hidden_layers];
-    for &layer in layers {
-        slot_by_layer[layer] = slot;
-    }
-    SteeringPlan {
-        site,
-        operator: Operator::Add,
-        positions: Positions::All,
-        strength,
-        slot_by_layer,
-    }
 }
 
 /// Asserts equal lengths and differences within the tolerance; returns the largest one.

@@ -1,10 +1,11 @@
 //! Steering changes the rows it names, by what it says, and nothing else.
 
 use skeg_model::steering::{
-    LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringTables, SteeringVector,
+    LayerVector, Operator, Site, SlotLease, SteeringPlan, SteeringTables, SteeringVector,
 };
 use skeg_model::{Capture, Hooks, Llama, PackedBatch, SteerRows};
 
+use crate::support::plan;
 use crate::tiny::{Stretch, bits, cache, model, models, pack, tokens, values};
 
 fn sequences() -> [Stretch; 2] {
@@ -19,21 +20,6 @@ fn vector(llama: &Llama, site: Site, layers: &[usize], seed: f32) -> SteeringVec
         values: (0..hidden_size).map(|i| ((i * 7 + layer) as f32 * seed).sin()).collect(),
     };
     SteeringVector { site, layers: layers.iter().map(|&layer| row(layer)).collect() }
-}
-
-/// A plan that uses `slot` in each of `layers`.
-fn plan(llama: &Llama, site: Site, layers: &[usize], slot: u32, strength: f32) -> SteeringPlan {
-    let mut slot_by_layer = vec![0; llama.config().num_hidden_layers];
-    for &layer in layers {
-        slot_by_layer[layer] = slot;
-    }
-    SteeringPlan {
-        site,
-        operator: Operator::Add,
-        positions: Positions::All,
-        strength,
-        slot_by_layer,
-    }
 }
 
 fn register(llama: &Llama, vectors: &[SteeringVector]) -> (SteeringTables, SlotLease) {

@@ -1,6 +1,9 @@
-//! What several test files share: where the model and the golden files are.
+//! What several test files share: where the model and the golden files are, and a plain plan.
 
 use std::path::PathBuf;
+
+use skeg_model::Llama;
+use skeg_model::steering::{Operator, Positions, Site, SteeringPlan};
 
 /// The small real model's GGUF file.
 #[expect(
@@ -22,4 +25,25 @@ pub(crate) fn golden(name: &str) -> PathBuf {
 pub(crate) fn golden_json<T: serde::de::DeserializeOwned>(name: &str) -> T {
     let bytes = std::fs::read(golden(name)).expect("golden file");
     serde_json::from_slice(&bytes).expect("golden JSON")
+}
+
+/// A plan that adds `slot` in each of `layers` to every token.
+pub(crate) fn plan(
+    llama: &Llama,
+    site: Site,
+    layers: &[usize],
+    slot: u32,
+    strength: f32,
+) -> SteeringPlan {
+    let mut slot_by_layer = vec![0; llama.config().num_hidden_layers];
+    for &layer in layers {
+        slot_by_layer[layer] = slot;
+    }
+    SteeringPlan {
+        site,
+        operator: Operator::Add,
+        positions: Positions::All,
+        strength,
+        slot_by_layer,
+    }
 }

@@ -69,14 +69,7 @@ pub(super) fn is_as_expected(
     }
     let mut file = File::open(path).map_err(io)?;
     let mut hashed = Hashed::default();
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        match file.read(&mut buffer).map_err(io)? {
-            0 => break,
-            length => hashed.update(&buffer[..length]),
-        }
-        bar.set_position(hashed.size_bytes);
-    }
+    hashed.read_from(&mut file, |done| bar.set_position(done)).map_err(io)?;
     Ok(hashed.sha256() == expected.sha256)
 }
 
@@ -93,6 +86,22 @@ impl Hashed {
         self.size_bytes += bytes.len() as u64;
     }
 
+    /// Adds everything that is read, and says after each piece how many bytes that was so far.
+    pub(super) fn read_from(
+        &mut self,
+        reader: &mut impl Read,
+        progress: impl Fn(u64),
+    ) -> std::io::Result<()> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(()),
+                length => self.update(&buffer[..length]),
+            }
+            progress(self.size_bytes);
+        }
+    }
+
     /// The number of bytes so far.
     #[cfg(feature = "hub")]
     pub(super) fn size_bytes(&self) -> u64 {
@@ -100,7 +109,7 @@ impl Hashed {
     }
 
     fn sha256(self) -> String {
-        self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        base16ct::lower::encode_string(&self.hasher.finalize())
     }
 
     pub(super) fn check(self, expected: Expected<'_>, source_name: &str) -> Result<(), FetchError> {

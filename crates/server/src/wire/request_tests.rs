@@ -4,19 +4,20 @@ use serde_json::{Value, json};
 
 use super::*;
 
+const LIMITS: RequestLimits = RequestLimits {
+    max_messages: 4,
+    max_text_bytes: 100,
+    max_choices: 4,
+    max_model_len: 64,
+    vocab_size: 50,
+};
+
 fn parse(extra: Value) -> Result<ChatRequest, (String, String)> {
-    let limits = RequestLimits {
-        max_messages: 4,
-        max_text_bytes: 100,
-        max_choices: 4,
-        max_model_len: 64,
-        vocab_size: 50,
-    };
     let mut body = json!({"model": "default", "messages": [{"role": "user", "content": "hi"}]});
     if let (Some(body), Value::Object(extra)) = (body.as_object_mut(), extra) {
         body.extend(extra);
     }
-    ChatRequest::parse(body.to_string().as_bytes(), &limits).map_err(|error| {
+    ChatRequest::parse(body.to_string().as_bytes(), &LIMITS).map_err(|error| {
         let json: Value = serde_json::from_str(&error.to_json()).unwrap();
         (error.code().to_owned(), json["error"]["param"].as_str().unwrap_or_default().to_owned())
     })
@@ -156,16 +157,9 @@ fn messages_are_text_with_a_known_role() {
 
 #[test]
 fn what_is_not_a_json_object_is_said_so() {
-    let limits = RequestLimits {
-        max_messages: 4,
-        max_text_bytes: 100,
-        max_choices: 4,
-        max_model_len: 64,
-        vocab_size: 50,
-    };
     for body in ["", "{", "[]", "5", "{\"messages\": [}"] {
         assert_eq!(
-            ChatRequest::parse(body.as_bytes(), &limits).unwrap_err().code(),
+            ChatRequest::parse(body.as_bytes(), &LIMITS).unwrap_err().code(),
             "invalid_json",
             "{body}"
         );

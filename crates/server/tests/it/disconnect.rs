@@ -21,6 +21,17 @@ async fn until_submitted(server: &Server) {
     }
 }
 
+/// Sends a question over a connection and waits until the engine has it.
+async fn ask(client: &mut TcpStream, server: &Server) {
+    let text = body(json!({})).to_string();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        text.len()
+    );
+    client.write_all(format!("{head}{text}").as_bytes()).await.unwrap();
+    until_submitted(server).await;
+}
+
 /// Waits until the engine says that it dropped the sequence; then the log's only outcome.
 async fn outcome_after_drop(server: Server) -> String {
     let server = tokio::task::spawn_blocking(move || {
@@ -69,13 +80,7 @@ async fn draining_finishes_what_is_running_and_accepts_no_more() {
         Duration::from_secs(60),
     ));
     let mut client = TcpStream::connect(address).await.unwrap();
-    let text = body(json!({})).to_string();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
-        text.len()
-    );
-    client.write_all(format!("{head}{text}").as_bytes()).await.unwrap();
-    until_submitted(&server).await;
+    ask(&mut client, &server).await;
     stop.send(()).unwrap();
     drop(server.control.gate.take());
     let mut answer = String::new();
@@ -94,13 +99,7 @@ async fn the_grace_period_ends_what_does_not_finish() {
     let shutdown = async move { stopped.await.unwrap() };
     let serving =
         tokio::spawn(skeg_server::serve(listener, server.router.clone(), shutdown, Duration::ZERO));
-    let text = body(json!({})).to_string();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
-        text.len()
-    );
-    client.write_all(format!("{head}{text}").as_bytes()).await.unwrap();
-    until_submitted(&server).await;
+    ask(&mut client, &server).await;
     stop.send(()).unwrap();
     assert_eq!(serving.await.unwrap().unwrap(), Drained::GraceExpired);
 }

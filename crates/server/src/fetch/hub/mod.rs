@@ -156,7 +156,7 @@ impl Part {
         if part.io(|part| Ok(part.file.metadata()?.len()))? > size_bytes {
             part.io(Self::clear)?;
         }
-        part.io(Self::hash)?;
+        part.io(|part| part.hashed.read_from(&mut part.file, |_| {}))?;
         Ok(part)
     }
 
@@ -170,16 +170,6 @@ impl Part {
     fn clear(&mut self) -> std::io::Result<()> {
         self.hashed = Hashed::default();
         self.file.set_len(0)
-    }
-
-    fn hash(&mut self) -> std::io::Result<()> {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            match self.file.read(&mut buffer)? {
-                0 => return Ok(()),
-                length => self.hashed.update(&buffer[..length]),
-            }
-        }
     }
 
     fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {

@@ -3,22 +3,9 @@
 use std::thread;
 
 use serde_json::{Value, json};
+use skeg_vector_store::Category;
 
 use super::process::{Answer, Server, request, shipped_vectors};
-
-const CATEGORIES: [&str; 11] = [
-    "illegal_activity",
-    "child_abuse",
-    "hate_harass_violence",
-    "malware_viruses",
-    "physical_harm",
-    "economic_harm",
-    "fraud_deception",
-    "adult_content",
-    "political_campaigning",
-    "privacy_violation",
-    "tailored_financial_advice",
-];
 
 /// Prompts of different lengths, so that prefill chunks and decode steps of different requests mix.
 const QUESTIONS: [&str; 4] = [
@@ -31,7 +18,7 @@ const QUESTIONS: [&str; 4] = [
 
 /// 16 requests: the 11 categories, `none`, and two categories at each of two other strengths.
 fn requests() -> Vec<(String, Value)> {
-    let mut requests: Vec<(String, Value)> = CATEGORIES
+    let mut requests: Vec<(String, Value)> = Category::CATQA
         .iter()
         .chain(&["none"])
         .enumerate()
