@@ -159,8 +159,9 @@ mod tests {
     fn a_case_without_data_is_counted_apart_from_those_that_passed() {
         let xml = "<testsuites><testsuite><testcase name=\"a\"/><testcase name=\"b\">\
                    <system-out>skipped: no data</system-out></testcase><testcase name=\"c\">\
-                   <failure message=\"x\"/></testcase></testsuite></testsuites>";
-        assert_eq!(count_junit(xml), Counts { passed: 1, failed: 1, skipped: 1 });
+                   <failure message=\"x\"/></testcase><testcase name=\"d\"><error/></testcase>\
+                   </testsuite></testsuites>";
+        assert_eq!(count_junit(xml), Counts { passed: 1, failed: 2, skipped: 1 });
     }
 
     #[test]

@@ -48,13 +48,17 @@ pub(super) fn research_texts(files: &[PathBuf], data_dir: Option<&str>) -> Resul
     let mut findings = Vec::new();
     for file in files {
         let Some(text) = text_of(file)? else { continue };
-        let quoted = text.split(['"', '\n', '`', '\'']).map(str::trim);
-        if quoted.filter(|part| !part.is_empty()).any(|part| harmful.contains(part)) {
+        if quotes(&text, &harmful) {
             let advice = "holds a text of a data set; only figures may be kept";
             findings.push(Finding::new(file.display().to_string(), advice));
         }
     }
     Ok(findings)
+}
+
+fn quotes(text: &str, harmful: &HashSet<String>) -> bool {
+    let parts = text.split(['"', '\n', '`', '\'']).map(str::trim);
+    parts.filter(|part| !part.is_empty()).any(|part| harmful.contains(part))
 }
 
 /// Every harmful prompt of the data sets in a folder.
@@ -96,6 +100,22 @@ mod tests {
         let long = format!("//! Purpose.\n{}", "\n".repeat(MAX_LINES));
         assert_eq!(check_rust(file, &long).len(), 1);
         assert_eq!(check_rust(file, "//! Purpose.\n"), []);
+    }
+
+    #[test]
+    fn a_harmful_text_of_a_data_set_is_found_and_a_harmless_or_short_one_is_not() {
+        let data = tempfile::tempdir().unwrap();
+        let line =
+            |text: &str, harmful: bool| format!("{{\"text\":\"{text}\",\"harmful\":{harmful}}}\n");
+        let prompts = line("A prompt that was written for this test", true)
+            + &line("Another prompt that was written for it", false)
+            + &line("A short one", true);
+        std::fs::write(data.path().join("set.jsonl"), prompts).unwrap();
+        std::fs::write(data.path().join("notes.txt"), "not a data set").unwrap();
+        let harmful = harmful_texts(data.path()).unwrap();
+        assert!(quotes("x(\"A prompt that was written for this test\")\n", &harmful));
+        assert!(!quotes("x(\"Another prompt that was written for it\")\n", &harmful));
+        assert!(!quotes("A short one\n\n", &harmful));
     }
 
     #[test]

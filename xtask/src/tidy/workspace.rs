@@ -27,12 +27,9 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (name, forbidden, reason) in FORBIDDEN {
         let path = root.join("crates").join(name).join("Cargo.toml");
-        let manifest = read(&path)?;
-        for dependency in dependencies(&manifest) {
-            if forbidden.contains(&dependency.as_str()) {
-                let advice = format!("must not depend on {dependency}: {reason}");
-                findings.push(Finding::new(format!("crates/{name}/Cargo.toml"), advice));
-            }
+        for dependency in refused(&read(&path)?, forbidden) {
+            let advice = format!("must not depend on {dependency}: {reason}");
+            findings.push(Finding::new(format!("crates/{name}/Cargo.toml"), advice));
         }
     }
     findings.extend(git_dependencies(&read(&root.join("Cargo.toml"))?));
@@ -43,6 +40,12 @@ fn read(path: &Path) -> Result<Table> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     text.parse().with_context(|| format!("parsing {}", path.display()))
+}
+
+fn refused(manifest: &Table, forbidden: &[&str]) -> Vec<String> {
+    let mut dependencies = dependencies(manifest);
+    dependencies.retain(|dependency| forbidden.contains(&dependency.as_str()));
+    dependencies
 }
 
 /// Normal and build dependencies; what tests use ties no user.
@@ -80,6 +83,27 @@ mod tests {
                 .parse()
                 .unwrap();
         assert_eq!(git_dependencies(&manifest).len(), 1);
+    }
+
+    #[test]
+    fn dependencies_between_the_crates_point_one_way() {
+        let all: Table = "[dependencies]\nskeg-lab = \"1\"\nskeg-model = \"1\"\n\
+                          skeg-server = \"1\"\nskeg-vector-store = \"1\"\n"
+            .parse()
+            .unwrap();
+        let expected: [(&str, &[&str]); 4] = [
+            ("model", &["skeg-lab", "skeg-server", "skeg-vector-store"]),
+            ("vector-store", &["skeg-lab", "skeg-model", "skeg-server"]),
+            ("lab", &["skeg-server"]),
+            ("server", &[]),
+        ];
+        for ((name, forbidden, _), (expected_name, expected)) in FORBIDDEN.iter().zip(expected) {
+            assert_eq!((*name, refused(&all, forbidden)), (expected_name, owned(expected)));
+        }
+    }
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
     }
 
     #[test]
