@@ -15,9 +15,17 @@ const KUBERNETES: &str = "deploy/kubernetes/skeg.yaml";
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let dockerfile = read(root, DOCKERFILE)?;
     let mut findings = check_dockerfile(&dockerfile, |path| root.join(path).exists());
-    findings.extend(check_compose(&yaml(COMPOSE, &read(root, COMPOSE)?)?));
-    findings.extend(check_kubernetes(&yaml(KUBERNETES, &read(root, KUBERNETES)?)?));
+    let image = format!("skeg:{}", version(&read(root, "Cargo.toml")?)?);
+    findings.extend(check_compose(&yaml(COMPOSE, &read(root, COMPOSE)?)?, &image));
+    findings.extend(check_kubernetes(&yaml(KUBERNETES, &read(root, KUBERNETES)?)?, &image));
     Ok(findings)
+}
+
+/// The workspace's version.
+fn version(manifest: &str) -> Result<String> {
+    let manifest: toml::Value = toml::from_str(manifest).context("parsing Cargo.toml")?;
+    let version = manifest["workspace"]["package"]["version"].as_str();
+    Ok(version.context("Cargo.toml names no version of the workspace")?.to_owned())
 }
 
 fn read(root: &Path, file: &str) -> Result<String> {
@@ -68,7 +76,11 @@ fn check_dockerfile(text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
             DOCKERFILE,
             "end as a user that is not root",
         ),
-        rule(!all("HEALTHCHECK").is_empty(), DOCKERFILE, "add a HEALTHCHECK"),
+        rule(
+            all("HEALTHCHECK").iter().any(|check| check.contains("/health/ready")),
+            DOCKERFILE,
+            "add a HEALTHCHECK that asks /health/ready",
+        ),
         rule(
             all("ENTRYPOINT").iter().all(|entry| entry.starts_with('[')),
             DOCKERFILE,
@@ -89,7 +101,7 @@ fn check_dockerfile(text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
     findings
 }
 
-fn check_compose(documents: &[Value]) -> Vec<Finding> {
+fn check_compose(documents: &[Value], image: &str) -> Vec<Finding> {
     let service = documents.first().and_then(|d| d.get("services")).and_then(|s| s.get("skeg"));
     let Some(service) = service else {
         return vec![Finding::new(COMPOSE, "define the service skeg")];
@@ -97,6 +109,8 @@ fn check_compose(documents: &[Value]) -> Vec<Finding> {
     let ports: Vec<&str> =
         service["ports"].as_sequence().into_iter().flatten().filter_map(Value::as_str).collect();
     [
+        rule(service["image"].as_str() == Some(image), COMPOSE, "name the image of this version"),
+        rule(!service["mem_limit"].is_null(), COMPOSE, "limit the memory"),
         rule(
             ports.iter().all(|port| port.starts_with("127.0.0.1:")),
             COMPOSE,
@@ -115,7 +129,7 @@ fn check_compose(documents: &[Value]) -> Vec<Finding> {
     .collect()
 }
 
-fn check_kubernetes(documents: &[Value]) -> Vec<Finding> {
+fn check_kubernetes(documents: &[Value], image: &str) -> Vec<Finding> {
     let kind = |name: &str| documents.iter().find(|d| d["kind"].as_str() == Some(name));
     let (Some(deployment), Some(service)) = (kind("Deployment"), kind("Service")) else {
         return vec![Finding::new(KUBERNETES, "define a Deployment and a Service")];
@@ -124,10 +138,11 @@ fn check_kubernetes(documents: &[Value]) -> Vec<Finding> {
     let container = &pod["containers"][0];
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     let probe = |name: &str| container[name]["httpGet"]["path"].as_str().unwrap_or_default();
-    let mounts: Vec<&str> = names(&container["volumeMounts"]);
-    let volumes: Vec<&str> = names(&pod["volumes"]);
     let port = container["ports"][0]["name"].as_str();
-    [
+    let all = ["initContainers", "containers"].iter().flat_map(|list| items(&pod[list]));
+    let mut findings: Vec<Finding> =
+        all.flat_map(|container| check_container(container, &pod["volumes"], image)).collect();
+    let rules = [
         rule(
             probe("livenessProbe") == "/health/live",
             KUBERNETES,
@@ -144,17 +159,10 @@ fn check_kubernetes(documents: &[Value]) -> Vec<Finding> {
             "run as a user that is not root",
         ),
         rule(
-            container["securityContext"]["allowPrivilegeEscalation"].as_bool() == Some(false),
+            names(&container["volumeMounts"]).contains(&"vectors"),
             KUBERNETES,
-            "forbid privilege escalation",
+            "mount the vectors",
         ),
-        rule(mounts.contains(&"vectors"), KUBERNETES, "mount the vectors"),
-        rule(
-            mounts.iter().all(|mount| volumes.contains(mount)),
-            KUBERNETES,
-            "define each mounted volume",
-        ),
-        rule(!container["resources"]["limits"]["memory"].is_null(), KUBERNETES, "limit the memory"),
         rule(
             deployment["spec"]["selector"]["matchLabels"] == *labels
                 && service["spec"]["selector"] == *labels,
@@ -166,14 +174,67 @@ fn check_kubernetes(documents: &[Value]) -> Vec<Finding> {
             KUBERNETES,
             "lead the service to the container's port",
         ),
+    ];
+    findings.extend(rules.into_iter().flatten());
+    findings
+}
+
+/// What holds for every container of a pod.
+fn check_container(container: &Value, volumes: &Value, image: &str) -> Vec<Finding> {
+    let security = &container["securityContext"];
+    let mounts = &container["volumeMounts"];
+    let volumes = names(volumes);
+    let below_mount = |path: &str| {
+        let mounted = items(mounts).filter_map(|mount| mount["mountPath"].as_str());
+        mounted.into_iter().any(|mount| Path::new(path).starts_with(mount))
+    };
+    [
+        rule(
+            container["image"].as_str() == Some(image),
+            KUBERNETES,
+            "name the image of this version",
+        ),
+        rule(
+            security["allowPrivilegeEscalation"].as_bool() == Some(false),
+            KUBERNETES,
+            "forbid privilege escalation",
+        ),
+        rule(
+            security["readOnlyRootFilesystem"].as_bool() == Some(true),
+            KUBERNETES,
+            "make the root file system read-only",
+        ),
+        rule(
+            security["capabilities"]["drop"][0].as_str() == Some("ALL"),
+            KUBERNETES,
+            "drop all capabilities",
+        ),
+        rule(!container["resources"]["limits"]["memory"].is_null(), KUBERNETES, "limit the memory"),
+        rule(
+            names(mounts).iter().all(|mount| volumes.contains(mount)),
+            KUBERNETES,
+            "define each mounted volume",
+        ),
+        rule(
+            items(&container["args"])
+                .filter_map(Value::as_str)
+                .filter(|arg| arg.starts_with('/'))
+                .all(below_mount),
+            KUBERNETES,
+            "mount what the arguments name",
+        ),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_sequence().into_iter().flatten()
+}
+
 fn names(list: &Value) -> Vec<&str> {
-    list.as_sequence().into_iter().flatten().filter_map(|item| item["name"].as_str()).collect()
+    items(list).filter_map(|item| item["name"].as_str()).collect()
 }
 
 #[cfg(test)]
@@ -192,15 +253,51 @@ mod tests {
         assert_eq!(parsed, [("RUN".into(), "a      && b".into()), ("USER".into(), "1".into())]);
     }
 
+    /// What tidy says of the repository's own file after one edit.
+    fn after(file: &str, from: &str, to: &str) -> Vec<Finding> {
+        let text = read(crate::cargo::root(), file).unwrap();
+        assert!(text.contains(from), "{file} has no {from:?}");
+        let documents = yaml(file, &text.replacen(from, to, 1)).unwrap();
+        let check = if file == COMPOSE { check_compose } else { check_kubernetes };
+        let version = version(&read(crate::cargo::root(), "Cargo.toml").unwrap()).unwrap();
+        check(&documents, &format!("skeg:{version}"))
+    }
+
     #[test]
-    fn a_service_that_selects_other_labels_is_found() {
-        let text = std::fs::read_to_string(crate::cargo::root().join(KUBERNETES)).unwrap();
-        assert_eq!(check_kubernetes(&yaml(KUBERNETES, &text).unwrap()), []);
-        let broken = text.replacen(
-            "  selector:\n    app.kubernetes.io/name: skeg",
-            "  selector:\n    app: other",
-            1,
-        );
-        assert_eq!(check_kubernetes(&yaml(KUBERNETES, &broken).unwrap()).len(), 1);
+    fn each_loosened_setting_of_the_cluster_files_is_found() {
+        assert_eq!(after(KUBERNETES, "skeg", "skeg"), []);
+        for (from, to) in [
+            ("  selector:\n    app.kubernetes.io/name: skeg", "  selector:\n    app: other"),
+            ("image: skeg:", "image: other:"),
+            ("runAsNonRoot: true", "runAsNonRoot: false"),
+            ("/health/ready", "/ready"),
+            ("mountPath: /config", "mountPath: /etc/skeg"),
+            ("limits:\n              memory: 256Mi", "limits:\n              cpu: 1"),
+            ("limits:\n              memory: 4Gi", "limits:\n              cpu: 1"),
+        ] {
+            assert_eq!(after(KUBERNETES, from, to).len(), 1, "{from:?}");
+        }
+        // Both containers share these.
+        for (from, to) in [
+            ("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"),
+            ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+            ("drop: [\"ALL\"]", "drop: []"),
+        ] {
+            assert_eq!(after(KUBERNETES, from, to).len(), 2, "{from:?}");
+        }
+    }
+
+    #[test]
+    fn each_loosened_setting_of_the_compose_file_is_found() {
+        assert_eq!(after(COMPOSE, "skeg", "skeg"), []);
+        for (from, to) in [
+            ("image: skeg:", "image: other:"),
+            ("127.0.0.1:8080:", "8080:"),
+            ("read_only: true", "read_only: false"),
+            ("mem_limit: 4g", "restart_policy: no"),
+            ("cap_drop:", "cap_add:"),
+        ] {
+            assert_eq!(after(COMPOSE, from, to).len(), 1, "{from:?}");
+        }
     }
 }
