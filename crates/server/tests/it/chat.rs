@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{MAX_MODEL_LEN, PROMPT_TOKENS, Setup, body, chat_request};
+use crate::harness::{END_OF_TURN, MAX_MODEL_LEN, PROMPT_TOKENS, Setup, body, chat_request};
 use crate::scripted::Script;
 
 fn script(text: &str) -> Setup {
@@ -51,6 +51,18 @@ async fn a_stop_string_ends_the_text_before_it() {
         assert_eq!(json["choices"][0]["finish_reason"], "stop");
         assert_eq!(json["usage"]["completion_tokens"], 9);
     }
+}
+
+#[tokio::test]
+async fn a_stop_token_gives_no_text_unless_it_is_to_be_ignored() {
+    let stop_token_ids = vec![END_OF_TURN, u32::from(b'.')];
+    let server = Setup { stop_token_ids, ..script("one. two") }.start();
+    let json = server.chat(&[], json!({})).await.json();
+    assert_eq!(json["choices"][0]["message"]["content"], "one");
+    assert_eq!(json["choices"][0]["finish_reason"], "stop");
+    assert_eq!(json["usage"]["completion_tokens"], 4);
+    let json = server.chat(&[], json!({"ignore_eos": true, "max_tokens": 6})).await.json();
+    assert_eq!(json["choices"][0]["message"]["content"], "one. t");
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ pub(crate) struct Setup {
     pub(crate) policy: TestPolicy,
     pub(crate) principals: Principals,
     pub(crate) chat_template: bool,
+    pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) body_read_timeout: Duration,
 }
 
@@ -46,6 +47,7 @@ impl Default for Setup {
             policy: TestPolicy::default(),
             principals: Principals::default(),
             chat_template: true,
+            stop_token_ids: vec![END_OF_TURN],
             body_read_timeout: Duration::from_secs(60),
         }
     }
@@ -93,7 +95,7 @@ impl Setup {
             chat_template: self
                 .chat_template
                 .then(|| ChatTemplate::compile(template, None, None).unwrap()),
-            stop_token_ids: vec![END_OF_TURN],
+            stop_token_ids: self.stop_token_ids,
             max_model_len: MAX_MODEL_LEN,
             num_hidden_layers: NUM_LAYERS,
             engine: engine.clone(),

@@ -120,7 +120,8 @@ impl Running {
         if self.sink.try_send(Event::Token { token, top, steering }).is_err() {
             return false;
         }
-        let reason = if token_id == END_OF_TURN {
+        let stops = self.request.stop_token_ids.contains(&token_id);
+        let reason = if stops && !self.request.sampling.ignore_eos {
             FinishReason::Stop
         } else if self.at == self.request.max_new_tokens {
             FinishReason::Length
