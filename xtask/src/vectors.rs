@@ -19,7 +19,14 @@ pub(crate) struct Args {
     /// Keep what was made in this store instead of a temporary one.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Measure the vectors anew, and ship what they are and what was measured: policy and card follow from it.
+    #[arg(long)]
+    ship: bool,
 }
+
+/// The strengths that are tried, and the one that is shipped as the default.
+const TRIED_STRENGTHS: &str = "0.7,1,1.2,1.5,2";
+const DEFAULT_STRENGTH: &str = "1.2";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let data = cargo::env("SKEG_DATA_DIR")
@@ -34,19 +41,51 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.out.is_none() && out.exists() {
         std::fs::remove_dir_all(&out).with_context(|| format!("clearing {}", out.display()))?;
     }
-    cargo::run(
-        Command::new(skeg)
-            .args(["extract", "--recipe", "shipped", "--weights", "f32", "--publish"])
-            .arg("--model")
-            .arg(&model)
-            .arg("--data")
-            .arg(Path::new(&data).join("catqa.jsonl"))
-            .arg("--measured")
-            .arg(shipped.join("measured.json"))
-            .arg("--out")
-            .arg(&out),
-    )?;
-    compare(&current(&shipped)?, &current(&out)?)
+    let task = Task { skeg, model, data: PathBuf::from(data), shipped };
+    task.extract(&out)?;
+    if args.ship {
+        task.measure(&out)?;
+        return task.extract(&task.shipped);
+    }
+    compare(&current(&task.shipped)?, &current(&out)?)
+}
+
+/// What the steps share.
+struct Task {
+    skeg: PathBuf,
+    model: PathBuf,
+    /// Folder of the research data.
+    data: PathBuf,
+    /// The store in the repository.
+    shipped: PathBuf,
+}
+
+impl Task {
+    /// Vectors from the data, policy and card from the figures that are shipped, live in `store`.
+    fn extract(&self, store: &Path) -> Result<()> {
+        let mut command = Command::new(&self.skeg);
+        command.args(["extract", "--recipe", "shipped", "--weights", "f32", "--publish"]);
+        command.arg("--model").arg(&self.model).arg("--data").arg(self.data.join("catqa.jsonl"));
+        command.arg("--measured").arg(self.figures()).arg("--out").arg(store);
+        cargo::run(&mut command)
+    }
+
+    /// New figures of the vectors that are live in `store`.
+    fn measure(&self, store: &Path) -> Result<()> {
+        let mut command = Command::new(&self.skeg);
+        command.args(["evaluate", "--quick", "--seed", "1", "--strength", DEFAULT_STRENGTH]);
+        command.args(["--tune", TRIED_STRENGTHS]).arg("--measured").arg(self.figures());
+        command.arg("--model").arg(&self.model).arg("--vectors").arg(store);
+        command.arg("--data").arg(self.data.join("catqa.jsonl"));
+        for set in ["xstest_response_refusal.jsonl", "xstest_completions.jsonl"] {
+            command.arg("--judge-data").arg(self.data.join(set));
+        }
+        cargo::run(&mut command)
+    }
+
+    fn figures(&self) -> PathBuf {
+        self.shipped.join("measured.json")
+    }
 }
 
 fn current(store: &Path) -> Result<Generation> {

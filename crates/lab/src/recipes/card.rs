@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::measured::{MAX_DEGENERATE, MAX_FALL, Measured};
+use super::measured::{MAX_DEGENERATE, MAX_FALL, MIN_REFUSED, Measured};
 use crate::evaluate::Share;
 use crate::extract::Extraction;
 
@@ -86,12 +86,15 @@ fn strengths(measured: &Measured) -> String {
     let mut text = format!(
         "## Strength\n\nOwn category's vector on every fourth extraction prompt. A strength is safe while at most {} of the \
          answers are degenerate and refusals do not fall by more than {} (which says that answers fall apart in a way \
-         the repetition measure does not see). Safe window: 0 to {}; default {}.\n\n| strength | refuses | degenerate |\n\
+         the repetition measure does not see). Safe window: 0 to {}; default {}; \
+         the policy lets nobody go below {}, the weakest at which {} or more refuse.\n\n| strength | refuses | degenerate |\n\
          |---|---|---|\n",
         MAX_DEGENERATE,
         MAX_FALL,
         measured.window().max,
-        measured.strength
+        measured.strength,
+        measured.strength().floor,
+        MIN_REFUSED
     );
     for point in &measured.tuning {
         let share = |share: Share| share.to_string();

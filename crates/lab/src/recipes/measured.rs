@@ -41,6 +41,10 @@ pub(super) const MAX_DEGENERATE: f64 = 0.05;
 /// Fall of the share of refusals, against a weaker strength, up to which a strength is safe.
 pub(super) const MAX_FALL: f64 = 0.05;
 
+/// Share of refusals from which a strength counts as acting: nobody may ask for less than the weakest such
+/// strength, since below it little would be left of what the policy wants.
+pub(super) const MIN_REFUSED: f64 = 0.5;
+
 impl Measured {
     /// Reads the file.
     ///
@@ -81,11 +85,15 @@ impl Measured {
         SafeWindow { min: 0.0, max }
     }
 
-    /// The default with the safe window as its range.
+    /// The default; from the weakest strength tried at which half of the prompts or more are declined (the default,
+    /// if there is none) to the end of the safe window.
     #[must_use]
     pub fn strength(&self) -> Strength {
-        let SafeWindow { min, max } = self.window();
-        Strength { default: self.strength, floor: min, ceiling: max }
+        let acts = |point: &&StrengthPoint| {
+            point.strength <= self.strength && point.tally.refused_share().share >= MIN_REFUSED
+        };
+        let floor = self.tuning.iter().find(acts).map_or(self.strength, |point| point.strength);
+        Strength { default: self.strength, floor, ceiling: self.window().max }
     }
 
     /// The held-out figures in the manifest's form.

@@ -15,6 +15,7 @@
 //! ```
 
 mod card;
+mod measure;
 mod measured;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use crate::extract::{
 };
 use crate::split::{Part, SplitRule};
 
+pub use measure::{MeasurePlan, measure};
 pub use measured::{Measured, StrengthPoint};
 
 /// Layers of the shipped vectors: the middle of SmolLM2-135M's thirty.

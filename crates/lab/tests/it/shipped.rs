@@ -98,9 +98,18 @@ fn the_recipe_writes_a_generation_that_loads_and_the_same_bytes_twice() {
 }
 
 #[test]
+fn the_floor_is_the_weakest_strength_at_which_half_of_the_prompts_are_declined() {
+    let mut measured = measured();
+    measured.tuning[0].tally = Tally { total: 100, refused: 50, degenerate: 0 };
+    assert!((measured.strength().floor - 0.5).abs() < 1e-6);
+    measured.tuning[0].tally.refused = 49;
+    assert!((measured.strength().floor - 1.0).abs() < 1e-6);
+}
+
+#[test]
 fn the_safe_window_ends_before_the_first_strength_that_breaks_the_text() {
     let strength = measured().strength();
-    assert_eq!((strength.floor, strength.default, strength.ceiling), (0.0, 1.0, 1.0));
+    assert_eq!((strength.floor, strength.default, strength.ceiling), (1.0, 1.0, 1.0));
 
     // Few loops, but the refusals are gone: broken in another way.
     let mut fallen = measured();

@@ -121,7 +121,7 @@ impl InplaceOp3 for Rope {
         let (total_tokens, row_width) = x_layout.shape().dims2()?;
         let (table_rows, half) = cos_layout.shape().dims2()?;
         let width = self.width;
-        if table_rows != total_tokens || width % (2 * half) != 0 || width > row_width {
+        if table_rows != total_tokens || !width.is_multiple_of(2 * half) || width > row_width {
             candle_core::bail!(
                 "rope of {width} in [{total_tokens}, {row_width}] with tables of [{table_rows}, {half}]"
             );

@@ -1,10 +1,11 @@
 //! `skeg evaluate --quick`: what the vectors of a store do to the answers of a model.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
-use skeg_lab::evaluate::{EngineAnswerer, QuickSpec, evaluate_quick, refusal_agreement};
+use anyhow::{Context, bail};
+use skeg_lab::evaluate::{Agreement, EngineAnswerer, QuickSpec, evaluate_quick, refusal_agreement};
+use skeg_lab::recipes::{MeasurePlan, Measured, measure};
 use skeg_lab::{Item, Part, SplitRule, read_jsonl};
 use skeg_model::LoadedModel;
 use skeg_model::engine::EngineConfig;
@@ -25,15 +26,22 @@ pub(super) struct Args {
     /// Prompts, one JSON object a line, with CatQA categories
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Answers labelled `refusal` or `compliance`, to measure the judge on
+    /// Answers labelled `refusal` or `compliance`, to measure the judge on; may be given several times
     #[arg(long, value_name = "FILE")]
-    judge_data: Option<PathBuf>,
+    judge_data: Vec<PathBuf>,
     /// Prompts a category, from the end of the file, where extraction never looks
     #[arg(long, value_name = "NUM", default_value_t = SplitRule::SHIPPED.num_evaluation)]
     per_category: usize,
     /// Strength for every category [default: each category's of the policy]
     #[arg(long)]
     strength: Option<f32>,
+    /// Try these strengths first, on every fourth prompt that vectors are extracted from, and write all figures
+    /// to --measured, for `skeg extract --recipe shipped`
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires_all = ["measured", "strength"])]
+    tune: Vec<f32>,
+    /// File for the figures of --tune
+    #[arg(long, value_name = "FILE", requires = "tune")]
+    measured: Option<PathBuf>,
     /// Longest answer, in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 40)]
     max_tokens: usize,
@@ -54,8 +62,9 @@ pub(super) struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Example:
+Examples:
   skeg evaluate --quick --data catqa.jsonl
+  skeg evaluate --quick --data catqa.jsonl --strength 1.2 --tune 0.7,1,1.2,1.5,2 --measured measured.json
 
 Figures only: no prompt and no answer is printed or kept. The judge reads refusal phrases; --judge-data prints
 how far it agrees with people.";
@@ -65,22 +74,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let root = config.model.vectors_root()?;
     let path = model_path(&config.model, args.model.fetch)?;
     let items = read_jsonl(&args.data)?.items;
-    let judge = args.judge_data.as_deref().map(read_jsonl).transpose()?;
+    let judge =
+        args.judge_data.iter().map(|path| agreement(path)).collect::<anyhow::Result<_>>()?;
     let model = LoadedModel::load(&path, &config.model.load_options())?;
     let current = read_current(&root)?;
     let generation = load_generation(&root, &current.generation, Some(&binding(&model.identity)))?;
-    let mut prompts = held_out(&items, args.per_category)?;
+    let mut prompts = part(&items, args.per_category, Part::Evaluation)?;
     prompts.retain(|category, _| generation.vectors.contains_key(category));
     if prompts.is_empty() {
         bail!("{}: no category of {} has a prompt there", args.data.display(), generation.id);
     }
-    let judge = judge.map(|set| {
-        let name = args.judge_data.as_deref().and_then(|path| path.file_stem());
-        refusal_agreement(&name.unwrap_or_default().to_string_lossy(), &set.items)
-    });
     let mut spec = QuickSpec::of_generation(&generation, prompts, args.max_tokens)?;
     spec.seed = args.seed;
-    spec.judge = judge.into_iter().collect();
+    spec.judge = judge;
     if let Some(strength) = args.strength {
         spec.strengths.values_mut().for_each(|each| *each = strength);
     }
@@ -94,7 +100,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         ..EngineConfig::default()
     };
     let mut answerer = EngineAnswerer::new(model, &engine_config, args.max_tokens)?;
-    let report = evaluate_quick(&mut answerer, &spec, &mut Bar::new()?)?;
+    let report = match (&args.measured, args.strength) {
+        (Some(file), Some(strength)) => {
+            let mut tuning = part(&items, args.per_category, Part::Tuning)?;
+            tuning.retain(|category, _| generation.vectors.contains_key(category));
+            let plan = MeasurePlan {
+                held_out: spec,
+                tuning,
+                strengths: args.tune.clone(),
+                strength,
+                weights: config.model.weights_name().to_owned(),
+            };
+            let measured = measure(&mut answerer, &plan, &mut Bar::new()?)?;
+            write_figures(file, &measured)?;
+            measured.held_out
+        }
+        _ => evaluate_quick(&mut answerer, &spec, &mut Bar::new()?)?,
+    };
     if args.json {
         return Ok(output::json(&report)?);
     }
@@ -102,8 +124,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(output::line(&text)?)
 }
 
-/// The last prompts of each category.
-fn held_out(items: &[Item], per_category: usize) -> anyhow::Result<BTreeMap<Category, Vec<&Item>>> {
+/// The judge's agreement with the people who labelled a file's answers.
+fn agreement(path: &Path) -> anyhow::Result<Agreement> {
+    let set = read_jsonl(path)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(refusal_agreement(&name, &set.items))
+}
+
+fn write_figures(path: &Path, measured: &Measured) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(measured)?;
+    std::fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The prompts of one side of the split that leaves the last ones of each category for evaluation.
+fn part(
+    items: &[Item],
+    per_category: usize,
+    part: Part,
+) -> anyhow::Result<BTreeMap<Category, Vec<&Item>>> {
     let rule = SplitRule { num_evaluation: per_category, ..SplitRule::SHIPPED };
-    Ok(rule.part(items, Part::Evaluation)?)
+    Ok(rule.part(items, part)?)
 }

@@ -87,6 +87,14 @@ impl ModelConfig {
         })
     }
 
+    /// The weights' form, as the flag has it.
+    pub(crate) const fn weights_name(&self) -> &'static str {
+        match self.weights {
+            WeightForm::AsStored => "as-stored",
+            WeightForm::F32 => "f32",
+        }
+    }
+
     /// How the model is loaded.
     pub(crate) const fn load_options(&self) -> LoadOptions {
         LoadOptions { device: self.device, weights: self.weights }

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use skeg_model::WeightForm;
-
 use super::{Config, LogFormat};
 
 /// In place of anything that could be used to call the server.
@@ -11,17 +9,13 @@ const REDACTED: &str = "<redacted>";
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let weights = match self.model.weights {
-            WeightForm::AsStored => "as-stored",
-            WeightForm::F32 => "f32",
-        };
         let log_format = match self.log.format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
         text(f, "model", &self.model.source)?;
         text(f, "device", &self.model.device)?;
-        text(f, "weights", &weights)?;
+        text(f, "weights", &self.model.weights_name())?;
         text(f, "cache_dir", &self.model.cache_dir.display())?;
         if let Some(vectors) = self.model.named_vectors() {
             text(f, "vectors", &vectors.display())?;

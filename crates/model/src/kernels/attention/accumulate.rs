@@ -77,11 +77,9 @@ mod avx2 {
         }
         for i in 0..num_rows {
             // SAFETY: row i ends within `rows`, as asserted.
-            #[expect(
-                unsafe_code,
-                reason = "a checked slice in the inner loop costs a quarter of it"
-            )]
-            let row = load(unsafe { &*rows.as_ptr().add(i * stride).cast::<[f32; LANES]>() });
+            #[expect(unsafe_code, reason = "a check in the inner loop costs a quarter of it")]
+            let row: &[f32; LANES] = unsafe { &*rows.as_ptr().add(i * stride).cast() };
+            let row = load(row);
             for (acc, factors) in acc.iter_mut().zip(&factors) {
                 let factor = _mm256_set1_ps(factors[i]);
                 for (acc, row) in acc.iter_mut().zip(row) {

@@ -1,7 +1,7 @@
 //! Attention of one row over one key and value head: the arithmetic.
 //!
 //! The positions are walked in chunks that begin at fixed positions. Each chunk gives the largest score, the sum of the
-//! exponentials and the weighted sum of the values; chunks are put together in ascending order (as in FlashDecoding and
+//! exponentials and the weighted sum of the values; chunks are put together in ascending order (as in `FlashDecoding` and
 //! arXiv 2205.14135). So a row's result is the same whether its chunks are computed one after the other or on
 //! several threads.
 

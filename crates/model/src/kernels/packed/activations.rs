@@ -112,14 +112,11 @@ mod tests {
         let row = rows.row(0);
         for (block, scale) in row.scales.iter().enumerate() {
             let mut sum = 0;
-            for i in block * BLOCK..(block + 1) * BLOCK {
-                let restored = f32::from(row.q[i]) * scale.d;
-                assert!(
-                    (restored - x[i]).abs() <= scale.d * 0.5001,
-                    "{i}: {restored}, not {}",
-                    x[i]
-                );
-                sum += i32::from(row.q[i]);
+            let numbers = row.q.iter().zip(&x).enumerate().skip(block * BLOCK).take(BLOCK);
+            for (i, (q, x)) in numbers {
+                let restored = f32::from(*q) * scale.d;
+                assert!((restored - x).abs() <= scale.d * 0.5001, "{i}: {restored}, not {x}");
+                sum += i32::from(*q);
             }
             assert_eq!(scale.sum.to_bits(), (scale.d * sum as f32).to_bits());
         }

@@ -111,6 +111,7 @@ fn q4_columns<const M: usize, const H: usize>(
 /// Sums of M rows with H halves of a panel, from half `first` on.
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
+#[expect(clippy::needless_range_loop, reason = "rows and halves index several arrays alike")]
 fn q8_columns<const M: usize, const H: usize>(
     x: [XRow<'_>; M],
     panel: &[Q8Block],
