@@ -1,6 +1,11 @@
 //! The three requests that a Hugging Face hub is asked: what a revision is, which files it has, and their bytes.
 //!
 //! A token goes to the hub alone, never to where the hub redirects a download.
+//!
+//! Why not the crate `hf-hub`: 1.0.0 misses the commit of every file in LFS. 0.5.0 asks for a file's size before
+//! each download, and there it sends the token to where the hub redirects; no public function downloads without
+//! that. Nor can it be given the platform's certificates or a time limit, and it needs a server with ranges. What
+//! it could do safely, the listing, has neither sizes nor hashes unless one writes the request and the parsing.
 
 use std::io::Read;
 use std::path::PathBuf;
