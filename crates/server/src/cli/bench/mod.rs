@@ -1,16 +1,18 @@
-//! `skeg bench`: speed in this process, and the cost of steering.
+//! `skeg bench`: speed in this process, the cost of steering, and a load on a running server.
 //!
-//! What computes figures of measurements (`stats`, `bootstrap`, `draw`) knows nothing of models.
+//! What computes figures of measurements (`stats`, `bootstrap`, `draw`) knows nothing of models or HTTP.
 
 mod bootstrap;
 mod chart;
 mod draw;
 mod instructions;
+mod load;
 mod machine;
 mod model;
 mod modes;
 mod pairs;
 mod rig;
+mod serve;
 mod stats;
 mod steering;
 mod throughput;
@@ -24,17 +26,19 @@ use crate::output;
 use instructions::Instructions;
 use machine::Machine;
 
-/// Measure speed: of a model, of steering.
+/// Measure speed: of a model, of steering, of a server.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     Model(model::Args),
     Steering(steering::Args),
+    Serve(serve::Args),
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Model(args) => model::run(args),
         Command::Steering(args) => steering::run(args),
+        Command::Serve(args) => serve::run(args),
     }
 }
 
