@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod bench;
 mod chat;
 mod columns;
 mod conversation;
@@ -48,6 +49,8 @@ enum Command {
     Vectors(vectors::Command),
     Extract(Box<extract::Args>),
     Evaluate(Box<evaluate::Args>),
+    #[command(subcommand)]
+    Bench(Box<bench::Command>),
 }
 
 impl Cli {
@@ -60,6 +63,7 @@ impl Cli {
             Command::Vectors(command) => vectors::run(command),
             Command::Extract(args) => extract::run(&args),
             Command::Evaluate(args) => evaluate::run(&args),
+            Command::Bench(command) => bench::run(&command),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The program `skeg` itself: its exit codes and messages, on files that are made here.
 
 mod bad_start;
+mod bench;
 mod deployment;
 mod fetch;
 mod files;

@@ -10,10 +10,10 @@ use super::files::{write_model, write_store};
 use super::{run, skeg};
 
 /// A running server; killed if a test fails before it ended.
-struct Server {
+pub(super) struct Server {
     process: Child,
     stdout: BufReader<ChildStdout>,
-    address: String,
+    pub(super) address: String,
     _folder: TempDir,
 }
 
@@ -26,7 +26,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let model = write_model(folder.path());
         write_store(folder.path(), &model);
@@ -70,7 +70,7 @@ impl Server {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    fn end(mut self, signal: &str) -> Option<i32> {
+    pub(super) fn end(mut self, signal: &str) -> Option<i32> {
         self.signal(signal);
         self.exit_code()
     }

@@ -1,0 +1,98 @@
+//! `skeg bench`: speed in this process, the cost of steering, and a load on a running server.
+//!
+//! What computes figures of measurements (`stats`, `bootstrap`, `draw`) knows nothing of models or HTTP.
+
+mod bootstrap;
+mod chart;
+mod draw;
+mod instructions;
+mod load;
+mod machine;
+mod model;
+mod modes;
+mod pairs;
+mod rig;
+mod serve;
+mod stats;
+mod steering;
+mod throughput;
+
+use serde::Serialize;
+use skeg_model::{LoadedModel, ModelFiles, WeightForm};
+
+use super::ModelFlags;
+use super::running::model_path;
+use crate::output;
+use instructions::Instructions;
+use machine::Machine;
+
+/// Measure speed: of a model, of steering, of a server.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    Model(model::Args),
+    Steering(steering::Args),
+    Serve(serve::Args),
+}
+
+pub(super) fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Model(args) => model::run(args),
+        Command::Steering(args) => steering::run(args),
+        Command::Serve(args) => serve::run(args),
+    }
+}
+
+/// A model in this process, with the count that was started before any of its threads.
+struct InProcess {
+    model: LoadedModel,
+    subject: Subject,
+    instructions: Instructions,
+}
+
+/// What is measured.
+#[derive(Debug, Serialize)]
+struct Subject {
+    model: String,
+    /// Numeric types of the matrices, with how many tensors are of each.
+    weight_types: serde_json::Value,
+    device: String,
+    weights: &'static str,
+}
+
+impl InProcess {
+    fn load(flags: &ModelFlags) -> anyhow::Result<Self> {
+        let instructions = Instructions::start();
+        let config = flags.config(None)?;
+        let path = model_path(&config.model, flags.fetch)?;
+        let subject = Subject {
+            model: config.model.source.slug(),
+            weight_types: serde_json::to_value(ModelFiles::discover(&path)?.weight_types()?)?,
+            device: config.model.device.to_string(),
+            weights: match config.model.weights {
+                WeightForm::AsStored => "as-stored",
+                WeightForm::F32 => "f32",
+            },
+        };
+        let model = LoadedModel::load(&path, &config.model.load_options())?;
+        Ok(Self { model, subject, instructions })
+    }
+}
+
+/// The line above a table.
+fn print_head(subject: &Subject, machine: &Machine) -> std::io::Result<()> {
+    output::line(&format!(
+        "{} on {}, {} processors, {} build of skeg {}",
+        subject.model, subject.device, machine.num_cpus, machine.build, machine.version
+    ))
+}
+
+/// What stands below a table.
+fn print_foot(peak_memory_bytes: Option<u64>, refused: Option<&str>) -> anyhow::Result<()> {
+    if let Some(bytes) = peak_memory_bytes {
+        output::line(&format!("peak memory: {} MB", bytes / 1_000_000))?;
+    }
+    if let Some(reason) = refused {
+        output::note(&format!("no instruction counts: {reason}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! The ways to steer that are compared, on synthetic vectors.
+
+use serde::Serialize;
+use skeg_model::steering::{
+    LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringTables, SteeringVector,
+};
+use skeg_model::{Hooks, Llama, LlamaConfig, SteerRows};
+
+use super::draw::Draw;
+
+/// The most configurations that a mode spreads over the rows.
+const MAX_CONFIGURATIONS: u32 = 16;
+/// Norm of each vector: small against any activation, so that the model computes what it always does.
+const VECTOR_NORM: f32 = 1e-2;
+
+/// What a decode step does about steering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Mode {
+    /// No hook.
+    Disabled,
+    /// Tables filled and a hook registered, but no row is steered.
+    EnabledIdle,
+    /// Every row with the same slot and strength.
+    AllSteeredShared,
+    /// Four slots and strengths in turn over the rows.
+    #[serde(rename = "per_request_4")]
+    PerRequest4,
+    /// Sixteen slots and strengths in turn over the rows.
+    #[serde(rename = "per_request_16")]
+    PerRequest16,
+}
+
+impl Mode {
+    /// All of them; the first is what the others are compared with, itself included.
+    pub(super) const ALL: [Self; 5] = [
+        Self::Disabled,
+        Self::EnabledIdle,
+        Self::AllSteeredShared,
+        Self::PerRequest4,
+        Self::PerRequest16,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::EnabledIdle => "enabled_idle",
+            Self::AllSteeredShared => "all_steered_shared",
+            Self::PerRequest4 => "per_request_4",
+            Self::PerRequest16 => "per_request_16",
+        }
+    }
+
+    /// Configurations in use; 0 where no row is steered.
+    const fn num_configurations(self) -> usize {
+        match self {
+            Self::Disabled | Self::EnabledIdle => 0,
+            Self::AllSteeredShared => 1,
+            Self::PerRequest4 => 4,
+            Self::PerRequest16 => 16,
+        }
+    }
+
+    /// The configuration of a row; `None` where it is not steered. Where there are more configurations
+    /// than rows, the steps take turns, so that all are in use.
+    fn configuration(self, row: usize, num_rows: usize, step_idx: usize) -> Option<usize> {
+        (step_idx * num_rows + row).checked_rem(self.num_configurations())
+    }
+
+    /// Whether every row is steered.
+    pub(super) const fn steers(self) -> bool {
+        self.num_configurations() > 0
+    }
+}
+
+/// Filled tables and the plans that refer to them.
+#[derive(Debug)]
+pub(super) struct Steering {
+    tables: SteeringTables,
+    /// One a configuration, each with its own slot and strength.
+    plans: Vec<SteeringPlan>,
+    /// Keeps the slots taken.
+    _lease: SlotLease,
+}
+
+impl Steering {
+    /// Vectors for `layers` at the attention output, drawn from `seed`.
+    pub(super) fn synthetic(llama: &Llama, layers: &[usize], seed: u64) -> anyhow::Result<Self> {
+        let config = llama.config();
+        let mut draw = Draw::new(seed);
+        let vectors: Vec<SteeringVector> =
+            (0..MAX_CONFIGURATIONS).map(|_| vector(config, layers, &mut draw)).collect();
+        let mut tables = SteeringTables::new(config, vectors.len() + 1, llama.device());
+        let lease = tables.register(&vectors)?;
+        let plans = lease.slots().iter().zip(1_u8..).map(|(&slot, nth)| {
+            let mut slot_by_layer = vec![0; config.num_hidden_layers];
+            layers.iter().for_each(|&layer| slot_by_layer[layer] = slot);
+            SteeringPlan {
+                site: Site::AttnOut,
+                operator: Operator::Add,
+                positions: Positions::All,
+                strength: f32::from(nth) / 16.0,
+                slot_by_layer,
+            }
+        });
+        Ok(Self { plans: plans.collect(), tables, _lease: lease })
+    }
+
+    /// The hooks of one step with `num_rows` rows.
+    pub(super) fn hooks(&self, mode: Mode, num_rows: usize, step_idx: usize) -> Hooks<'_> {
+        let plan = |row| self.plans.get(mode.configuration(row, num_rows, step_idx)?);
+        let rows = || SteerRows::new(&self.tables, (0..num_rows).map(plan).collect());
+        Hooks { steer: (mode != Mode::Disabled).then(rows), capture: None }
+    }
+}
+
+fn vector(config: &LlamaConfig, layers: &[usize], draw: &mut Draw) -> SteeringVector {
+    // Uniform in -1..1 has variance 1/3.
+    let scale = VECTOR_NORM / (config.hidden_size as f32 / 3.0).sqrt();
+    let mut value = || scale * draw.signed_unit();
+    let mut values = || (0..config.hidden_size).map(|_| value()).collect();
+    let layers = layers.iter().map(|&layer| LayerVector { layer, values: values() });
+    SteeringVector { site: Site::AttnOut, layers: layers.collect() }
+}
+
+/// `number` layers of `num_hidden_layers`, evenly spread; all where there are not so many.
+pub(super) fn spread_layers(number: usize, num_hidden_layers: usize) -> Vec<usize> {
+    let number = number.min(num_hidden_layers);
+    // The middle of each of `number` equal parts.
+    (0..number).map(|idx| (2 * idx + 1) * num_hidden_layers / (2 * number)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_spread_over_the_model() {
+        assert_eq!(spread_layers(1, 30), [15]);
+        assert_eq!(spread_layers(3, 30), [5, 15, 25]);
+        assert_eq!(spread_layers(12, 3), [0, 1, 2]);
+        assert_eq!(spread_layers(0, 3), [0_usize; 0]);
+        let twelve = spread_layers(12, 30);
+        assert!(twelve.len() == 12 && twelve.is_sorted_by(|a, b| a < b) && twelve[11] < 30);
+    }
+
+    #[test]
+    fn configurations_take_turns_over_rows_and_steps() {
+        let step = |mode: Mode, num_rows: usize, step_idx: usize| {
+            let row = |row| mode.configuration(row, num_rows, step_idx);
+            (0..num_rows).map(row).collect::<Option<Vec<usize>>>()
+        };
+        assert_eq!(step(Mode::PerRequest4, 6, 0), Some(vec![0, 1, 2, 3, 0, 1]));
+        assert_eq!(step(Mode::PerRequest4, 1, 6), Some(vec![2]));
+        assert_eq!(step(Mode::PerRequest16, 8, 3), Some((8..16).collect()));
+        assert_eq!(step(Mode::AllSteeredShared, 3, 5), Some(vec![0; 3]));
+        for mode in Mode::ALL {
+            assert_eq!(step(mode, 2, 0).is_some(), mode.steers(), "{mode:?}");
+        }
+    }
+}

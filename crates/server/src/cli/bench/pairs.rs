@@ -1,0 +1,157 @@
+//! Decode steps in two modes side by side, on the same context.
+
+use std::time::Instant;
+
+use anyhow::bail;
+use serde::Serialize;
+use skeg_model::{Llama, PackedBatch};
+
+use super::bootstrap::bounded_median;
+use super::instructions::Instructions;
+use super::modes::{Mode, Steering};
+use super::rig::Rig;
+use super::stats::median;
+
+/// One cell of the comparison.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting {
+    pub(super) num_seqs: usize,
+    pub(super) context: usize,
+    pub(super) pairs: usize,
+    pub(super) chunk: usize,
+    pub(super) seed: u64,
+}
+
+/// What a mode costs against `disabled`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Cost {
+    pub(super) num_layers: usize,
+    pub(super) num_seqs: usize,
+    pub(super) mode: Mode,
+    pub(super) pairs: usize,
+    /// Median over the pairs of the mode's time over `disabled`'s.
+    pub(super) ratio: f64,
+    /// Bootstrap bounds of the ratio, 95 %.
+    pub(super) lower: f64,
+    pub(super) upper: f64,
+    pub(super) median_step_seconds: f64,
+    pub(super) median_disabled_step_seconds: f64,
+    /// User-space instructions of all the mode's steps over those of their partners.
+    pub(super) instruction_ratio: Option<f64>,
+}
+
+/// The two sides of the pairs of one mode: the mode and `disabled`.
+#[derive(Debug, Default)]
+struct Pairs {
+    seconds: [Vec<f64>; 2],
+    instructions: [Option<u64>; 2],
+}
+
+/// Every mode of [`Mode::ALL`], interleaved pair by pair in one run.
+pub(super) fn compare(
+    llama: &Llama,
+    layers: &[usize],
+    setting: Setting,
+    instructions: &mut Instructions,
+    mut on_pair: impl FnMut(),
+) -> anyhow::Result<Vec<Cost>> {
+    let Setting { num_seqs, context, .. } = setting;
+    let steering = Steering::synthetic(llama, layers, setting.seed)?;
+    let mut rig = Rig::new(llama, num_seqs, context + 1, setting.seed)?;
+    rig.prefill(0..num_seqs, context, setting.chunk)?;
+    let batch = rig.batch(0..num_seqs, context, 1)?;
+    for mode in Mode::ALL {
+        check(&mut rig, &batch, &steering, mode, llama.device().is_cpu())?;
+    }
+    let mut runs = Mode::ALL.map(|mode| (mode, Pairs::default()));
+    for pair_idx in 0..setting.pairs {
+        for (mode_idx, (mode, pairs)) in runs.iter_mut().enumerate() {
+            // Either side goes first equally often, in neighbouring pairs of a mode and of a round.
+            let order = if (pair_idx + mode_idx) % 2 == 0 { [0, 1] } else { [1, 0] };
+            for side in order {
+                let mode = [*mode, Mode::Disabled][side];
+                let before = instructions.executed();
+                let started = Instant::now();
+                let mut hooks = steering.hooks(mode, num_seqs, pair_idx);
+                rig.forward(&batch, &mut hooks)?;
+                pairs.seconds[side].push(started.elapsed().as_secs_f64());
+                if let Some((before, after)) = before.zip(instructions.executed()) {
+                    *pairs.instructions[side].get_or_insert(0) += after - before;
+                }
+            }
+            on_pair();
+        }
+    }
+    let cost = |(mode, pairs): &(Mode, Pairs)| pairs.cost(*mode, layers.len(), setting);
+    runs.iter().map(cost).collect()
+}
+
+/// Runs a mode once and checks that it steered what it says; this warms up as well.
+fn check(
+    rig: &mut Rig<'_>,
+    batch: &PackedBatch,
+    steering: &Steering,
+    mode: Mode,
+    is_measured: bool,
+) -> anyhow::Result<()> {
+    let num_rows = batch.total_tokens();
+    let mut hooks = steering.hooks(mode, num_rows, 0);
+    rig.forward(batch, &mut hooks)?;
+    let measured = hooks.steer.as_ref().map_or(&[][..], |steer| steer.measured());
+    let num_steered = measured.iter().flatten().count();
+    let expected = if mode.steers() { num_rows } else { 0 };
+    if is_measured && num_steered != expected {
+        bail!(
+            "mode {}: {num_steered} of {num_rows} rows were steered, expected {expected}",
+            mode.name()
+        );
+    }
+    Ok(())
+}
+
+impl Pairs {
+    fn cost(&self, mode: Mode, num_layers: usize, setting: Setting) -> anyhow::Result<Cost> {
+        let [own, disabled] = &self.seconds;
+        let ratios: Vec<f64> = own.iter().zip(disabled).map(|(own, other)| own / other).collect();
+        let measured = bounded_median(&ratios, setting.seed).zip(median(own)).zip(median(disabled));
+        let Some(((bounded, own), disabled)) = measured else {
+            bail!("no pair was measured; --pairs must be at least 1");
+        };
+        let [own_instructions, other_instructions] = self.instructions;
+        Ok(Cost {
+            num_layers,
+            num_seqs: setting.num_seqs,
+            mode,
+            pairs: ratios.len(),
+            ratio: bounded.median,
+            lower: bounded.lower,
+            upper: bounded.upper,
+            median_step_seconds: own,
+            median_disabled_step_seconds: disabled,
+            instruction_ratio: own_instructions
+                .zip(other_instructions)
+                .map(|(own, other)| own as f64 / other as f64),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_taken_within_each_pair() {
+        // A machine that slows down over the run: each pair still says 10 % more.
+        let disabled: Vec<f64> = (1..=40).map(f64::from).collect();
+        let own = disabled.iter().map(|seconds| seconds * 1.1).collect();
+        let pairs = Pairs { seconds: [own, disabled], instructions: [Some(30), Some(20)] };
+        let setting = Setting { num_seqs: 2, context: 8, pairs: 40, chunk: 8, seed: 0 };
+        let cost = pairs.cost(Mode::PerRequest4, 3, setting).unwrap();
+        for ratio in [cost.ratio, cost.lower, cost.upper] {
+            assert!((ratio - 1.1).abs() < 1e-9, "{cost:?}");
+        }
+        assert!(cost.instruction_ratio.is_some_and(|ratio| (ratio - 1.5).abs() < 1e-9));
+        assert!((cost.median_disabled_step_seconds - 20.5).abs() < 1e-9);
+        assert!(Pairs::default().cost(Mode::Disabled, 1, setting).is_err());
+    }
+}
