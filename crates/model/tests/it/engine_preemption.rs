@@ -68,7 +68,7 @@ fn a_sequence_that_was_pushed_out_says_nothing_until_it_goes_on() {
     let mut num_events = 0;
     while engine.stats().read().preemptions == 0 {
         engine.step().unwrap();
-        num_events = second.read().len() + num_events;
+        num_events += second.read().len();
     }
     let stats = engine.stats().read();
     assert_eq!((stats.num_running, stats.num_waiting), (1, 1));
