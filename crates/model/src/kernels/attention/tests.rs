@@ -93,6 +93,13 @@ fn a_long_row_is_the_same_alone_and_among_others() {
     let whole = run(&[0, 600]);
     assert_eq!(bits(&run(&[0, 255, 256, 257, 511, 599, 600])), bits(&whole));
     assert_eq!(bits(&run(&[0, 1, 300, 598, 600])), bits(&whole));
+    // The chunks are put together as one softmax over all positions.
+    let layout = layout(vec![span(0..600, 0, &table)], 16);
+    let (k_rows, v_rows) = pools(640, heads);
+    let (qkv, cos, sin) = rows(0, 600);
+    let expected =
+        composite::attention(&qkv, (&cos, &sin), (&k_rows, &v_rows), &layout, heads).unwrap();
+    check_close(&whole, &expected, 1e-4);
 }
 
 #[test]
