@@ -66,8 +66,6 @@ pub trait Engine: Send {
     /// Sequences queued or running.
     fn num_unfinished(&self) -> usize;
 
-    /// Where its numbers can be read while it runs; zeros from an engine that counts nothing.
-    fn stats(&self) -> SharedStats {
-        SharedStats::default()
-    }
+    /// Where its numbers can be read while it runs.
+    fn stats(&self) -> SharedStats;
 }

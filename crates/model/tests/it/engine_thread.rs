@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use skeg_model::engine::{
     Engine, EngineConfig, EngineHandle, EngineStats, EngineThread, Event, EventSink, Finish,
-    FinishReason, GenerationRequest, SeqId, SteeringReport, StepOutcome, SubmitError, TokenLogprob,
+    FinishReason, GenerationRequest, SeqId, SharedStats, SteeringReport, StepOutcome, SubmitError,
+    TokenLogprob,
 };
 use skeg_model::steering::{SlotLease, SteeringVector};
 use skeg_model::{Error, Result};
@@ -91,6 +92,11 @@ impl Engine for OrderedEngine {
 
     fn num_unfinished(&self) -> usize {
         self.sequences.len()
+    }
+
+    /// It counts nothing.
+    fn stats(&self) -> SharedStats {
+        SharedStats::default()
     }
 }
 

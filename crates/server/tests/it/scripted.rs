@@ -4,8 +4,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use skeg_model::engine::{
-    Engine, Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SteeringReport,
-    StepOutcome, TokenLogprob,
+    Engine, Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SharedStats,
+    SteeringReport, StepOutcome, TokenLogprob,
 };
 use skeg_model::steering::{SlotLease, SteeringPlan, SteeringVector};
 use skeg_model::{Error, Result};
@@ -198,5 +198,10 @@ impl Engine for ScriptedEngine {
 
     fn num_unfinished(&self) -> usize {
         self.running.len()
+    }
+
+    /// It counts nothing.
+    fn stats(&self) -> SharedStats {
+        SharedStats::default()
     }
 }
