@@ -3,13 +3,56 @@
 //! It holds tensors and nothing else: which block belongs to whom is the scheduler's business, and
 //! reaches a forward pass as block tables.
 
+use std::fmt;
+use std::str::FromStr;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 
+/// In which type keys and values are kept. All arithmetic with them is f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvCacheDtype {
+    /// 32 bits: as they were computed.
+    F32,
+    /// 16 bits, rounded once when they are written: half the memory, and half the bytes that attention reads.
+    #[default]
+    F16,
+}
+
+impl KvCacheDtype {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
+impl fmt::Display for KvCacheDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+impl FromStr for KvCacheDtype {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            _ => Err(Error::Request(format!("a cache of `{text}`; expected `f32` or `f16`"))),
+        }
+    }
+}
+
 /// One pool of keys and one of values a layer, each
-/// `[num_blocks * block_size, num_kv_heads * head_dim]`, f32. The order of numbers within a block is the
+/// `[num_blocks * block_size, num_kv_heads * head_dim]`. The order of numbers within a block is the
 /// attention kernel's.
 #[derive(Debug)]
 pub struct KvCache {
@@ -38,6 +81,7 @@ impl KvCache {
         config: &LlamaConfig,
         num_blocks: usize,
         block_size: usize,
+        dtype: KvCacheDtype,
         device: &Device,
     ) -> Result<Self> {
         if num_blocks == 0 || block_size == 0 {
@@ -50,8 +94,8 @@ impl KvCache {
         let layers = (0..config.num_hidden_layers)
             .map(|_| {
                 Ok(LayerCache {
-                    k: Tensor::zeros(shape, DType::F32, device)?,
-                    v: Tensor::zeros(shape, DType::F32, device)?,
+                    k: Tensor::zeros(shape, dtype.dtype(), device)?,
+                    v: Tensor::zeros(shape, dtype.dtype(), device)?,
                 })
             })
             .collect::<Result<_>>()?;

@@ -51,7 +51,7 @@ impl LoadedModel {
                     shapes.remove("lm_head.weight");
                 }
                 let identity = identity(&config, &shapes, &tokenizer, weights_id);
-                let llama = Llama::load(config, &mut source, &device)?;
+                let llama = Llama::load(config, &mut source, &device, options.cpu)?;
                 finish(Self { llama, tokenizer, chat_template, stop_token_ids, identity }, path)
             }
         }
@@ -79,7 +79,7 @@ fn from_gguf(
     let stop_token_ids = stop_tokens_from_gguf(source.metadata(), &tokenizer)?;
     let config = source.config().clone();
     let identity = identity(&config, &source.tensor_shapes(), &tokenizer, weights_id);
-    let llama = Llama::load(config, &mut source, &device)?;
+    let llama = Llama::load(config, &mut source, &device, options.cpu)?;
     finish(LoadedModel { llama, tokenizer, chat_template, stop_token_ids, identity }, file)
 }
 

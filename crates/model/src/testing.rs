@@ -10,6 +10,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::config::{Architecture, LlamaConfig, RopeScaling};
 use crate::error::{Error, Result};
+use crate::kernels::CpuOptions;
 use crate::llama::{Llama, Weight, WeightSource};
 
 /// How a random model's matrices are kept.
@@ -64,6 +65,20 @@ pub fn random_llama(config: LlamaConfig, seed: u64, form: RandomWeights) -> Resu
     Ok(random_llama_and_tensors(config, seed, form)?.0)
 }
 
+/// [`random_llama`] with chosen kernels and threads.
+///
+/// # Errors
+/// As [`random_llama`], and [`Error::Device`] when the processor cannot run the kernels.
+pub fn random_llama_with(
+    config: LlamaConfig,
+    seed: u64,
+    form: RandomWeights,
+    cpu: CpuOptions,
+) -> Result<Llama> {
+    let mut source = RandomSource { seed, form, drawn: HashMap::new() };
+    Llama::load(config, &mut source, &Device::Cpu, cpu)
+}
+
 /// [`random_llama`], with its tensors by checkpoint name as they were drawn: f32, not quantised.
 ///
 /// # Errors
@@ -74,7 +89,7 @@ pub fn random_llama_and_tensors(
     form: RandomWeights,
 ) -> Result<(Llama, HashMap<String, Tensor>)> {
     let mut source = RandomSource { seed, form, drawn: HashMap::new() };
-    let llama = Llama::load(config, &mut source, &Device::Cpu)?;
+    let llama = Llama::load(config, &mut source, &Device::Cpu, CpuOptions::default())?;
     Ok((llama, source.drawn))
 }
 
@@ -131,7 +146,7 @@ impl WeightSource for RandomSource {
 /// # Errors
 /// [`Error::Weight`] when a tensor is missing or has another shape.
 pub fn llama_from_tensors(config: LlamaConfig, tensors: HashMap<String, Tensor>) -> Result<Llama> {
-    Llama::load(config, &mut TensorSource(tensors), &Device::Cpu)
+    Llama::load(config, &mut TensorSource(tensors), &Device::Cpu, CpuOptions::default())
 }
 
 /// Gives away the tensors of a map.

@@ -7,7 +7,9 @@ use base16ct::lower::encode_string;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use skeg_model::steering::Site;
-use skeg_model::{Capture, Hooks, KvCache, Llama, LoadedModel, ModelIdentity, PackedBatch};
+use skeg_model::{
+    Capture, Hooks, KvCache, KvCacheDtype, Llama, LoadedModel, ModelIdentity, PackedBatch,
+};
 use skeg_vector_store::Category;
 
 use super::checkpoint;
@@ -18,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// Tokens a cache block; any size gives the same numbers.
-const BLOCK_SIZE: usize = 16;
+const BLOCK_SIZE: usize = 32;
 
 /// How a run is made; none of it changes the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,7 +190,13 @@ impl<'a> Run<'a> {
         let max_batch_tokens = options.max_batch_tokens.max(longest);
         // Every input ends in a block of its own, so up to one block an input is not full.
         let num_blocks = max_batch_tokens.div_ceil(BLOCK_SIZE) + max_batch_tokens.min(inputs.len());
-        let cache = KvCache::new(llama.config(), num_blocks, BLOCK_SIZE, llama.device())?;
+        let cache = KvCache::new(
+            llama.config(),
+            num_blocks,
+            BLOCK_SIZE,
+            KvCacheDtype::F32,
+            llama.device(),
+        )?;
         Ok(Self { llama, spec, inputs, max_batch_tokens, cache })
     }
 

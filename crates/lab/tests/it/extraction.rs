@@ -11,7 +11,7 @@ use skeg_lab::extract::{
 use skeg_lab::{Error, NoProgress, Progress};
 use skeg_model::steering::Site;
 use skeg_model::testing::{RandomWeights, random_llama, tiny_config};
-use skeg_model::{Capture, Hooks, KvCache, Llama, ModelIdentity, PackedBatch};
+use skeg_model::{Capture, Hooks, KvCache, KvCacheDtype, Llama, ModelIdentity, PackedBatch};
 
 const LAYERS: [usize; 2] = [0, 2];
 const NUM_INPUTS: usize = 5;
@@ -107,7 +107,7 @@ fn rows_alone(llama: &Llama, site: Site, layer: usize, token_ids: &[u32]) -> Vec
         block_tables: vec![vec![0, 1]],
         logit_rows: vec![total - 1],
     };
-    let mut cache = KvCache::new(llama.config(), 2, 16, llama.device()).unwrap();
+    let mut cache = KvCache::new(llama.config(), 2, 16, KvCacheDtype::F32, llama.device()).unwrap();
     let mut capture = Capture::new(site, vec![layer], (0..total).collect());
     let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
     llama.forward(&batch, &mut cache, &mut hooks).unwrap();

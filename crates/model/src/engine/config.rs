@@ -2,6 +2,7 @@
 
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
+use crate::kv_cache::KvCacheDtype;
 
 /// Limits of one engine, fixed when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +16,9 @@ pub struct EngineConfig {
     pub max_model_len: Option<usize>,
     /// Tokens the KV cache holds for all sequences together. Default 32768.
     pub kv_cache_tokens: usize,
-    /// Tokens a cache block. Default 16.
+    /// Type of the cached keys and values. Default f16.
+    pub kv_cache_dtype: KvCacheDtype,
+    /// Tokens a cache block. Default 32.
     pub block_size: usize,
     /// Whether full cache blocks are kept after use and shared by sequences that begin alike: the same tokens,
     /// steered alike. Answers are the same either way; on the CPU bit for bit. Off where no caller may learn
@@ -32,7 +35,8 @@ impl Default for EngineConfig {
             max_num_batched_tokens: 512,
             max_model_len: None,
             kv_cache_tokens: 32_768,
-            block_size: 16,
+            kv_cache_dtype: KvCacheDtype::default(),
+            block_size: 32,
             enable_prefix_caching: true,
             num_steering_slots: 64,
         }

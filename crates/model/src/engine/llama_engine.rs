@@ -47,8 +47,13 @@ impl LlamaEngine {
         config.validate()?;
         let num_blocks = u32::try_from(config.kv_cache_tokens / config.block_size)
             .map_err(|_| Error::Request("kv_cache_tokens is too large".to_owned()))?;
-        let cache =
-            KvCache::new(llama.config(), num_blocks as usize, config.block_size, llama.device())?;
+        let cache = KvCache::new(
+            llama.config(),
+            num_blocks as usize,
+            config.block_size,
+            config.kv_cache_dtype,
+            llama.device(),
+        )?;
         let num_slots = config.num_steering_slots + 1; // slot 0 holds nothing
         Ok(Self {
             tables: SteeringTables::new(llama.config(), num_slots, llama.device()),

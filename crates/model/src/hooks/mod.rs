@@ -14,6 +14,7 @@ use candle_core::Tensor;
 
 use crate::config::LlamaConfig;
 use crate::error::Result;
+use crate::kernels::Cpu;
 use crate::steering::Site;
 
 /// What is hooked into one forward pass.
@@ -48,12 +49,12 @@ impl Hooks<'_> {
     /// # Shapes
     /// - `h`, returns: `[total_tokens, hidden_size]`, f32; nobody else may hold `h`'s storage, it is
     ///   changed in place
-    pub(crate) fn at(&mut self, site: Site, layer: usize, h: Tensor) -> Result<Tensor> {
+    pub(crate) fn at(&mut self, cpu: &Cpu, site: Site, layer: usize, h: Tensor) -> Result<Tensor> {
         if let Some(capture) = &mut self.capture {
             capture.read(site, layer, When::BeforeSteering, &h)?;
         }
         if let Some(steer) = &mut self.steer {
-            steer.apply(site, layer, &h)?;
+            steer.apply(cpu, site, layer, &h)?;
         }
         if let Some(capture) = &mut self.capture {
             capture.read(site, layer, When::AfterSteering, &h)?;

@@ -4,8 +4,7 @@ use candle_core::Tensor;
 
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
-use crate::kernels;
-use crate::kernels::SteerRow;
+use crate::kernels::{self, Cpu, SteerRow};
 use crate::steering::{Site, SteeringPlan, SteeringTables};
 
 /// The plan of each row of a packed batch, and what was measured when they were applied.
@@ -68,7 +67,7 @@ impl<'a> SteerRows<'a> {
     ///
     /// # Shapes
     /// - `h`: `[total_tokens, hidden_size]`, f32
-    pub(super) fn apply(&mut self, site: Site, layer: usize, h: &Tensor) -> Result<()> {
+    pub(super) fn apply(&mut self, cpu: &Cpu, site: Site, layer: usize, h: &Tensor) -> Result<()> {
         let rows: Vec<SteerRow> = self
             .rows
             .iter()
@@ -90,7 +89,7 @@ impl<'a> SteerRows<'a> {
         let table = self.tables.table(site, layer).ok_or_else(|| {
             Error::Steering(format!("no vector is registered for {site:?} in layer {layer}"))
         })?;
-        if let Some(relative_norms) = kernels::steer(h, table, &rows)? {
+        if let Some(relative_norms) = kernels::steer(cpu, h, table, &rows)? {
             for (steered, norm) in rows.iter().zip(relative_norms) {
                 let largest = &mut self.measured[steered.row];
                 *largest = Some(largest.map_or(norm, |before| before.max(norm)));

@@ -1,22 +1,24 @@
 //! Operations within a row: RMS norm, rotary embedding, SwiGLU, residual sum.
 
 use candle_core::{CpuStorage, CustomOp2, D, DType, InplaceOp3, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
+use super::cpu::{Cpu, per_cpu_level};
 use super::lanes::{dot, silu};
-use super::level::per_cpu_level;
 use super::rows;
 use crate::error::Result;
+
+/// Rows that one task takes.
+const ROW_TILE: usize = 16;
 
 /// `x / sqrt(mean(x^2) + eps) * weight`, row by row (arXiv 1910.07467).
 ///
 /// # Shapes
 /// - `x`, returns: `[total_tokens, hidden_size]`, f32
 /// - `weight`: `[hidden_size]`, f32
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+pub(crate) fn rms_norm(cpu: &Cpu, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if x.device().is_cpu() {
         // contiguous: the kernel reads whole rows.
-        return Ok(x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm { eps })?);
+        return Ok(x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm { cpu, eps })?);
     }
     rms_norm_composite(x, weight, eps)
 }
@@ -28,11 +30,12 @@ pub(super) fn rms_norm_composite(x: &Tensor, weight: &Tensor, eps: f64) -> Resul
     Ok(normed.broadcast_mul(weight)?)
 }
 
-struct RmsNorm {
+struct RmsNorm<'a> {
+    cpu: &'a Cpu,
     eps: f64,
 }
 
-impl CustomOp2 for RmsNorm {
+impl CustomOp2 for RmsNorm<'_> {
     fn name(&self) -> &'static str {
         "skeg-rms-norm"
     }
@@ -53,24 +56,26 @@ impl CustomOp2 for RmsNorm {
         #[expect(clippy::cast_possible_truncation, reason = "rounds once, as transformers does")]
         let eps = self.eps as f32;
         let mut out = vec![0f32; x.len()];
-        out.par_chunks_mut(hidden_size)
-            .with_min_len(16)
-            .zip(x.par_chunks(hidden_size))
-            .for_each(|(out, x)| rms_norm_row(x, weight, eps, out));
+        let tile = ROW_TILE * hidden_size;
+        self.cpu.for_each(out.chunks_mut(tile).zip(x.chunks(tile)), |(out, x)| {
+            rms_norm_rows(self.cpu.level(), x, weight, eps, out);
+        });
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
 }
 
 per_cpu_level! {
-    /// One row of [`rms_norm`].
-    fn rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_row_body;
+    /// Some rows of [`rms_norm`].
+    fn rms_norm_rows(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_rows_body;
 }
 
 #[inline(always)]
-fn rms_norm_row_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * weight;
+fn rms_norm_rows_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    for (out, x) in out.chunks_exact_mut(weight.len()).zip(x.chunks_exact(weight.len())) {
+        let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = x * scale * weight;
+        }
     }
 }
 
@@ -80,8 +85,14 @@ fn rms_norm_row_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 /// # Shapes
 /// - `x`: `[total_tokens, row_width]`, f32, contiguous; the first `width` numbers of a row are heads to rotate
 /// - `cos`, `sin`: `[total_tokens, head_dim / 2]`, f32
-pub(super) fn rope_in_place(x: &Tensor, cos: &Tensor, sin: &Tensor, width: usize) -> Result<()> {
-    Ok(x.inplace_op3(cos, sin, &Rope { width })?)
+pub(super) fn rope_in_place(
+    cpu: &Cpu,
+    x: &Tensor,
+    cos: &Tensor,
+    sin: &Tensor,
+    width: usize,
+) -> Result<()> {
+    Ok(x.inplace_op3(cos, sin, &Rope { cpu, width })?)
 }
 
 /// [`rope_in_place`] of candle's operations, into another tensor.
@@ -99,12 +110,13 @@ pub(super) fn rope_composite(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<T
     Ok(rotated.reshape((total_tokens, width))?) // [total_tokens, num_heads * head_dim]
 }
 
-struct Rope {
+struct Rope<'a> {
+    cpu: &'a Cpu,
     /// Numbers of a row that are rotated.
     width: usize,
 }
 
-impl InplaceOp3 for Rope {
+impl InplaceOp3 for Rope<'_> {
     fn name(&self) -> &'static str {
         "skeg-rope"
     }
@@ -129,10 +141,17 @@ impl InplaceOp3 for Rope {
         let x = rows::slice_mut(x, x_layout)?;
         let cos = rows::slice::<f32>(cos, cos_layout)?;
         let sin = rows::slice::<f32>(sin, sin_layout)?;
-        x.par_chunks_mut(row_width)
-            .with_min_len(16)
-            .zip(cos.par_chunks(half).zip(sin.par_chunks(half)))
-            .for_each(|(x, (cos, sin))| rope_row(&mut x[..width], cos, sin));
+        let rows = x
+            .chunks_mut(ROW_TILE * row_width)
+            .zip(cos.chunks(ROW_TILE * half).zip(sin.chunks(ROW_TILE * half)));
+        self.cpu.for_each(rows, |(x, (cos, sin))| {
+            let rows = x
+                .chunks_exact_mut(row_width)
+                .zip(cos.chunks_exact(half).zip(sin.chunks_exact(half)));
+            for (x, (cos, sin)) in rows {
+                rope_row(self.cpu.level(), &mut x[..width], cos, sin);
+            }
+        });
         Ok(())
     }
 }
@@ -157,9 +176,9 @@ fn rope_row_body(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 ///
 /// # Shapes
 /// - `gate`, `up`, returns: `[total_tokens, intermediate_size]`, f32
-pub(crate) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+pub(crate) fn swiglu(cpu: &Cpu, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.device().is_cpu() {
-        return Ok(gate.apply_op2_no_bwd(up, &SwiGlu)?);
+        return Ok(gate.apply_op2_no_bwd(up, &SwiGlu { cpu })?);
     }
     swiglu_composite(gate, up)
 }
@@ -169,9 +188,11 @@ pub(super) fn swiglu_composite(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     Ok((gate.to_dtype(DType::F32)?.silu()? * up)?)
 }
 
-struct SwiGlu;
+struct SwiGlu<'a> {
+    cpu: &'a Cpu,
+}
 
-impl CustomOp2 for SwiGlu {
+impl CustomOp2 for SwiGlu<'_> {
     fn name(&self) -> &'static str {
         "skeg-swiglu"
     }
@@ -191,9 +212,8 @@ impl CustomOp2 for SwiGlu {
             candle_core::bail!("swiglu of {} and {} elements", gate.len(), up.len());
         }
         let mut out = vec![0f32; gate.len()];
-        out.par_chunks_mut(TILE)
-            .zip(gate.par_chunks(TILE).zip(up.par_chunks(TILE)))
-            .for_each(|(out, (gate, up))| swiglu_tile(gate, up, out));
+        let tiles = out.chunks_mut(TILE).zip(gate.chunks(TILE).zip(up.chunks(TILE)));
+        self.cpu.for_each(tiles, |(out, (gate, up))| swiglu_tile(self.cpu.level(), gate, up, out));
         Ok((CpuStorage::F32(out), gate_layout.shape().clone()))
     }
 }

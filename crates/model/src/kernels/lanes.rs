@@ -1,6 +1,7 @@
 //! Sums and functions with a fixed order of operations.
 //!
-//! Everything here is `#[inline(always)]`, so that it is compiled at the level of its caller.
+//! Everything here is `#[inline(always)]`, so that it is compiled at the level of its caller. Products are fused with
+//! the sum they go into (`mul_add`, rounded once): the same bits with an instruction for it and without.
 
 /// Partial sums a dot product keeps: lane l takes elements l, l + 16, ..
 pub(super) const LANES: usize = 16;
@@ -26,11 +27,11 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
     for (a, b) in a_blocks.iter().zip(b_blocks) {
         for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
+            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
         }
     }
     for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane += a * b;
+        *lane = a.mul_add(*b, *lane);
     }
     sum_lanes(lanes)
 }
@@ -46,17 +47,17 @@ pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = x - n * LN2_HIGH - n * LN2_LOW;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
     let mut poly = 1.987_569_1e-4_f32;
-    poly = poly * r + 1.398_199_9e-3;
-    poly = poly * r + 8.333_452e-3;
-    poly = poly * r + 4.166_579_6e-2;
-    poly = poly * r + 1.666_666_5e-1;
-    poly = poly * r + 0.5;
+    poly = poly.mul_add(r, 1.398_199_9e-3);
+    poly = poly.mul_add(r, 8.333_452e-3);
+    poly = poly.mul_add(r, 4.166_579_6e-2);
+    poly = poly.mul_add(r, 1.666_666_5e-1);
+    poly = poly.mul_add(r, 0.5);
     let power_of_two = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    (poly * r * r + r + 1.0) * power_of_two
+    (poly.mul_add(r * r, r) + 1.0) * power_of_two
 }
 
 /// x / (1 + e^-x).

@@ -6,13 +6,15 @@
 //! alone, beside a portable twin. The composites run on the CPU too: unit tests hold each kernel
 //! against its composite.
 
+mod accumulate;
 mod attention;
+mod cpu;
 mod dense;
+mod element;
 mod elementwise;
 mod lanes;
-mod level;
 mod packed;
-mod parallel;
+mod prefetch;
 mod quantized;
 mod rows;
 mod steer;
@@ -20,6 +22,8 @@ mod steer;
 mod tests;
 
 pub(crate) use attention::{AttentionHeads, attention};
+pub(crate) use cpu::Cpu;
+pub use cpu::{CpuKernels, CpuOptions};
 pub(crate) use dense::matmul_dense;
 pub(crate) use elementwise::{add, rms_norm, swiglu};
 pub(crate) use packed::{

@@ -12,8 +12,8 @@ use candle_core::quantized::k_quants::{
 };
 use candle_core::quantized::{GgmlDType, GgmlType, QMatMul, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Layout, Module, Shape, Tensor};
-use rayon::prelude::*;
 
+use super::cpu::Cpu;
 use super::rows;
 use crate::error::Result;
 
@@ -33,15 +33,16 @@ const COLUMN_TILE: usize = 32;
 /// # Dtype and device
 /// Rows of x are quantised to the type's partner (`Q8_0`, `Q8_1` or `Q8K`), integer products are
 /// scaled and summed in f32. On devices other than the CPU the product is candle's.
-pub(crate) fn matmul_quantized(x: &Tensor, weight: &Arc<QTensor>) -> Result<Tensor> {
+pub(crate) fn matmul_quantized(cpu: &Cpu, x: &Tensor, weight: &Arc<QTensor>) -> Result<Tensor> {
     if x.device().is_cpu() {
         // contiguous: the kernel reads whole rows.
-        return Ok(x.contiguous()?.apply_op1_no_bwd(&QuantizedMatmul { weight })?);
+        return Ok(x.contiguous()?.apply_op1_no_bwd(&QuantizedMatmul { cpu, weight })?);
     }
     Ok(QMatMul::from_arc(Arc::clone(weight))?.forward(x)?)
 }
 
 struct QuantizedMatmul<'a> {
+    cpu: &'a Cpu,
     weight: &'a QTensor,
 }
 
@@ -63,18 +64,18 @@ impl CustomOp1 for QuantizedMatmul<'_> {
         let x = rows::slice::<f32>(x, x_layout)?;
         let bytes = self.weight.data()?;
         let out = match self.weight.dtype() {
-            GgmlDType::Q4_0 => product::<BlockQ4_0>(x, &bytes, in_features),
-            GgmlDType::Q4_1 => product::<BlockQ4_1>(x, &bytes, in_features),
-            GgmlDType::Q5_0 => product::<BlockQ5_0>(x, &bytes, in_features),
-            GgmlDType::Q5_1 => product::<BlockQ5_1>(x, &bytes, in_features),
-            GgmlDType::Q8_0 => product::<BlockQ8_0>(x, &bytes, in_features),
-            GgmlDType::Q8_1 => product::<BlockQ8_1>(x, &bytes, in_features),
-            GgmlDType::Q2K => product::<BlockQ2K>(x, &bytes, in_features),
-            GgmlDType::Q3K => product::<BlockQ3K>(x, &bytes, in_features),
-            GgmlDType::Q4K => product::<BlockQ4K>(x, &bytes, in_features),
-            GgmlDType::Q5K => product::<BlockQ5K>(x, &bytes, in_features),
-            GgmlDType::Q6K => product::<BlockQ6K>(x, &bytes, in_features),
-            GgmlDType::Q8K => product::<BlockQ8K>(x, &bytes, in_features),
+            GgmlDType::Q4_0 => product::<BlockQ4_0>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q4_1 => product::<BlockQ4_1>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q5_0 => product::<BlockQ5_0>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q5_1 => product::<BlockQ5_1>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q8_0 => product::<BlockQ8_0>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q8_1 => product::<BlockQ8_1>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q2K => product::<BlockQ2K>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q3K => product::<BlockQ3K>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q4K => product::<BlockQ4K>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q5K => product::<BlockQ5K>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q6K => product::<BlockQ6K>(self.cpu, x, &bytes, in_features),
+            GgmlDType::Q8K => product::<BlockQ8K>(self.cpu, x, &bytes, in_features),
             dtype @ (GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16) => {
                 candle_core::bail!("{dtype:?} is a dense type and belongs to the dense product")
             }
@@ -101,6 +102,7 @@ fn blocks<T>(bytes: &[u8]) -> candle_core::Result<&[T]> {
 
 /// `[num_rows, out_features]`.
 fn product<T: GgmlType>(
+    cpu: &Cpu,
     x: &[f32],
     bytes: &[u8],
     in_features: usize,
@@ -119,21 +121,18 @@ fn product<T: GgmlType>(
     }
     let out_features = weight.len() / row_blocks;
     let mut x_blocks = vec![T::VecDotType::zeros(); num_rows * row_blocks];
-    x_blocks
-        .par_chunks_mut(row_blocks)
-        .zip(x.par_chunks(in_features))
-        .for_each(|(blocks, x)| T::VecDotType::from_float(x, blocks));
+    let x_rows = x_blocks.chunks_mut(row_blocks).zip(x.chunks(in_features));
+    cpu.for_each(x_rows, |(blocks, x)| T::VecDotType::from_float(x, blocks));
     let mut columns = vec![0f32; num_rows * out_features]; // [out_features, num_rows]
-    columns
-        .par_chunks_mut(COLUMN_TILE * num_rows)
-        .zip(weight.par_chunks(COLUMN_TILE * row_blocks))
-        .for_each(|(out, weight)| {
-            let quads = out.chunks_mut(QUAD * num_rows).zip(weight.chunks(QUAD * row_blocks));
-            for (out, weight) in quads {
-                dot_columns::<T>(&x_blocks, weight, in_features, row_blocks, out);
-            }
-        });
-    Ok(rows::transpose(columns, out_features, num_rows))
+    let tiles =
+        columns.chunks_mut(COLUMN_TILE * num_rows).zip(weight.chunks(COLUMN_TILE * row_blocks));
+    cpu.for_each(tiles, |(out, weight)| {
+        let quads = out.chunks_mut(QUAD * num_rows).zip(weight.chunks(QUAD * row_blocks));
+        for (out, weight) in quads {
+            dot_columns::<T>(&x_blocks, weight, in_features, row_blocks, out);
+        }
+    });
+    Ok(rows::transpose(cpu, columns, out_features, num_rows))
 }
 
 /// Products of every row of x with up to four weight rows: `out` is `[weight rows, x rows]`.

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 
+use super::cpu::{Cpu, per_cpu_level};
 use super::lanes::dot;
-use super::level::per_cpu_level;
 use super::rows;
 use crate::error::Result;
 use crate::steering::Operator;
@@ -42,9 +42,14 @@ pub(crate) struct SteerRow {
 /// # Cost
 /// CPU: one pass over the steered rows. Elsewhere: a gather, the operator and a scatter for each
 /// operator in use.
-pub(crate) fn steer(h: &Tensor, table: &Tensor, rows: &[SteerRow]) -> Result<Option<Vec<f32>>> {
+pub(crate) fn steer(
+    cpu: &Cpu,
+    h: &Tensor,
+    table: &Tensor,
+    rows: &[SteerRow],
+) -> Result<Option<Vec<f32>>> {
     if h.device().is_cpu() {
-        let op = SteerInPlace { rows, relative_norms: RefCell::default() };
+        let op = SteerInPlace { cpu, rows, relative_norms: RefCell::default() };
         h.inplace_op2(table, &op)?;
         return Ok(Some(op.relative_norms.into_inner()));
     }
@@ -96,6 +101,7 @@ pub(super) fn steer_composite(h: &Tensor, table: &Tensor, rows: &[SteerRow]) -> 
 }
 
 struct SteerInPlace<'a> {
+    cpu: &'a Cpu,
     rows: &'a [SteerRow],
     relative_norms: RefCell<Vec<f32>>,
 }
@@ -127,6 +133,7 @@ impl InplaceOp2 for SteerInPlace<'_> {
             }
             let mut relative_norm = 0.0;
             steer_row(
+                self.cpu.level(),
                 steered,
                 &table[slot * hidden_size..(slot + 1) * hidden_size],
                 &mut h[row * hidden_size..(row + 1) * hidden_size],

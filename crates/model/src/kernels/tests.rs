@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 
-use super::dense::matmul_dense_composite;
+use super::cpu::every_cpu;
 use super::elementwise::{rms_norm_composite, rope_composite, rope_in_place, swiglu_composite};
 use super::steer::steer_composite;
 use super::*;
@@ -15,6 +15,11 @@ use crate::steering::Operator;
 pub(super) fn tensor(rows: usize, cols: usize, seed: f32) -> Tensor {
     let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * seed).sin()).collect();
     Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap()
+}
+
+/// The fastest kernels this processor runs.
+pub(super) fn cpu() -> Cpu {
+    Cpu::new(CpuOptions::default()).unwrap()
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests look at values")]
@@ -43,8 +48,11 @@ fn dense_matmul_equals_its_composite() {
         for (num_rows, in_features, out_features) in [(1, 64, 5), (7, 40, 33), (9, 67, 70)] {
             let x = tensor(num_rows, in_features, 0.37);
             let weight = tensor(out_features, in_features, 0.73).to_dtype(dtype).unwrap();
-            let found = matmul_dense(&x, &weight).unwrap();
-            check_close(&found, &matmul_dense_composite(&x, &weight).unwrap(), tolerance);
+            let expected = matmul_dense(&x, &weight).unwrap();
+            let packed = PackedMatrix::pack_dense(&weight).unwrap();
+            for cpu in every_cpu() {
+                check_close(&matmul_packed(&cpu, &x, &packed).unwrap(), &expected, tolerance);
+            }
         }
     }
 }
@@ -56,7 +64,7 @@ fn quantized_matmul_equals_the_product_with_dequantised_weights() {
         let x = tensor(5, 512, 0.37);
         let weight = QTensor::quantize(&tensor(38, 512, 0.73), dtype).unwrap();
         let expected = matmul_dense(&x, &weight.dequantize(&Device::Cpu).unwrap()).unwrap();
-        let found = matmul_quantized(&x, &Arc::new(weight)).unwrap();
+        let found = matmul_quantized(&cpu(), &x, &Arc::new(weight)).unwrap();
         // The rows of x are rounded to 8 bits.
         check_close(&found, &expected, 2e-2);
     }
@@ -64,18 +72,19 @@ fn quantized_matmul_equals_the_product_with_dequantised_weights() {
 
 #[test]
 fn a_row_of_a_product_does_not_depend_on_its_company() {
-    let dense = tensor(45, 512, 0.73);
+    let dense = PackedMatrix::pack_dense(&tensor(45, 512, 0.73)).unwrap();
+    let cpu = cpu();
     for dtype in [GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q4K, GgmlDType::Q6K] {
         // 48 x 512 is a shape for which candle's own product takes repacked tiles.
         let weight = Arc::new(QTensor::quantize(&tensor(48, 512, 0.73), dtype).unwrap());
         let x = tensor(19, 512, 0.37);
-        let together = matmul_quantized(&x, &weight).unwrap();
-        let together_dense = matmul_dense(&x, &dense).unwrap();
+        let together = matmul_quantized(&cpu, &x, &weight).unwrap();
+        let together_dense = matmul_packed(&cpu, &x, &dense).unwrap();
         for row in 0..19 {
             let alone = x.narrow(0, row, 1).unwrap();
-            let quantized = matmul_quantized(&alone, &weight).unwrap();
+            let quantized = matmul_quantized(&cpu, &alone, &weight).unwrap();
             assert_eq!(bits(&quantized), bits(&together.narrow(0, row, 1).unwrap()), "{dtype:?}");
-            let alone = matmul_dense(&alone, &dense).unwrap();
+            let alone = matmul_packed(&cpu, &alone, &dense).unwrap();
             assert_eq!(bits(&alone), bits(&together_dense.narrow(0, row, 1).unwrap()));
         }
     }
@@ -84,8 +93,10 @@ fn a_row_of_a_product_does_not_depend_on_its_company() {
 #[test]
 fn rms_norm_equals_its_composite() {
     let (x, weight) = (tensor(5, 70, 0.37), tensor(1, 70, 0.9).flatten_all().unwrap());
-    let found = rms_norm(&x, &weight, 1e-5).unwrap();
-    check_close(&found, &rms_norm_composite(&x, &weight, 1e-5).unwrap(), 1e-6);
+    let expected = rms_norm_composite(&x, &weight, 1e-5).unwrap();
+    for cpu in every_cpu() {
+        check_close(&rms_norm(&cpu, &x, &weight, 1e-5).unwrap(), &expected, 1e-6);
+    }
 }
 
 #[test]
@@ -94,7 +105,7 @@ fn rope_equals_its_composite_and_leaves_the_rest_of_a_row() {
     let rest = x.narrow(1, 32, 16).unwrap().contiguous().unwrap();
     let heads = x.narrow(1, 0, 32).unwrap().contiguous().unwrap();
     let expected = rope_composite(&heads, &cos, &sin).unwrap();
-    rope_in_place(&x, &cos, &sin, 32).unwrap();
+    rope_in_place(&cpu(), &x, &cos, &sin, 32).unwrap();
     check_close(&x.narrow(1, 0, 32).unwrap(), &expected, 1e-6);
     assert_eq!(bits(&x.narrow(1, 32, 16).unwrap()), bits(&rest));
 }
@@ -103,7 +114,10 @@ fn rope_equals_its_composite_and_leaves_the_rest_of_a_row() {
 fn swiglu_equals_its_composite() {
     let gate = (tensor(5, 70, 0.37) * 30.0).unwrap();
     let up = tensor(5, 70, 0.9);
-    check_close(&swiglu(&gate, &up).unwrap(), &swiglu_composite(&gate, &up).unwrap(), 1e-6);
+    let expected = swiglu_composite(&gate, &up).unwrap();
+    for cpu in every_cpu() {
+        check_close(&swiglu(&cpu, &gate, &up).unwrap(), &expected, 1e-6);
+    }
 }
 
 #[test]
@@ -125,7 +139,7 @@ fn steering_equals_its_composite() {
         steered(6, 1, 2.0, Operator::ProjectOut),
     ];
     let (found, expected) = (tensor(8, 70, 0.37), tensor(8, 70, 0.37));
-    let norms = steer(&found, &table, &rows).unwrap().unwrap();
+    let norms = steer(&cpu(), &found, &table, &rows).unwrap().unwrap();
     steer_composite(&expected, &table, &rows).unwrap();
     check_close(&found, &expected, 1e-5);
     assert_eq!(norms.len(), rows.len());
@@ -139,6 +153,32 @@ fn steering_equals_its_composite() {
 fn a_zero_vector_cannot_be_projected_out_and_changes_nothing() {
     let (h, table) = (tensor(1, 70, 0.37), tensor(2, 70, 0.0));
     let row = SteerRow { row: 0, slot: 1, strength: 1.0, operator: Operator::ProjectOut };
-    steer(&h, &table, &[row]).unwrap();
+    steer(&cpu(), &h, &table, &[row]).unwrap();
     assert_eq!(bits(&h), bits(&tensor(1, 70, 0.37)));
+}
+
+/// What a test of one level shows, it shows of all.
+#[test]
+fn every_level_gives_the_portable_bits() {
+    let run = |cpu: &Cpu| {
+        let (x, weight) = (tensor(19, 70, 0.37), tensor(1, 70, 0.9).flatten_all().unwrap());
+        let rotated = tensor(5, 48, 0.37);
+        rope_in_place(cpu, &rotated, &tensor(5, 8, 0.5), &tensor(5, 8, 0.6), 32).unwrap();
+        let steered = tensor(3, 70, 0.37);
+        let operators = [Operator::Add, Operator::AddNormRestored, Operator::ProjectOut];
+        let rows: Vec<SteerRow> = operators
+            .into_iter()
+            .enumerate()
+            .map(|(row, operator)| SteerRow { row, slot: 1, strength: 0.7, operator })
+            .collect();
+        steer(cpu, &steered, &tensor(2, 70, 0.9), &rows).unwrap();
+        let normed = rms_norm(cpu, &x, &weight, 1e-5).unwrap();
+        let gated = swiglu(cpu, &x, &tensor(19, 70, 0.8)).unwrap();
+        [rotated, steered, normed, gated].map(|tensor| bits(&tensor))
+    };
+    let mut cpus: Vec<Cpu> = every_cpu().collect();
+    let portable = run(&cpus.pop().unwrap());
+    for cpu in cpus {
+        assert_eq!(run(&cpu), portable, "{}", cpu.kernels());
+    }
 }

@@ -9,13 +9,14 @@ use crate::batch::BatchLayout;
 use crate::config::LlamaConfig;
 use crate::error::Result;
 use crate::hooks::Hooks;
-use crate::kernels::{self, AttentionHeads};
+use crate::kernels::{self, AttentionHeads, Cpu};
 use crate::kv_cache::LayerCache;
 use crate::steering::Site;
 
 /// What all blocks of one forward pass share.
 #[derive(Debug)]
 pub(super) struct Step<'a> {
+    pub(super) cpu: &'a Cpu,
     pub(super) layout: &'a BatchLayout,
     pub(super) rope: RopeRows,
 }
@@ -58,12 +59,14 @@ impl Block {
         step: &Step<'_>,
         hooks: &mut Hooks<'_>,
     ) -> Result<Tensor> {
-        let attn_out = self.self_attn.forward(&self.input_layernorm.forward(x)?, cache, step)?;
-        let attn_out = hooks.at(Site::AttnOut, self.layer, attn_out)?;
+        let attn_out =
+            self.self_attn.forward(&self.input_layernorm.forward(step.cpu, x)?, cache, step)?;
+        let attn_out = hooks.at(step.cpu, Site::AttnOut, self.layer, attn_out)?;
         let x = kernels::add(x, &attn_out)?;
-        let mlp_out = self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?;
+        let normed = self.post_attention_layernorm.forward(step.cpu, &x)?;
+        let mlp_out = self.mlp.forward(step.cpu, &normed)?;
         let x = kernels::add(&x, &mlp_out)?;
-        hooks.at(Site::ResidPost, self.layer, x)
+        hooks.at(step.cpu, Site::ResidPost, self.layer, x)
     }
 }
 
@@ -87,8 +90,8 @@ impl RmsNorm {
 
     /// # Shapes
     /// - `x`, returns: `[total_tokens, hidden_size]`, f32
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        kernels::rms_norm(x, &self.weight, self.eps)
+    pub(super) fn forward(&self, cpu: &Cpu, x: &Tensor) -> Result<Tensor> {
+        kernels::rms_norm(cpu, x, &self.weight, self.eps)
     }
 }
 
@@ -127,11 +130,11 @@ impl Attention {
     /// # Shapes
     /// - `x`, returns: `[total_tokens, hidden_size]`, f32
     fn forward(&self, x: &Tensor, cache: &LayerCache, step: &Step<'_>) -> Result<Tensor> {
-        let qkv = self.qkv_proj.forward(x)?; // [total_tokens, (num_heads + 2 * num_kv_heads) * head_dim]
+        let qkv = self.qkv_proj.forward(step.cpu, x)?; // [total_tokens, (num_heads + 2 * num_kv_heads) * head_dim]
         let rope = (&step.rope.cos, &step.rope.sin);
         let pools = (&cache.k, &cache.v);
-        let z = kernels::attention(&qkv, rope, pools, step.layout, self.heads)?; // [total_tokens, num_heads * head_dim]
-        self.o_proj.forward(&z)
+        let z = kernels::attention(step.cpu, &qkv, rope, pools, step.layout, self.heads)?; // [total_tokens, num_heads * head_dim]
+        self.o_proj.forward(step.cpu, &z)
     }
 }
 
@@ -159,7 +162,8 @@ impl Mlp {
 
     /// # Shapes
     /// - `x`, returns: `[total_tokens, hidden_size]`, f32
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down_proj.forward(&Linear::swiglu(&self.gate_proj, &self.up_proj, x)?)
+    fn forward(&self, cpu: &Cpu, x: &Tensor) -> Result<Tensor> {
+        let activated = Linear::swiglu(cpu, &self.gate_proj, &self.up_proj, x)?; // [total_tokens, intermediate_size]
+        self.down_proj.forward(cpu, &activated)
     }
 }

@@ -7,12 +7,26 @@ use candle_core::{DType, Tensor};
 
 use super::weights::{Weight, WeightSource};
 use crate::error::Result;
-use crate::kernels::{self, PackedMatrix};
+use crate::kernels::{self, Cpu, PackedMatrix};
 
 impl Weight {
     /// The form in which a matrix is kept. Float types in a GGUF's clothes are dense: their blocks are single
     /// numbers. On the CPU, types that the packed kernels take are packed, and the file's form is let go.
     pub(super) fn into_kept_form(self) -> Result<Self> {
+        match self.without_single_number_blocks()? {
+            Self::Dense(weight) if weight.device().is_cpu() => {
+                Ok(Self::Packed(Arc::new(PackedMatrix::pack_dense(&weight)?)))
+            }
+            Self::Quantized(weight)
+                if weight.device().is_cpu() && PackedMatrix::takes(weight.dtype()) =>
+            {
+                Ok(Self::Packed(Arc::new(PackedMatrix::pack(&weight)?)))
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn without_single_number_blocks(self) -> Result<Self> {
         let Self::Quantized(weight) = self else { return Ok(self) };
         match weight.dtype() {
             GgmlDType::F32 => Ok(Self::Dense(weight.dequantize(&weight.device())?)),
@@ -21,9 +35,6 @@ impl Weight {
                 // Exact: each value came from this type.
                 let dense = weight.dequantize(&weight.device())?.to_dtype(dtype)?;
                 Ok(Self::Dense(dense))
-            }
-            dtype if weight.device().is_cpu() && PackedMatrix::takes(dtype) => {
-                Ok(Self::Packed(Arc::new(PackedMatrix::pack(&weight)?)))
             }
             _ => Ok(Self::Quantized(weight)),
         }
@@ -63,11 +74,11 @@ impl Linear {
     /// # Shapes
     /// - `x`: `[total_tokens, in_features]`, f32
     /// - returns: `[total_tokens, out_features]`, f32
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, cpu: &Cpu, x: &Tensor) -> Result<Tensor> {
         let product = match &self.weight {
             Weight::Dense(weight) => kernels::matmul_dense(x, weight)?,
-            Weight::Quantized(weight) => kernels::matmul_quantized(x, weight)?,
-            Weight::Packed(weight) => kernels::matmul_packed(x, weight)?,
+            Weight::Quantized(weight) => kernels::matmul_quantized(cpu, x, weight)?,
+            Weight::Packed(weight) => kernels::matmul_packed(cpu, x, weight)?,
         };
         match &self.bias {
             Some(bias) => Ok(product.broadcast_add(bias)?),
@@ -82,13 +93,13 @@ impl Linear {
     /// # Shapes
     /// - `x`: `[total_tokens, hidden_size]`, f32
     /// - returns: `[total_tokens, intermediate_size]`, f32
-    pub(super) fn swiglu(gate: &Self, up: &Self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn swiglu(cpu: &Cpu, gate: &Self, up: &Self, x: &Tensor) -> Result<Tensor> {
         if let (Weight::Packed(gate), Weight::Packed(up)) = (&gate.weight, &up.weight)
             && gate.has_form_of(up)
         {
-            return kernels::swiglu_packed(x, gate, up);
+            return kernels::swiglu_packed(cpu, x, gate, up);
         }
-        kernels::swiglu(&gate.forward(x)?, &up.forward(x)?)
+        kernels::swiglu(cpu, &gate.forward(cpu, x)?, &up.forward(cpu, x)?)
     }
 }
 
@@ -125,12 +136,13 @@ impl Stacked {
     /// # Shapes
     /// - `x`: `[total_tokens, in_features]`, f32
     /// - returns: `[total_tokens, sum of out_features]`, f32, contiguous
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, cpu: &Cpu, x: &Tensor) -> Result<Tensor> {
         const COLUMN_DIM: usize = 1;
         if let [part] = self.parts.as_slice() {
-            return part.forward(x);
+            return part.forward(cpu, x);
         }
-        let outs = self.parts.iter().map(|part| part.forward(x)).collect::<Result<Vec<_>>>()?;
+        let outs =
+            self.parts.iter().map(|part| part.forward(cpu, x)).collect::<Result<Vec<_>>>()?;
         // contiguous: rows are rotated and read whole.
         Ok(Tensor::cat(&outs, COLUMN_DIM)?.contiguous()?) // [total_tokens, sum of out_features]
     }

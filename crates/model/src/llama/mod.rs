@@ -16,6 +16,7 @@ use crate::batch::PackedBatch;
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::hooks::Hooks;
+use crate::kernels::{Cpu, CpuKernels, CpuOptions};
 use crate::kv_cache::KvCache;
 use block::{Block, RmsNorm, Step};
 use linear::{Bias, Embedding, Linear};
@@ -26,6 +27,7 @@ use rope::Rope;
 pub struct Llama {
     config: LlamaConfig,
     device: Device,
+    cpu: Cpu,
     embed_tokens: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
@@ -37,12 +39,15 @@ impl Llama {
     /// Takes every tensor from `source`, each once, in the order of the forward pass.
     ///
     /// # Errors
-    /// [`Error::Weight`] when a tensor is missing or has another shape.
+    /// [`Error::Weight`] when a tensor is missing or has another shape, [`Error::Device`] when the processor cannot do
+    /// what `cpu` asks for.
     pub(crate) fn load(
         config: LlamaConfig,
         source: &mut dyn WeightSource,
         device: &Device,
+        cpu: CpuOptions,
     ) -> Result<Self> {
+        let cpu = Cpu::new(cpu)?;
         let (vocab_size, hidden_size) = (config.vocab_size, config.hidden_size);
         let embedding = source
             .matrix("model.embed_tokens.weight", vocab_size, hidden_size)?
@@ -64,6 +69,7 @@ impl Llama {
             rope: Rope::new(&config),
             config,
             device: device.clone(),
+            cpu,
         })
     }
 
@@ -71,6 +77,18 @@ impl Llama {
     #[must_use]
     pub fn config(&self) -> &LlamaConfig {
         &self.config
+    }
+
+    /// CPU kernels it runs with, where it runs on the CPU.
+    #[must_use]
+    pub fn cpu_kernels(&self) -> CpuKernels {
+        self.cpu.kernels()
+    }
+
+    /// Threads of a forward pass on the CPU.
+    #[must_use]
+    pub fn num_threads(&self) -> usize {
+        self.cpu.num_threads()
     }
 
     /// Where it runs.
@@ -104,7 +122,11 @@ impl Llama {
         }
         let layout = batch.layout(&self.config, cache)?;
         hooks.begin(&self.config, batch.total_tokens())?;
-        let step = Step { layout: &layout, rope: self.rope.rows(&batch.positions, &self.device)? };
+        let step = Step {
+            cpu: &self.cpu,
+            layout: &layout,
+            rope: self.rope.rows(&batch.positions, &self.device)?,
+        };
 
         let token_ids = Tensor::new(batch.token_ids.as_slice(), &self.device)?; // [total_tokens]
         let mut x = self.embed_tokens.forward(&token_ids)?; // [total_tokens, hidden_size]
@@ -123,6 +145,6 @@ impl Llama {
             .map_err(candle_core::Error::wrap)?;
         let logit_rows = Tensor::new(logit_rows.as_slice(), &self.device)?; // [num_logit_rows]
         let x = x.index_select(&logit_rows, ROW_DIM)?; // [num_logit_rows, hidden_size]
-        self.lm_head.forward(&self.norm.forward(&x)?) // [num_logit_rows, vocab_size]
+        self.lm_head.forward(&self.cpu, &self.norm.forward(&self.cpu, &x)?) // [num_logit_rows, vocab_size]
     }
 }

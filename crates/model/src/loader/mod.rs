@@ -26,6 +26,7 @@ pub(crate) use stop_tokens::{stop_tokens_from_gguf, stop_tokens_from_json};
 use std::collections::BTreeMap;
 
 use crate::device::DeviceChoice;
+use crate::kernels::CpuOptions;
 
 /// Logical tensor names (Hugging Face) with their shapes.
 pub(crate) type TensorShapes = BTreeMap<String, Vec<usize>>;
@@ -47,4 +48,6 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// How its weights are kept.
     pub weights: WeightForm,
+    /// How the CPU is used.
+    pub cpu: CpuOptions,
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama as reference;
 use skeg_model::testing::{RandomWeights, random_llama_and_tensors, tiny_config};
-use skeg_model::{Hooks, KvCache, LlamaConfig, PackedBatch, RopeScaling};
+use skeg_model::{Hooks, KvCache, KvCacheDtype, LlamaConfig, PackedBatch, RopeScaling};
 
 use crate::tiny::{Stretch, cache, model, pack, tokens, values};
 
@@ -121,7 +121,7 @@ fn a_batch_that_does_not_fit_is_refused_with_a_reason() {
 fn a_cache_of_another_model_is_refused() {
     let llama = model();
     let other = LlamaConfig { num_hidden_layers: 2, ..tiny_config() };
-    let mut cache = KvCache::new(&other, 8, 4, &Device::Cpu).unwrap();
+    let mut cache = KvCache::new(&other, 8, 4, KvCacheDtype::F32, &Device::Cpu).unwrap();
     let batch = pack(&[Stretch::whole(tokens(1, 6), &[0, 1])]);
     let error = llama.forward(&batch, &mut cache, &mut Hooks::none()).unwrap_err();
     assert!(error.to_string().contains("another model"));

@@ -10,7 +10,8 @@ use skeg_model::steering::{
     LayerVector, Site, SlotLease, SteeringPlan, SteeringTables, SteeringVector,
 };
 use skeg_model::{
-    Capture, Hooks, KvCache, Llama, LoadOptions, LoadedModel, PackedBatch, SteerRows, WeightForm,
+    Capture, Hooks, KvCache, KvCacheDtype, Llama, LoadOptions, LoadedModel, PackedBatch, SteerRows,
+    WeightForm,
 };
 
 use crate::dequantised::dequantised_test_model;
@@ -84,7 +85,8 @@ impl Fixture {
     }
 
     fn cache(&self) -> KvCache {
-        KvCache::new(self.llama.config(), NUM_BLOCKS, BLOCK_SIZE, &Device::Cpu).unwrap()
+        KvCache::new(self.llama.config(), NUM_BLOCKS, BLOCK_SIZE, KvCacheDtype::F32, &Device::Cpu)
+            .unwrap()
     }
 
     /// Logits of the rows of `ids`, which stand at `first` and after it in the sequence in `cache`.

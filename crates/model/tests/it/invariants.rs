@@ -1,9 +1,14 @@
-//! On the CPU a row's logits do not depend on its company: bitwise, on every form of weight.
+//! On the CPU a row's logits do not depend on its company, nor on the kernels' level and the number of threads:
+//! bitwise, on every form of weight.
+
+use std::num::NonZeroUsize;
 
 use skeg_model::steering::{Site, SteeringTables};
-use skeg_model::{Capture, Hooks, SteerRows};
+use skeg_model::{Capture, CpuKernels, CpuOptions, Hooks, KvCacheDtype, SteerRows};
 
-use crate::tiny::{Stretch, cache, models, pack, run, run_fresh, tokens};
+use crate::tiny::{
+    Stretch, cache, cache_of, models, models_on, pack, run, run_fresh, tokens, values,
+};
 
 /// Three sequences of different lengths in blocks that are neither adjacent nor in order.
 fn three() -> [Stretch; 3] {
@@ -22,6 +27,60 @@ fn packed_equals_alone() {
             three().into_iter().flat_map(|stretch| run_fresh(&llama, &[stretch])).collect();
         assert_eq!(packed, alone, "{name}");
         assert_ne!(packed[0], packed[1], "{name}: rows that cannot be told apart prove nothing");
+    }
+}
+
+#[test]
+fn every_level_and_every_number_of_threads_gives_the_same_bits() {
+    let options = |kernels, num_threads| CpuOptions {
+        kernels: Some(kernels),
+        num_threads: NonZeroUsize::new(num_threads),
+    };
+    let logits = |cpu| {
+        let models = models_on(cpu).into_iter();
+        models.map(|(name, llama)| (name, run_fresh(&llama, &three()))).collect::<Vec<_>>()
+    };
+    let expected = logits(options(CpuKernels::Portable, 1));
+    for kernels in CpuKernels::supported() {
+        for num_threads in [1, 2, 5] {
+            for (found, expected) in logits(options(kernels, num_threads)).iter().zip(&expected) {
+                assert_eq!(found, expected, "{kernels} with {num_threads} threads");
+            }
+        }
+    }
+}
+
+/// Keys and values are rounded when they are written, so whoever reads them reads the same.
+#[test]
+fn a_cache_of_16_bits_changes_little_and_keeps_the_invariants() {
+    let f16 = KvCacheDtype::F16;
+    for (name, llama) in models() {
+        let run_f16 = |stretches: &[Stretch]| {
+            run(&llama, &mut cache_of(&llama, f16), stretches, &mut Hooks::none())
+        };
+        let packed = run_f16(&three());
+        let alone: Vec<_> = three().into_iter().flat_map(|stretch| run_f16(&[stretch])).collect();
+        assert_eq!(packed, alone, "{name}");
+
+        let mut chunks = cache_of(&llama, f16);
+        let whole = &three()[0];
+        for (first, row) in packed[..whole.token_ids.len()].iter().enumerate() {
+            let token_ids = vec![whole.token_ids[first]];
+            let step = Stretch { token_ids, first, ..whole.clone() };
+            assert_eq!(run(&llama, &mut chunks, &[step], &mut Hooks::none())[0], *row, "{name}");
+        }
+
+        let logits = |dtype| {
+            let mut cache = cache_of(&llama, dtype);
+            values(&llama.forward(&pack(&three()), &mut cache, &mut Hooks::none()).unwrap())
+        };
+        let (rounded, exact) = (logits(f16), logits(KvCacheDtype::F32));
+        let errors =
+            rounded.iter().flatten().zip(exact.iter().flatten()).map(|(a, b)| (a - b).abs());
+        let largest = errors.fold(0f32, f32::max);
+        // Where activations are rounded to 8 bits, a small change can move one by a whole step.
+        let tolerance = if name.starts_with('q') { 0.2 } else { 5e-3 };
+        assert!(largest > 0.0 && largest < tolerance, "{name}: {largest}");
     }
 }
 

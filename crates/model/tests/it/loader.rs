@@ -9,7 +9,8 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use skeg_model::testing::{RandomWeights, random_llama_and_tensors, tiny_config};
 use skeg_model::{
-    Hooks, KvCache, Llama, LoadOptions, LoadedModel, ModelFiles, PackedBatch, WeightForm,
+    Hooks, KvCache, KvCacheDtype, Llama, LoadOptions, LoadedModel, ModelFiles, PackedBatch,
+    WeightForm,
 };
 use tempfile::TempDir;
 
@@ -181,7 +182,7 @@ fn refusal(path: &Path) -> String {
 
 #[expect(clippy::disallowed_methods, reason = "tests compare on the host")]
 fn logits(llama: &Llama) -> Vec<f32> {
-    let mut cache = KvCache::new(llama.config(), 2, 8, &Device::Cpu).unwrap();
+    let mut cache = KvCache::new(llama.config(), 2, 8, KvCacheDtype::F32, &Device::Cpu).unwrap();
     let batch = PackedBatch {
         token_ids: vec![3, 50, 90, 7, 12],
         positions: (0..5).collect(),

@@ -6,7 +6,7 @@
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
-use skeg_model::{Hooks, KvCache, Llama, LoadOptions, LoadedModel, PackedBatch};
+use skeg_model::{Hooks, KvCache, KvCacheDtype, Llama, LoadOptions, LoadedModel, PackedBatch};
 
 use crate::dequantised::dequantised_test_model;
 use crate::support::{golden_json, test_model};
@@ -34,8 +34,14 @@ struct Prompt {
 /// Logits of every row of a sequence.
 #[expect(clippy::disallowed_methods, reason = "tests look at values")]
 fn logits(llama: &Llama, ids: &[u32]) -> Vec<Vec<f32>> {
-    let mut cache =
-        KvCache::new(llama.config(), NUM_BLOCKS as usize, BLOCK_SIZE, &Device::Cpu).unwrap();
+    let mut cache = KvCache::new(
+        llama.config(),
+        NUM_BLOCKS as usize,
+        BLOCK_SIZE,
+        KvCacheDtype::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
     let batch = PackedBatch {
         token_ids: ids.to_vec(),
         positions: (0..ids.len()).collect(),

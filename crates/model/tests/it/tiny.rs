@@ -1,15 +1,31 @@
 //! A tiny model, sequences placed in its cache, and comparison of bits.
 
+use std::num::NonZeroUsize;
+
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
-use skeg_model::testing::{RandomWeights, random_llama, tiny_config, tiny_k_quant_config};
-use skeg_model::{Hooks, KvCache, Llama, LlamaConfig, PackedBatch};
+use skeg_model::testing::{
+    RandomWeights, random_llama, random_llama_with, tiny_config, tiny_k_quant_config,
+};
+use skeg_model::{
+    CpuKernels, CpuOptions, Hooks, KvCache, KvCacheDtype, Llama, LlamaConfig, PackedBatch,
+};
 
 pub(crate) const BLOCK_SIZE: usize = 4;
 pub(crate) const NUM_BLOCKS: usize = 64;
 
-/// Every form of weight on which invariants must hold, with a fitting model.
-pub(crate) fn models() -> Vec<(&'static str, Llama)> {
+/// Every form of weight and every level of CPU kernels on which invariants must hold, with a fitting model.
+pub(crate) fn models() -> Vec<(String, Llama)> {
+    let models = CpuKernels::supported().flat_map(|kernels| {
+        let options = CpuOptions { kernels: Some(kernels), num_threads: NonZeroUsize::new(2) };
+        let models = models_on(options).into_iter();
+        models.map(move |(name, llama)| (format!("{name}, {kernels}"), llama))
+    });
+    models.collect()
+}
+
+/// Every form of weight, with a fitting model.
+pub(crate) fn models_on(cpu: CpuOptions) -> Vec<(&'static str, Llama)> {
     let quantized = |dtype| RandomWeights::Quantized(dtype);
     let tied = LlamaConfig { tie_word_embeddings: true, ..tiny_config() };
     let biased = LlamaConfig { attention_bias: true, ..tiny_config() };
@@ -26,7 +42,7 @@ pub(crate) fn models() -> Vec<(&'static str, Llama)> {
     ];
     forms
         .into_iter()
-        .map(|(name, config, form)| (name, random_llama(config, 7, form).unwrap()))
+        .map(|(name, config, form)| (name, random_llama_with(config, 7, form, cpu).unwrap()))
         .collect()
 }
 
@@ -41,7 +57,11 @@ pub(crate) fn tokens(seed: u32, len: usize) -> Vec<u32> {
 }
 
 pub(crate) fn cache(llama: &Llama) -> KvCache {
-    KvCache::new(llama.config(), NUM_BLOCKS, BLOCK_SIZE, &Device::Cpu).unwrap()
+    cache_of(llama, KvCacheDtype::F32)
+}
+
+pub(crate) fn cache_of(llama: &Llama, dtype: KvCacheDtype) -> KvCache {
+    KvCache::new(llama.config(), NUM_BLOCKS, BLOCK_SIZE, dtype, &Device::Cpu).unwrap()
 }
 
 /// A stretch of a sequence in a step: the tokens from `first` to `first + token_ids.len()`.

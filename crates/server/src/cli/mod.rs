@@ -83,6 +83,12 @@ pub(crate) struct ModelFlags {
     /// Weights in memory: `as-stored`, or `f32` (dequantised) [default: as-stored]
     #[arg(long, env = "SKEG_WEIGHTS", value_name = "FORM")]
     weights: Option<String>,
+    /// Instructions of the CPU kernels: portable, avx2 or avx512 [default: the fastest this processor has]
+    #[arg(long, env = "SKEG_CPU_KERNELS", value_name = "LEVEL")]
+    cpu_kernels: Option<String>,
+    /// Threads of a forward pass on the CPU [default: the processors this process may use]
+    #[arg(long, env = "SKEG_THREADS", value_name = "NUM")]
+    threads: Option<usize>,
     /// Folder for fetched models [default: the platform's cache folder]
     #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
@@ -98,6 +104,8 @@ impl ModelFlags {
             model: self.model.clone(),
             device: self.device.clone(),
             weights: self.weights.clone(),
+            cpu_kernels: self.cpu_kernels.clone(),
+            threads: self.threads,
             cache_dir: self.cache_dir.clone(),
             vectors,
             ..RawConfig::default()

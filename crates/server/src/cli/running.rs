@@ -173,6 +173,7 @@ fn start_engine(
         max_num_batched_tokens: sizes.max_num_batched_tokens,
         max_model_len: sizes.max_model_len,
         kv_cache_tokens: sizes.kv_cache_tokens,
+        kv_cache_dtype: sizes.kv_cache_dtype,
         enable_prefix_caching: sizes.enable_prefix_caching,
         // Each running sequence may hold a sum of several categories.
         num_steering_slots: LIVE_GENERATIONS * num_categories + sizes.max_num_seqs,

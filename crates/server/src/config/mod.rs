@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use skeg_model::KvCacheDtype;
 use skeg_server::{ConnectionLimits, Limits, PrincipalEntry};
 
 pub(crate) use error::ConfigError;
@@ -67,6 +68,7 @@ pub(crate) struct EngineSizes {
     pub(crate) kv_cache_tokens: usize,
     /// `None`: the model's context.
     pub(crate) max_model_len: Option<usize>,
+    pub(crate) kv_cache_dtype: KvCacheDtype,
     pub(crate) enable_prefix_caching: bool,
 }
 
@@ -151,6 +153,14 @@ impl EngineSizes {
                 .max_model_len
                 .map(|tokens| positive("max_model_len", Some(tokens), 1))
                 .transpose()?,
+            kv_cache_dtype: raw
+                .kv_cache_dtype
+                .as_deref()
+                .map_or(Ok(KvCacheDtype::default()), str::parse)
+                .map_err(|error: skeg_model::Error| ConfigError::Invalid {
+                    setting: "kv_cache_dtype",
+                    reason: error.to_string(),
+                })?,
             enable_prefix_caching: !raw.no_prefix_caching.unwrap_or(false),
         };
         sizes.check()?;

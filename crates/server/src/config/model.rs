@@ -1,8 +1,9 @@
 //! Which model is meant, where its file and its vectors are looked for.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use skeg_model::{DeviceChoice, LoadOptions, WeightForm};
+use skeg_model::{CpuKernels, CpuOptions, DeviceChoice, LoadOptions, WeightForm};
 
 use super::{ConfigError, RawConfig};
 use crate::fetch::{CatalogueEntry, catalogue};
@@ -16,6 +17,7 @@ pub(crate) struct ModelConfig {
     pub(crate) source: ModelSource,
     pub(crate) device: DeviceChoice,
     pub(crate) weights: WeightForm,
+    pub(crate) cpu: CpuOptions,
     /// Where fetched models are kept.
     pub(crate) cache_dir: PathBuf,
     /// The store that was named, if one was.
@@ -82,6 +84,7 @@ impl ModelConfig {
                 reason: error.to_string(),
             })?,
             weights: parse_weights(raw.weights.as_deref())?,
+            cpu: parse_cpu(raw)?,
             cache_dir: cache_dir(raw.cache_dir.as_deref())?,
             vectors: raw.vectors.clone(),
         })
@@ -97,7 +100,7 @@ impl ModelConfig {
 
     /// How the model is loaded.
     pub(crate) const fn load_options(&self) -> LoadOptions {
-        LoadOptions { device: self.device, weights: self.weights }
+        LoadOptions { device: self.device, weights: self.weights, cpu: self.cpu }
     }
 
     /// The model's file or folder.
@@ -151,6 +154,21 @@ pub(crate) fn cache_dir(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
         .map(Path::to_owned)
         .or_else(|| platform().map(|dirs| dirs.cache_dir().to_owned()))
         .ok_or(ConfigError::NoCacheDir)
+}
+
+fn parse_cpu(raw: &RawConfig) -> Result<CpuOptions, ConfigError> {
+    let kernels = raw.cpu_kernels.as_deref().map(str::parse::<CpuKernels>).transpose();
+    let invalid = |setting, reason| ConfigError::Invalid { setting, reason };
+    Ok(CpuOptions {
+        kernels: kernels.map_err(|error| invalid("cpu_kernels", error.to_string()))?,
+        num_threads: match raw.threads {
+            None => None,
+            Some(threads) => Some(
+                NonZeroUsize::new(threads)
+                    .ok_or_else(|| invalid("threads", "is 0; expected at least 1".to_owned()))?,
+            ),
+        },
+    })
 }
 
 fn parse_weights(form: Option<&str>) -> Result<WeightForm, ConfigError> {

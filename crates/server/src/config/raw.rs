@@ -21,6 +21,13 @@ pub(crate) struct RawConfig {
     /// Weights in memory: `as-stored`, or `f32` (dequantised; slower, more memory) [default: as-stored]
     #[arg(long, env = "SKEG_WEIGHTS", value_name = "FORM", help_heading = "Model")]
     pub(crate) weights: Option<String>,
+    /// Instructions of the CPU kernels: portable, avx2 or avx512; all give the same bits [default: the fastest
+    /// this processor has]
+    #[arg(long, env = "SKEG_CPU_KERNELS", value_name = "LEVEL", help_heading = "Model")]
+    pub(crate) cpu_kernels: Option<String>,
+    /// Threads of a forward pass on the CPU [default: the processors this process may use]
+    #[arg(long, env = "SKEG_THREADS", value_name = "NUM", help_heading = "Model")]
+    pub(crate) threads: Option<usize>,
     /// Folder for fetched models [default: the platform's cache folder]
     #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR", help_heading = "Model")]
     pub(crate) cache_dir: Option<PathBuf>,
@@ -92,6 +99,9 @@ pub(crate) struct RawConfig {
     /// Places in the KV cache, shared by all sequences [default: 32768]
     #[arg(long, env = "SKEG_KV_CACHE_TOKENS", value_name = "TOKENS", help_heading = "Engine")]
     pub(crate) kv_cache_tokens: Option<usize>,
+    /// Type of cached keys and values: f16, or f32 (twice the memory) [default: f16]
+    #[arg(long, env = "SKEG_KV_CACHE_DTYPE", value_name = "DTYPE", help_heading = "Engine")]
+    pub(crate) kv_cache_dtype: Option<String>,
     /// Do not keep prompts' keys and values for requests that begin alike; answers are the same either way
     #[arg(
         long,
@@ -136,6 +146,8 @@ impl RawConfig {
             model: self.model.or(lower.model),
             device: self.device.or(lower.device),
             weights: self.weights.or(lower.weights),
+            cpu_kernels: self.cpu_kernels.or(lower.cpu_kernels),
+            threads: self.threads.or(lower.threads),
             cache_dir: self.cache_dir.or(lower.cache_dir),
             vectors: self.vectors.or(lower.vectors),
             decision_log: self.decision_log.or(lower.decision_log),
@@ -151,6 +163,7 @@ impl RawConfig {
             max_admitted_seqs: self.max_admitted_seqs.or(lower.max_admitted_seqs),
             max_num_batched_tokens: self.max_num_batched_tokens.or(lower.max_num_batched_tokens),
             kv_cache_tokens: self.kv_cache_tokens.or(lower.kv_cache_tokens),
+            kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),
             no_prefix_caching: self.no_prefix_caching.or(lower.no_prefix_caching),
             max_model_len: self.max_model_len.or(lower.max_model_len),
             log_format: self.log_format.or(lower.log_format),

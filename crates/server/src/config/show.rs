@@ -16,6 +16,12 @@ impl fmt::Display for Config {
         text(f, "model", &self.model.source)?;
         text(f, "device", &self.model.device)?;
         text(f, "weights", &self.model.weights_name())?;
+        if let Some(kernels) = self.model.cpu.kernels {
+            text(f, "cpu_kernels", &kernels)?;
+        }
+        if let Some(threads) = self.model.cpu.num_threads {
+            writeln!(f, "threads = {threads}")?;
+        }
         text(f, "cache_dir", &self.model.cache_dir.display())?;
         if let Some(vectors) = self.model.named_vectors() {
             text(f, "vectors", &vectors.display())?;
@@ -35,6 +41,7 @@ impl fmt::Display for Config {
         writeln!(f, "max_admitted_seqs = {}", self.engine.max_admitted_seqs)?;
         writeln!(f, "max_num_batched_tokens = {}", self.engine.max_num_batched_tokens)?;
         writeln!(f, "kv_cache_tokens = {}", self.engine.kv_cache_tokens)?;
+        text(f, "kv_cache_dtype", &self.engine.kv_cache_dtype)?;
         writeln!(f, "no_prefix_caching = {}", !self.engine.enable_prefix_caching)?;
         if let Some(tokens) = self.engine.max_model_len {
             writeln!(f, "max_model_len = {tokens}")?;

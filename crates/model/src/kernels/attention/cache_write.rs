@@ -4,8 +4,10 @@
 //! `[num_kv_heads, head_dim, block_size]`, so that the scores of adjacent positions are adjacent lanes; values
 //! `[num_kv_heads, block_size, head_dim]`.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 
+use super::super::element::Element;
 use super::super::rows;
 use super::AttentionHeads;
 use crate::batch::BatchLayout;
@@ -49,7 +51,7 @@ impl InplaceOp2 for WriteRows<'_> {
         qkv_layout: &Layout,
     ) -> candle_core::Result<()> {
         let (total_tokens, row_width) = qkv_layout.shape().dims2()?;
-        let (pool_rows, width) = pool_layout.shape().dims2()?;
+        let (_, width) = pool_layout.shape().dims2()?;
         let (q_width, kv_width) = (self.heads.q_width(), self.heads.kv_width());
         let cache_rows = &self.layout.cache_rows;
         if row_width != q_width + 2 * kv_width
@@ -61,16 +63,30 @@ impl InplaceOp2 for WriteRows<'_> {
                 cache_rows.len()
             );
         }
-        let pool = rows::slice_mut(pool, pool_layout)?;
         let qkv = rows::slice::<f32>(qkv, qkv_layout)?;
+        let range = rows::range(pool_layout)?;
+        match pool {
+            CpuStorage::F32(pool) => self.write(&mut pool[range], qkv),
+            CpuStorage::F16(pool) => self.write(&mut pool[range], qkv),
+            other => candle_core::bail!("a cache of {:?}; expected f32 or f16", other.dtype()),
+        }
+    }
+}
+
+impl WriteRows<'_> {
+    /// All rows into their blocks.
+    fn write<T: Element>(&self, pool: &mut [T], qkv: &[f32]) -> candle_core::Result<()> {
+        let (q_width, width) = (self.heads.q_width(), self.heads.kv_width());
+        let row_width = q_width + 2 * width;
         let first = match self.what {
             What::Keys => q_width,
-            What::Values => q_width + kv_width,
+            What::Values => q_width + width,
         };
         let block_size = self.layout.block_size;
-        for (&cache_row, row) in cache_rows.iter().zip(qkv.chunks_exact(row_width)) {
+        for (&cache_row, row) in self.layout.cache_rows.iter().zip(qkv.chunks_exact(row_width)) {
             let (block, offset) = (cache_row / block_size, cache_row % block_size);
             let block_len = block_size * width;
+            let pool_rows = pool.len() / width;
             let Some(block) = pool.get_mut(block * block_len..(block + 1) * block_len) else {
                 candle_core::bail!("cache row {cache_row} of {pool_rows}");
             };
@@ -78,11 +94,9 @@ impl InplaceOp2 for WriteRows<'_> {
         }
         Ok(())
     }
-}
 
-impl WriteRows<'_> {
     /// One row's numbers into its block.
-    fn write_row(&self, values: &[f32], offset: usize, block: &mut [f32]) {
+    fn write_row<T: Element>(&self, values: &[f32], offset: usize, block: &mut [T]) {
         let (head_dim, block_size) = (self.heads.head_dim, self.layout.block_size);
         let heads =
             block.chunks_exact_mut(block_size * head_dim).zip(values.chunks_exact(head_dim));
@@ -91,11 +105,14 @@ impl WriteRows<'_> {
                 What::Keys => {
                     for (lane, value) in block[offset..].iter_mut().step_by(block_size).zip(values)
                     {
-                        *lane = *value;
+                        *lane = T::narrow(*value);
                     }
                 }
                 What::Values => {
-                    block[offset * head_dim..(offset + 1) * head_dim].copy_from_slice(values);
+                    let row = &mut block[offset * head_dim..(offset + 1) * head_dim];
+                    for (place, value) in row.iter_mut().zip(values) {
+                        *place = T::narrow(*value);
+                    }
                 }
             }
         }

@@ -37,7 +37,9 @@ pub(super) fn attention(
 fn write_rows(pool: &Tensor, values: &Tensor, cache_rows: &[usize]) -> Result<()> {
     let mut start = 0;
     for run in cache_rows.chunk_by(|a, b| a + 1 == *b) {
-        let values = values.narrow(ROW_DIM, start, run.len())?.contiguous()?; // [run, width]
+        // The pool's dtype, contiguous: what `slice_set` takes.
+        let values = values.narrow(ROW_DIM, start, run.len())?.to_dtype(pool.dtype())?;
+        let values = values.contiguous()?; // [run, width]
         pool.slice_set(&values, ROW_DIM, run[0])?;
         start += run.len();
     }
@@ -70,6 +72,7 @@ fn paged_attention(
         let cache_rows = Tensor::from_vec(cache_rows, kv_len, device)?;
         let gather = |pool: &Tensor| {
             pool.index_select(&cache_rows, ROW_DIM)? // [kv_len, num_kv_heads * head_dim]
+                .to_dtype(DType::F32)? // f32: what the queries are.
                 .reshape((kv_len, num_kv_heads, 1, head_dim))?
                 .broadcast_as((kv_len, num_kv_heads, heads.group(), head_dim))?
                 .reshape((kv_len, num_heads, head_dim))?

@@ -5,10 +5,12 @@
 //! arXiv 2205.14135). So a row's result is the same whether its chunks are computed one after the other or on
 //! several threads.
 
+use super::super::accumulate::accumulate;
+use super::super::cpu::{CpuLevel, per_cpu_level};
+use super::super::element::Element;
 use super::super::lanes::{LANES, exp, sum_lanes};
-use super::super::level::per_cpu_level;
+use super::super::prefetch::prefetch;
 use super::AttentionHeads;
-use super::accumulate::accumulate;
 
 /// Positions a chunk, but for the rounding to whole blocks.
 const CHUNK_TOKENS: usize = 256;
@@ -17,10 +19,12 @@ const MAX_GROUP: usize = 4;
 
 /// What one row reads of one key and value head.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(super) struct Context<'a, T> {
+    /// Instructions in use.
+    pub(super) level: CpuLevel,
     /// Pools of keys and values.
-    pub(super) k_pool: &'a [f32],
-    pub(super) v_pool: &'a [f32],
+    pub(super) k_pool: &'a [T],
+    pub(super) v_pool: &'a [T],
     /// The sequence's blocks.
     pub(super) block_table: &'a [u32],
     pub(super) block_size: usize,
@@ -31,7 +35,7 @@ pub(super) struct Context<'a> {
     pub(super) heads: AttentionHeads,
 }
 
-impl<'a> Context<'a> {
+impl<'a, T: Element> Context<'a, T> {
     /// Blocks a chunk.
     fn chunk_blocks(&self) -> usize {
         (CHUNK_TOKENS / self.block_size).max(1)
@@ -43,23 +47,28 @@ impl<'a> Context<'a> {
     }
 
     /// The head's part of a block of a pool.
-    fn head<'p>(&self, pool: &'p [f32], block: u32) -> &'p [f32] {
+    fn head<'p>(&self, pool: &'p [T], block: u32) -> &'p [T] {
         let len = self.block_size * self.heads.head_dim;
         let start = (block as usize * self.heads.num_kv_heads + self.kv_head) * len;
         &pool[start..start + len]
     }
 
-    /// The blocks of a chunk, each with the number of its positions that the row reads.
-    fn blocks(&self, chunk: usize) -> impl Iterator<Item = (u32, usize)> + use<'a> {
-        let (kv_len, block_size, chunk_blocks) =
-            (self.kv_len, self.block_size, self.chunk_blocks());
-        let first = chunk * chunk_blocks;
-        let blocks = self.block_table.iter().copied().enumerate().skip(first).take(chunk_blocks);
-        blocks
-            .map(move |(idx, block)| {
-                (block, kv_len.saturating_sub(idx * block_size).min(block_size))
-            })
-            .take_while(|(_, len)| *len > 0)
+    /// Room for a head's scores: those of a chunk, and what the last 16 lanes write beyond.
+    fn score_stride(&self) -> usize {
+        self.chunk_blocks() * self.block_size + LANES
+    }
+
+    /// The blocks of a chunk, each with the number of its positions that the row reads, and the block that
+    /// follows it.
+    fn blocks(&self, chunk: usize) -> impl Iterator<Item = (u32, usize, u32)> + use<'a, T> {
+        let (table, kv_len, block_size) = (self.block_table, self.kv_len, self.block_size);
+        let first = chunk * self.chunk_blocks();
+        let last = (first + self.chunk_blocks()).min(kv_len.div_ceil(block_size));
+        (first..last).map(move |idx| {
+            let block = table[idx];
+            let next = if idx + 1 < last { table[idx + 1] } else { block };
+            (block, (kv_len - idx * block_size).min(block_size), next)
+        })
     }
 }
 
@@ -70,104 +79,123 @@ pub(super) struct Partial {
     largest: Vec<f32>,
     /// `[group]`: sum of `exp(score - largest)`.
     sum: Vec<f32>,
-    /// `[group, head_dim]`: sum of `exp(score - largest) * v`.
-    weighted: Vec<f32>,
-    /// `[group, chunk]`: scratch.
+    /// `[head_dim / 16, group]`: sum of `exp(score - largest) * v`, 16 elements each.
+    weighted: Vec<[f32; LANES]>,
+    /// `[group, chunk + 16]`: scratch.
     scores: Vec<f32>,
 }
 
 impl Partial {
     /// Computes chunk `chunk` for the group's queries, `[group, head_dim]`.
-    pub(super) fn compute(&mut self, q: &[f32], context: &Context<'_>, chunk: usize) {
+    pub(super) fn compute<T: Element>(
+        &mut self,
+        q: &[f32],
+        context: &Context<'_, T>,
+        chunk: usize,
+    ) {
         let group = context.heads.group();
-        let stride = context.chunk_blocks() * context.block_size;
         self.largest.resize(group, 0.0);
         self.sum.resize(group, 0.0);
         self.weighted.clear();
-        self.weighted.resize(q.len(), 0.0);
-        self.scores.resize(group * stride, 0.0);
+        self.weighted.resize(group * context.heads.head_dim.div_ceil(LANES), [0.0; LANES]);
+        self.scores.resize(group * context.score_stride(), 0.0);
         attend(q, context, chunk, self);
     }
 
     /// Adds what follows in order of position.
-    pub(super) fn merge(&mut self, next: &Self, head_dim: usize) {
-        let heads =
-            self.weighted.chunks_exact_mut(head_dim).zip(next.weighted.chunks_exact(head_dim));
-        for (head, (weighted, next_weighted)) in heads.enumerate() {
+    pub(super) fn merge(&mut self, level: CpuLevel, next: &Self) {
+        let group = self.sum.len();
+        for head in 0..group {
             let largest = self.largest[head].max(next.largest[head]);
             let (old, new) = (exp(self.largest[head] - largest), exp(next.largest[head] - largest));
             self.sum[head] = self.sum[head] * old + next.sum[head] * new;
             self.largest[head] = largest;
-            for (sum, next) in weighted.iter_mut().zip(next_weighted) {
-                *sum = *sum * old + next * new;
+            let columns = self.weighted[head..].iter_mut().step_by(group);
+            for (sums, next) in columns.zip(next.weighted[head..].iter().step_by(group)) {
+                add_scaled(level, sums, old, next, new);
             }
         }
     }
 
     /// The result, `[group, head_dim]`.
     pub(super) fn finish(&self, head_dim: usize, out: &mut [f32]) {
-        let heads = out.chunks_exact_mut(head_dim).zip(self.weighted.chunks_exact(head_dim));
-        for ((out, weighted), sum) in heads.zip(&self.sum) {
-            let scale = 1.0 / sum;
-            for (out, weighted) in out.iter_mut().zip(weighted) {
-                *out = weighted * scale;
+        let group = self.sum.len();
+        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            let scale = 1.0 / self.sum[head];
+            let columns = self.weighted[head..].iter().step_by(group);
+            for (out, sums) in out.chunks_mut(LANES).zip(columns) {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = sum * scale;
+                }
             }
         }
     }
 }
 
+per_cpu_level! {
+    /// `sums = sums * old + next * new`.
+    fn add_scaled(sums: &mut [f32; LANES], old: f32, next: &[f32; LANES], new: f32) = add_scaled_body;
+}
+
+#[inline(always)]
+fn add_scaled_body(sums: &mut [f32; LANES], old: f32, next: &[f32; LANES], new: f32) {
+    for (sum, next) in sums.iter_mut().zip(next) {
+        *sum = sum.mul_add(old, next * new);
+    }
+}
+
 /// One chunk into a [`Partial`] whose `weighted` is 0.
-fn attend(q: &[f32], context: &Context<'_>, chunk: usize, partial: &mut Partial) {
-    let head_dim = context.heads.head_dim;
-    let stride = context.chunk_blocks() * context.block_size;
-    let groups = q.chunks(MAX_GROUP * head_dim);
-    for (idx, q) in groups.enumerate() {
+fn attend<T: Element>(q: &[f32], context: &Context<'_, T>, chunk: usize, partial: &mut Partial) {
+    for (idx, q) in q.chunks(MAX_GROUP * context.heads.head_dim).enumerate() {
         let first = idx * MAX_GROUP;
-        let num_heads = q.len() / head_dim;
-        let scores = &mut partial.scores[first * stride..(first + num_heads) * stride];
-        let len = match num_heads {
-            1 => scores_of::<1>(q, context, chunk, scores),
-            2 => scores_of::<2>(q, context, chunk, scores),
-            3 => scores_of::<3>(q, context, chunk, scores),
-            _ => scores_of::<4>(q, context, chunk, scores),
-        };
-        for (head, scores) in scores.chunks_exact_mut(stride).enumerate() {
-            let (largest, sum) =
-                (&mut partial.largest[first + head], &mut partial.sum[first + head]);
-            exponentials(&mut scores[..len], largest, sum);
-        }
-        let out = &mut partial.weighted[first * head_dim..(first + num_heads) * head_dim];
-        match num_heads {
-            1 => weigh::<1>(scores, context, chunk, out),
-            2 => weigh::<2>(scores, context, chunk, out),
-            3 => weigh::<3>(scores, context, chunk, out),
-            _ => weigh::<4>(scores, context, chunk, out),
+        match q.len() / context.heads.head_dim {
+            1 => attend_heads::<T, 1>(q, context, chunk, partial, first),
+            2 => attend_heads::<T, 2>(q, context, chunk, partial, first),
+            3 => attend_heads::<T, 3>(q, context, chunk, partial, first),
+            _ => attend_heads::<T, 4>(q, context, chunk, partial, first),
         }
     }
 }
 
-/// Scores of G heads, `[G, chunk]`; returns the number of positions.
-fn scores_of<const G: usize>(
+/// [`attend`] for the G heads from `first` on.
+fn attend_heads<T: Element, const G: usize>(
     q: &[f32],
-    context: &Context<'_>,
+    context: &Context<'_, T>,
+    chunk: usize,
+    partial: &mut Partial,
+    first: usize,
+) {
+    let stride = context.score_stride();
+    let scores = &mut partial.scores[first * stride..(first + G) * stride];
+    let len = scores_of::<T, G>(q, context, chunk, scores);
+    let sums = partial.largest[first..].iter_mut().zip(&mut partial.sum[first..]);
+    for (scores, (largest, sum)) in scores.chunks_exact_mut(stride).zip(sums) {
+        exponentials(context.level, &mut scores[..len], largest, sum);
+    }
+    weigh::<T, G>(scores, context, chunk, &mut partial.weighted, first);
+}
+
+/// Scores of G heads, `[G, chunk]`; returns the number of positions. What lies beyond them is undefined.
+fn scores_of<T: Element, const G: usize>(
+    q: &[f32],
+    context: &Context<'_, T>,
     chunk: usize,
     scores: &mut [f32],
 ) -> usize {
     let AttentionHeads { head_dim, .. } = context.heads;
     let (scale, block_size) = (context.heads.scale(), context.block_size);
-    let stride = scores.len() / G;
+    let stride = context.score_stride();
     let q: [&[f32]; G] = std::array::from_fn(|head| &q[head * head_dim..(head + 1) * head_dim]);
     let mut done = 0;
-    for (block, len) in context.blocks(chunk) {
+    for (block, len, next) in context.blocks(chunk) {
         let k = context.head(context.k_pool, block); // [head_dim, block_size]
+        let next = context.head(context.k_pool, next);
+        prefetch(next.as_ptr(), size_of_val(next));
         for lane in (0..len).step_by(LANES) {
-            let sums = weighted_rows(q, &k[lane..], block_size, [[0.0; LANES]; G]);
-            let width = LANES.min(len - lane);
+            let sums = weighted_rows(context.level, q, &k[lane..], block_size, [[0.0; LANES]; G]);
             for (head, sums) in sums.iter().enumerate() {
                 let start = head * stride + done + lane;
-                for (score, sum) in scores[start..start + width].iter_mut().zip(sums) {
-                    *score = sum * scale;
-                }
+                scores[start..start + LANES].copy_from_slice(&sums.map(|sum| sum * scale));
             }
         }
         done += len;
@@ -175,27 +203,29 @@ fn scores_of<const G: usize>(
     done
 }
 
-/// Adds `scores[head][position] * v[position]` to `out`, `[G, head_dim]`, in order of position.
-fn weigh<const G: usize>(scores: &[f32], context: &Context<'_>, chunk: usize, out: &mut [f32]) {
+/// Adds `scores[head][position] * v[position]` to the sums of the G heads from `first` on, in order of position.
+fn weigh<T: Element, const G: usize>(
+    scores: &[f32],
+    context: &Context<'_, T>,
+    chunk: usize,
+    weighted: &mut [[f32; LANES]],
+    first: usize,
+) {
     let AttentionHeads { head_dim, .. } = context.heads;
-    let stride = scores.len() / G;
+    let (group, stride) = (context.heads.group(), context.score_stride());
     let mut done = 0;
-    for (block, len) in context.blocks(chunk) {
+    for (block, len, next) in context.blocks(chunk) {
         let v = context.head(context.v_pool, block); // [block_size, head_dim]
+        let next = context.head(context.v_pool, next);
+        prefetch(next.as_ptr(), size_of_val(next));
         let weights: [&[f32]; G] = std::array::from_fn(|head| {
             let start = head * stride + done;
             &scores[start..start + len]
         });
-        for column in (0..head_dim).step_by(LANES) {
-            let width = LANES.min(head_dim - column);
-            let place = |head: usize| head * head_dim + column..head * head_dim + column + width;
-            let mut sums = [[0f32; LANES]; G];
-            for (head, sums) in sums.iter_mut().enumerate() {
-                sums[..width].copy_from_slice(&out[place(head)]);
-            }
-            let sums = weighted_rows(weights, &v[column..], head_dim, sums);
-            for (head, sums) in sums.iter().enumerate() {
-                out[place(head)].copy_from_slice(&sums[..width]);
+        for (column, sums) in weighted.chunks_exact_mut(group).enumerate() {
+            if let Some(sums) = sums[first..].first_chunk_mut::<G>() {
+                *sums =
+                    weighted_rows(context.level, weights, &v[column * LANES..], head_dim, *sums);
             }
         }
         done += len;
@@ -203,20 +233,24 @@ fn weigh<const G: usize>(scores: &[f32], context: &Context<'_>, chunk: usize, ou
 }
 
 /// [`accumulate`], also where the last row has fewer than 16 lanes left: the lanes beyond are not used.
-fn weighted_rows<const G: usize>(
+fn weighted_rows<T: Element, const G: usize>(
+    level: CpuLevel,
     factors: [&[f32]; G],
-    rows: &[f32],
+    rows: &[T],
     stride: usize,
     mut sums: [[f32; LANES]; G],
 ) -> [[f32; LANES]; G] {
-    let fits = |num_rows: usize| (num_rows - 1) * stride + LANES <= rows.len();
     let num_rows = factors[0].len();
-    let num_whole = (0..=num_rows).rev().find(|&rows| rows == 0 || fits(rows)).unwrap_or(0);
-    accumulate(&mut sums, factors.map(|factors| &factors[..num_whole]), rows, stride);
+    // Rows that have 16 numbers from their start on.
+    let num_whole = match rows.len().checked_sub(LANES) {
+        Some(last_start) => num_rows.min(last_start / stride + 1),
+        None => 0,
+    };
+    accumulate(level, &mut sums, factors.map(|factors| &factors[..num_whole]), rows, stride);
     for i in num_whole..num_rows {
         for (sums, factors) in sums.iter_mut().zip(factors) {
             for (sum, value) in sums.iter_mut().zip(&rows[i * stride..]) {
-                *sum += factors[i] * value;
+                *sum = factors[i].mul_add(value.widen(), *sum);
             }
         }
     }

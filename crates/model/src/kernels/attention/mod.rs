@@ -3,7 +3,6 @@
 //! A row reads the keys and values of its own sequence in ascending order of position, whatever the
 //! chunk it came in, the blocks they lie in and the rows beside it.
 
-mod accumulate;
 mod cache_write;
 mod composite;
 mod kernel;
@@ -11,6 +10,7 @@ mod paged;
 
 use candle_core::Tensor;
 
+use super::cpu::Cpu;
 use super::elementwise::rope_in_place;
 use crate::batch::BatchLayout;
 use crate::error::Result;
@@ -55,8 +55,8 @@ impl AttentionHeads {
 /// - `qkv`: `[total_tokens, (num_heads + 2 * num_kv_heads) * head_dim]`, f32, contiguous, not shared: on the CPU it
 ///   is rotated in place
 /// - `cos`, `sin`: `[total_tokens, head_dim / 2]`, f32
-/// - `k_pool`, `v_pool`: `[num_blocks * block_size, num_kv_heads * head_dim]`, f32. On the CPU the numbers of
-///   a block lie in the kernel's order, see [`cache_write`].
+/// - `k_pool`, `v_pool`: `[num_blocks * block_size, num_kv_heads * head_dim]`, f32 or f16: keys and values are
+///   rounded when they are written. On the CPU the numbers of a block lie in the kernel's order, see [`cache_write`].
 /// - returns: `[total_tokens, num_heads * head_dim]`, f32
 ///
 /// # Errors
@@ -65,6 +65,7 @@ impl AttentionHeads {
 /// # Cost
 /// The keys and values of a group of query heads are read once a row.
 pub(crate) fn attention(
+    cpu: &Cpu,
     qkv: &Tensor,
     (cos, sin): (&Tensor, &Tensor),
     (k_pool, v_pool): (&Tensor, &Tensor),
@@ -74,9 +75,9 @@ pub(crate) fn attention(
     if !qkv.device().is_cpu() {
         return composite::attention(qkv, (cos, sin), (k_pool, v_pool), layout, heads);
     }
-    rope_in_place(qkv, cos, sin, heads.q_width() + heads.kv_width())?;
+    rope_in_place(cpu, qkv, cos, sin, heads.q_width() + heads.kv_width())?;
     cache_write::write(k_pool, v_pool, qkv, layout, heads)?;
-    paged::attention(qkv, k_pool, v_pool, layout, heads)
+    paged::attention(cpu, qkv, k_pool, v_pool, layout, heads)
 }
 
 #[cfg(test)]

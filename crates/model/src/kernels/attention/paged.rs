@@ -1,8 +1,11 @@
 //! Attention as a candle operation: which rows, heads and chunks a task takes.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
+use half::f16;
 
-use super::super::{parallel, rows};
+use super::super::cpu::Cpu;
+use super::super::element::Element;
+use super::super::rows;
 use super::AttentionHeads;
 use super::kernel::{Context, Partial};
 use crate::batch::BatchLayout;
@@ -13,16 +16,18 @@ const ROW_TILE: usize = 8;
 
 /// [`super::attention`] with rotated queries and a written cache.
 pub(super) fn attention(
+    cpu: &Cpu,
     qkv: &Tensor,
     k_pool: &Tensor,
     v_pool: &Tensor,
     layout: &BatchLayout,
     heads: AttentionHeads,
 ) -> Result<Tensor> {
-    Ok(qkv.apply_op3_no_bwd(k_pool, v_pool, &PagedAttention { layout, heads })?)
+    Ok(qkv.apply_op3_no_bwd(k_pool, v_pool, &PagedAttention { cpu, layout, heads })?)
 }
 
 struct PagedAttention<'a> {
+    cpu: &'a Cpu,
     layout: &'a BatchLayout,
     heads: AttentionHeads,
 }
@@ -52,31 +57,51 @@ impl CustomOp3 for PagedAttention<'_> {
                 "attention of [{total_tokens}, {row_width}] over rows of {kv_width} with {heads:?}"
             );
         }
-        let rows = Rows {
-            qkv: rows::slice::<f32>(qkv, qkv_layout)?,
-            row_width,
-            contexts: self.contexts(
+        let qkv = rows::slice::<f32>(qkv, qkv_layout)?;
+        let out = match k_pool {
+            CpuStorage::F16(_) => self.run(
+                qkv,
+                rows::slice::<f16>(k_pool, k_layout)?,
+                rows::slice::<f16>(v_pool, v_layout)?,
+            ),
+            _ => self.run(
+                qkv,
                 rows::slice::<f32>(k_pool, k_layout)?,
                 rows::slice::<f32>(v_pool, v_layout)?,
             ),
         };
-        let mut out = vec![0f32; total_tokens * heads.q_width()];
-        if total_tokens < 2 * parallel::num_threads() {
-            rows.by_chunk(&mut out);
-        } else {
-            rows.by_row(&mut out);
-        }
         Ok((CpuStorage::F32(out), (total_tokens, heads.q_width()).into()))
     }
 }
 
 impl<'a> PagedAttention<'a> {
+    /// `[total_tokens, num_heads * head_dim]`.
+    fn run<T: Element>(&self, qkv: &[f32], k_pool: &[T], v_pool: &[T]) -> Vec<f32> {
+        let heads = self.heads;
+        let contexts = self.contexts(k_pool, v_pool);
+        let total_tokens = contexts.len();
+        let row_width = heads.q_width() + 2 * heads.kv_width();
+        let rows = Rows { cpu: self.cpu, qkv, row_width, contexts };
+        let mut out = vec![0f32; total_tokens * heads.q_width()];
+        if total_tokens < 2 * self.cpu.num_threads() {
+            rows.by_chunk(&mut out);
+        } else {
+            rows.by_row(&mut out);
+        }
+        out
+    }
+
     /// What each row reads, of head 0.
-    fn contexts(&self, k_pool: &'a [f32], v_pool: &'a [f32]) -> Vec<Context<'a>> {
+    fn contexts<'p, T>(&self, k_pool: &'p [T], v_pool: &'p [T]) -> Vec<Context<'p, T>>
+    where
+        'a: 'p,
+    {
         let (heads, block_size) = (self.heads, self.layout.block_size);
+        let level = self.cpu.level();
         let rows =
             self.layout.seqs.iter().flat_map(|seq| seq.rows.clone().map(move |row| (seq, row)));
         rows.map(|(seq, row)| Context {
+            level,
             k_pool,
             v_pool,
             block_table: &seq.block_table,
@@ -90,16 +115,17 @@ impl<'a> PagedAttention<'a> {
 }
 
 /// The rows of a step.
-struct Rows<'a> {
+struct Rows<'a, T> {
+    cpu: &'a Cpu,
     qkv: &'a [f32],
     row_width: usize,
     /// One a row.
-    contexts: Vec<Context<'a>>,
+    contexts: Vec<Context<'a, T>>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a, T: Element> Rows<'a, T> {
     /// What row `row` reads of head `kv_head`, and the queries of the head's group.
-    fn get(&self, row: usize, kv_head: usize) -> (Context<'a>, &'a [f32]) {
+    fn get(&self, row: usize, kv_head: usize) -> (Context<'a, T>, &'a [f32]) {
         let context = Context { kv_head, ..self.contexts[row] };
         let width = context.heads.group() * context.heads.head_dim;
         let start = row * self.row_width + kv_head * width;
@@ -110,9 +136,9 @@ impl<'a> Rows<'a> {
     fn by_row(&self, out: &mut [f32]) {
         let Some(heads) = self.contexts.first().map(|context| context.heads) else { return };
         let num_rows = self.contexts.len();
-        let tile = ROW_TILE.min(num_rows.div_ceil(2 * parallel::num_threads())).max(1);
+        let tile = ROW_TILE.min(num_rows.div_ceil(2 * self.cpu.num_threads())).max(1);
         let tiles = out.chunks_mut(tile * heads.q_width()).enumerate();
-        parallel::for_each(tiles, |(idx, out)| {
+        self.cpu.for_each(tiles, |(idx, out)| {
             let (mut whole, mut next) = (Partial::default(), Partial::default());
             let group_width = heads.group() * heads.head_dim;
             for kv_head in 0..heads.num_kv_heads {
@@ -121,7 +147,7 @@ impl<'a> Rows<'a> {
                     whole.compute(q, &context, 0);
                     for chunk in 1..context.num_chunks() {
                         next.compute(q, &context, chunk);
-                        whole.merge(&next, heads.head_dim);
+                        whole.merge(self.cpu.level(), &next);
                     }
                     let out = &mut out[kv_head * group_width..(kv_head + 1) * group_width];
                     whole.finish(heads.head_dim, out);
@@ -140,7 +166,7 @@ impl<'a> Rows<'a> {
             })
             .collect();
         let mut partials = vec![Partial::default(); units.len()];
-        parallel::for_each(partials.iter_mut().zip(&units), |(partial, &(row, kv_head, chunk))| {
+        self.cpu.for_each(partials.iter_mut().zip(&units), |(partial, &(row, kv_head, chunk))| {
             let (context, q) = self.get(row, kv_head);
             partial.compute(q, &context, chunk);
         });
@@ -151,7 +177,7 @@ impl<'a> Rows<'a> {
         for (group, out) in groups.zip(out.chunks_exact_mut(group_width)) {
             let Some(mut whole) = partials.next() else { return };
             for next in partials.by_ref().take(group.len() - 1) {
-                whole.merge(&next, heads.head_dim);
+                whole.merge(self.cpu.level(), &next);
             }
             whole.finish(heads.head_dim, out);
         }

@@ -1,7 +1,6 @@
 //! Rows of activations rounded to 8 bits, as the packed products take them.
 
-use super::super::level::per_cpu_level;
-use super::super::parallel;
+use super::super::cpu::{Cpu, per_cpu_level};
 use super::BLOCK;
 
 /// Rows that one task quantises.
@@ -14,6 +13,8 @@ pub(super) struct XScale {
     pub(super) d: f32,
     /// `d * sum(q)`.
     pub(super) sum: f32,
+    /// `sum(q)`.
+    pub(super) sum_q: i32,
 }
 
 /// Rows of x, quantised one by one: `x = d * q` with q in -127..=127 and one d a block of 32.
@@ -38,14 +39,14 @@ pub(super) struct XRow<'a> {
 impl QuantizedRows {
     /// # Shapes
     /// - `x`: `[num_rows, in_features]`, row-major; `in_features` is a multiple of 32
-    pub(super) fn new(x: &[f32], in_features: usize) -> Self {
+    pub(super) fn new(cpu: &Cpu, x: &[f32], in_features: usize) -> Self {
         let mut q = vec![0; x.len()];
         let mut scales = vec![XScale::default(); x.len() / BLOCK];
         let tiles = q
             .chunks_mut(ROW_TILE * in_features)
             .zip(scales.chunks_mut(ROW_TILE * in_features / BLOCK))
             .zip(x.chunks(ROW_TILE * in_features));
-        parallel::for_each(tiles, |((q, scales), x)| quantize(x, q, scales));
+        cpu.for_each(tiles, |((q, scales), x)| quantize(cpu.level(), x, q, scales));
         Self { q, scales, in_features }
     }
 
@@ -97,18 +98,19 @@ fn quantize_body(x: &[f32], q: &mut [i8], scales: &mut [XScale]) {
             let rounded = rounded as i8;
             *q = rounded;
         }
-        *scale = XScale { d, sum: d * sum as f32 };
+        *scale = XScale { d, sum: d * sum as f32, sum_q: sum };
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::tests::cpu;
     use super::*;
 
     #[test]
     fn a_row_is_restored_to_within_half_a_step() {
         let x: Vec<f32> = (0..96).map(|i| (i as f32 * 0.7).sin() * (i as f32)).collect();
-        let rows = QuantizedRows::new(&x, 96);
+        let rows = QuantizedRows::new(&cpu(), &x, 96);
         let row = rows.row(0);
         for (block, scale) in row.scales.iter().enumerate() {
             let mut sum = 0;
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_row_of_zeros_is_zeros() {
-        let rows = QuantizedRows::new(&[0.0; 64], 32);
+        let rows = QuantizedRows::new(&cpu(), &[0.0; 64], 32);
         assert_eq!(rows.num_rows(), 2);
         assert!(rows.row(1).q.iter().all(|&q| q == 0));
         assert!(rows.row(1).scales.iter().all(|scale| scale.d == 0.0 && scale.sum == 0.0));

@@ -1,11 +1,11 @@
 //! The packed products for AVX2: eight columns a register, unsigned times signed bytes.
 //!
 //! Bitwise the same as [`super::portable`]: the sums within a block are exact integers, and the float
-//! operations are the same ones in the same order, none of them fused.
+//! operations are the same ones in the same order.
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
-    _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_loadu_si256,
+    _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_si256,
     _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
     _mm256_srli_epi16, _mm256_storeu_ps,
@@ -13,54 +13,62 @@ use std::arch::x86_64::{
 
 use half::f16;
 
-use super::PANEL;
+use super::super::prefetch::prefetch;
 use super::activations::XRow;
 use super::layout::{GROUP, Q4Block, Q8Block};
+use super::tile::{AHEAD, FEW_ROWS, TileOut};
+use super::{BLOCK, PANEL};
 
+/// Rows whose sums stay in registers.
+const HEIGHT: usize = 4;
 /// Columns of one register of sums.
 const WIDTH: usize = 8;
 /// Bytes of one group of eight columns.
 const HALF_BYTES: usize = WIDTH * GROUP;
 
-/// [`super::portable::tile_q4`].
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn tile_q4<const M: usize>(
-    x: [XRow<'_>; M],
-    panel: &[Q4Block],
-    out: &mut [[f32; PANEL]; M],
-) {
-    if M <= 2 {
-        // Few rows: both halves share the broadcasts.
-        let sums = q4_columns::<M, 2>(x, panel, 0);
-        store(&sums, out, 0);
-    } else {
-        for half in 0..2 {
-            let sums = q4_columns::<M, 1>(x, panel, half);
-            store(&sums, out, half);
+/// [`super::portable::tile_q4`] of several rows.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn tile_q4(x: &[XRow<'_>], panel: &[Q4Block], out: &mut TileOut) {
+    for (x, out) in x.chunks(HEIGHT).zip(out.chunks_mut(HEIGHT)) {
+        match *x {
+            [a, b, c, d] => {
+                // The halves one after the other: all sums then stay in registers.
+                store(&q4_columns::<4, 1>([a, b, c, d], panel, 0), out, 0);
+                store(&q4_columns::<4, 1>([a, b, c, d], panel, 1), out, 1);
+            }
+            [a, b, c] => {
+                store(&q4_columns::<3, 1>([a, b, c], panel, 0), out, 0);
+                store(&q4_columns::<3, 1>([a, b, c], panel, 1), out, 1);
+            }
+            [a, b] => store(&q4_columns::<2, 2>([a, b], panel, 0), out, 0),
+            [a] => store(&q4_columns::<1, 2>([a], panel, 0), out, 0),
+            _ => {}
         }
     }
 }
 
-/// [`super::portable::tile_q8`].
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn tile_q8<const M: usize>(
-    x: [XRow<'_>; M],
-    panel: &[Q8Block],
-    out: &mut [[f32; PANEL]; M],
-) {
-    if M <= 2 {
-        let sums = q8_columns::<M, 2>(x, panel, 0);
-        store(&sums, out, 0);
-    } else {
-        for half in 0..2 {
-            let sums = q8_columns::<M, 1>(x, panel, half);
-            store(&sums, out, half);
+/// [`super::portable::tile_q8`] of several rows.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn tile_q8(x: &[XRow<'_>], panel: &[Q8Block], out: &mut TileOut) {
+    for (x, out) in x.chunks(HEIGHT).zip(out.chunks_mut(HEIGHT)) {
+        match *x {
+            [a, b, c, d] => {
+                store(&q8_columns::<4, 1>([a, b, c, d], panel, 0), out, 0);
+                store(&q8_columns::<4, 1>([a, b, c, d], panel, 1), out, 1);
+            }
+            [a, b, c] => {
+                store(&q8_columns::<3, 1>([a, b, c], panel, 0), out, 0);
+                store(&q8_columns::<3, 1>([a, b, c], panel, 1), out, 1);
+            }
+            [a, b] => store(&q8_columns::<2, 2>([a, b], panel, 0), out, 0),
+            [a] => store(&q8_columns::<1, 2>([a], panel, 0), out, 0),
+            _ => {}
         }
     }
 }
 
 /// Sums of M rows with H halves of a panel, from half `first` on.
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn q4_columns<const M: usize, const H: usize>(
     x: [XRow<'_>; M],
@@ -69,9 +77,13 @@ fn q4_columns<const M: usize, const H: usize>(
 ) -> [[__m256; H]; M] {
     let low_mask = _mm256_set1_epi8(15);
     let ones = _mm256_set1_epi16(1);
-    let x_groups = x.map(|x| x.q.as_chunks::<GROUP>().0);
+    let x_blocks = x.map(|x| &x.q.as_chunks::<BLOCK>().0[..panel.len()]);
+    let x_scales = x.map(|x| &x.scales[..panel.len()]);
     let mut acc = [[_mm256_setzero_ps(); H]; M];
     for (idx, block) in panel.iter().enumerate() {
+        if M <= FEW_ROWS {
+            prefetch(std::ptr::from_ref(block).wrapping_byte_add(AHEAD), size_of_val(block));
+        }
         // At most 8 * 2 * 15 * 127 = 30480: fits 16 bits.
         let mut pairs = [[_mm256_setzero_si256(); H]; M];
         for (group, weights) in block.q.iter().enumerate() {
@@ -83,8 +95,8 @@ fn q4_columns<const M: usize, const H: usize>(
                 high[h] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_mask);
             }
             for r in 0..M {
-                let x_low = broadcast(x_groups[r][8 * idx + group]);
-                let x_high = broadcast(x_groups[r][8 * idx + 4 + group]);
+                let x = x_blocks[r][idx].as_chunks::<GROUP>().0;
+                let (x_low, x_high) = (broadcast(x[group]), broadcast(x[group + 4]));
                 for h in 0..H {
                     let product = _mm256_maddubs_epi16(low[h], x_low);
                     pairs[r][h] = _mm256_add_epi16(pairs[r][h], product);
@@ -96,12 +108,11 @@ fn q4_columns<const M: usize, const H: usize>(
         for h in 0..H {
             let (d, m) = (widen(&block.d, first + h), widen(&block.m, first + h));
             for r in 0..M {
-                let scale = x[r].scales[idx];
+                let scale = x_scales[r][idx];
                 let sum = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs[r][h], ones));
-                let scaled = _mm256_mul_ps(sum, _mm256_mul_ps(d, _mm256_set1_ps(scale.d)));
-                acc[r][h] = _mm256_add_ps(acc[r][h], scaled);
-                let offset = _mm256_mul_ps(m, _mm256_set1_ps(scale.sum));
-                acc[r][h] = _mm256_add_ps(acc[r][h], offset);
+                let step = _mm256_mul_ps(d, _mm256_set1_ps(scale.d));
+                acc[r][h] = _mm256_fmadd_ps(sum, step, acc[r][h]);
+                acc[r][h] = _mm256_fmadd_ps(m, _mm256_set1_ps(scale.sum), acc[r][h]);
             }
         }
     }
@@ -109,7 +120,7 @@ fn q4_columns<const M: usize, const H: usize>(
 }
 
 /// Sums of M rows with H halves of a panel, from half `first` on.
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 #[expect(clippy::needless_range_loop, reason = "rows and halves index several arrays alike")]
 fn q8_columns<const M: usize, const H: usize>(
@@ -118,28 +129,32 @@ fn q8_columns<const M: usize, const H: usize>(
     first: usize,
 ) -> [[__m256; H]; M] {
     let ones = _mm256_set1_epi16(1);
-    let x_groups = x.map(|x| x.q.as_chunks::<GROUP>().0);
+    let x_blocks = x.map(|x| &x.q.as_chunks::<BLOCK>().0[..panel.len()]);
+    let x_scales = x.map(|x| &x.scales[..panel.len()]);
     let mut acc = [[_mm256_setzero_ps(); H]; M];
     for (idx, block) in panel.iter().enumerate() {
+        if M <= FEW_ROWS {
+            prefetch(std::ptr::from_ref(block).wrapping_byte_add(AHEAD), size_of_val(block));
+        }
         let mut sums = [[_mm256_setzero_si256(); H]; M];
         for (group, weights) in block.q.iter().enumerate() {
             for h in 0..H {
                 let weights = load_i8(weights, first + h);
                 let magnitudes = _mm256_abs_epi8(weights);
                 for r in 0..M {
-                    let x = broadcast(x_groups[r][8 * idx + group]);
-                    // |w| * (x with the sign of w); at most 2 * 128 * 127: fits 16 bits.
-                    let product = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(x, weights));
-                    sums[r][h] = _mm256_add_epi32(sums[r][h], _mm256_madd_epi16(product, ones));
+                    let x = broadcast(x_blocks[r][idx].as_chunks::<GROUP>().0[group]);
+                    // |w| * (x with the sign of w); at most 2 * 128 * 127 = 32512 a pair: fits 16 bits.
+                    let signed = _mm256_sign_epi8(x, weights);
+                    let pairs = _mm256_maddubs_epi16(magnitudes, signed);
+                    sums[r][h] = _mm256_add_epi32(sums[r][h], _mm256_madd_epi16(pairs, ones));
                 }
             }
         }
         for h in 0..H {
             let d = widen(&block.d, first + h);
             for r in 0..M {
-                let scale = _mm256_mul_ps(d, _mm256_set1_ps(x[r].scales[idx].d));
-                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][h]), scale);
-                acc[r][h] = _mm256_add_ps(acc[r][h], scaled);
+                let step = _mm256_mul_ps(d, _mm256_set1_ps(x_scales[r][idx].d));
+                acc[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), step, acc[r][h]);
             }
         }
     }
@@ -150,7 +165,7 @@ fn q8_columns<const M: usize, const H: usize>(
 #[inline]
 fn store<const M: usize, const H: usize>(
     sums: &[[__m256; H]; M],
-    out: &mut [[f32; PANEL]; M],
+    out: &mut [[f32; PANEL]],
     first: usize,
 ) {
     for (sums, out) in sums.iter().zip(out) {

@@ -5,6 +5,8 @@
 
 use half::f16;
 
+use super::super::element::Element;
+use super::dense::DenseBlock;
 use super::{BLOCK, PANEL};
 
 /// Inputs that one lane of a dot instruction takes.
@@ -40,18 +42,20 @@ pub(super) struct Q8Block {
 }
 
 /// A kind of block.
-pub(super) trait PackedBlock: Copy + Send + Sync {
+pub(super) trait PackedBlock: Copy {
+    /// One column's weights of a block, before packing.
+    type Column: Copy;
     /// All weights 0: what pads the last panel.
     const ZERO: Self;
 
-    /// Writes one column's 32 weights: `d`, `m` and the numbers, each in the type's range.
-    fn set(&mut self, column: usize, weights: &ColumnBlock);
+    /// Writes one column's weights.
+    fn set(&mut self, column: usize, weights: &Self::Column);
 
-    /// One column's 32 weights.
-    fn get(&self, column: usize) -> [f32; BLOCK];
+    /// Appends one column's weights to `out`.
+    fn get(&self, column: usize, out: &mut Vec<f32>);
 }
 
-/// 32 weights of one column before packing: `w = d * q + m`.
+/// 32 weights of one column before packing: `w = d * q + m`, the numbers in the range of the packed type.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ColumnBlock {
     pub(super) d: f16,
@@ -60,6 +64,7 @@ pub(super) struct ColumnBlock {
 }
 
 impl PackedBlock for Q4Block {
+    type Column = ColumnBlock;
     const ZERO: Self =
         Self { d: [f16::ZERO; PANEL], m: [f16::ZERO; PANEL], q: [[0; GROUP_BYTES]; HALF / GROUP] };
 
@@ -72,17 +77,18 @@ impl PackedBlock for Q4Block {
         }
     }
 
-    fn get(&self, column: usize) -> [f32; BLOCK] {
+    fn get(&self, column: usize, out: &mut Vec<f32>) {
         let (d, m) = (self.d[column].to_f32(), self.m[column].to_f32());
-        std::array::from_fn(|input| {
+        out.extend((0..BLOCK).map(|input| {
             let within = input % HALF;
             let byte = self.q[within / GROUP][column * GROUP + within % GROUP];
             f32::from(if input < HALF { byte & 15 } else { byte >> 4 }) * d + m
-        })
+        }));
     }
 }
 
 impl PackedBlock for Q8Block {
+    type Column = ColumnBlock;
     const ZERO: Self = Self { d: [f16::ZERO; PANEL], q: [[0; GROUP_BYTES]; BLOCK / GROUP] };
 
     fn set(&mut self, column: usize, weights: &ColumnBlock) {
@@ -92,10 +98,24 @@ impl PackedBlock for Q8Block {
         }
     }
 
-    fn get(&self, column: usize) -> [f32; BLOCK] {
+    fn get(&self, column: usize, out: &mut Vec<f32>) {
         let d = self.d[column].to_f32();
-        std::array::from_fn(|input| {
-            f32::from(self.q[input / GROUP][column * GROUP + input % GROUP]) * d
-        })
+        out.extend(
+            (0..BLOCK)
+                .map(|input| f32::from(self.q[input / GROUP][column * GROUP + input % GROUP]) * d),
+        );
+    }
+}
+
+impl<T: Element> PackedBlock for DenseBlock<T> {
+    type Column = T;
+    const ZERO: Self = [T::ZERO; PANEL];
+
+    fn set(&mut self, column: usize, weights: &T) {
+        self[column] = *weights;
+    }
+
+    fn get(&self, column: usize, out: &mut Vec<f32>) {
+        out.push(self[column].widen());
     }
 }

@@ -4,13 +4,11 @@ use std::marker::PhantomData;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
+use super::super::cpu::{Cpu, per_cpu_level};
 use super::super::lanes::silu;
-use super::super::level::per_cpu_level;
-use super::super::{parallel, rows};
-use super::activations::{QuantizedRows, XRow};
-use super::layout::PackedBlock;
-use super::tile::{MAX_ROWS, TileBlock, rows as tile_rows};
-use super::{PANEL, PackedMatrix, Panels};
+use super::super::rows;
+use super::tile::{MAX_ROWS, TileBlock};
+use super::{PANEL, PackedMatrix, panel, with_blocks};
 use crate::error::Result;
 
 /// Rows of x that stay in a core's second-level cache while the panels of a task pass: 128 rows of 1536
@@ -27,9 +25,9 @@ const TASKS_PER_THREAD: usize = 4;
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] when the widths do not match.
-pub(crate) fn matmul(x: &Tensor, weight: &PackedMatrix) -> Result<Tensor> {
+pub(crate) fn matmul(cpu: &Cpu, x: &Tensor, weight: &PackedMatrix) -> Result<Tensor> {
     // contiguous: the kernel reads whole rows.
-    Ok(x.contiguous()?.apply_op1_no_bwd(&Product { weight, gate: None })?)
+    Ok(x.contiguous()?.apply_op1_no_bwd(&Product { cpu, weight, gate: None })?)
 }
 
 /// `silu(x @ gate^T) * (x @ up^T)`, the inner half of a SwiGLU feed-forward (arXiv 2002.05202).
@@ -41,12 +39,18 @@ pub(crate) fn matmul(x: &Tensor, weight: &PackedMatrix) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] when the widths do not match.
-pub(crate) fn swiglu_matmul(x: &Tensor, gate: &PackedMatrix, up: &PackedMatrix) -> Result<Tensor> {
+pub(crate) fn swiglu_matmul(
+    cpu: &Cpu,
+    x: &Tensor,
+    gate: &PackedMatrix,
+    up: &PackedMatrix,
+) -> Result<Tensor> {
     // contiguous: the kernel reads whole rows.
-    Ok(x.contiguous()?.apply_op1_no_bwd(&Product { weight: up, gate: Some(gate) })?)
+    Ok(x.contiguous()?.apply_op1_no_bwd(&Product { cpu, weight: up, gate: Some(gate) })?)
 }
 
 struct Product<'a> {
+    cpu: &'a Cpu,
     weight: &'a PackedMatrix,
     /// With it, the product is multiplied by its silu.
     gate: Option<&'a PackedMatrix>,
@@ -74,68 +78,62 @@ impl CustomOp1 for Product<'_> {
                 self.gate.map(|gate| (gate.out_features, gate.in_features)),
             );
         }
-        let x = QuantizedRows::new(rows::slice::<f32>(x, x_layout)?, in_features);
-        let x: Vec<XRow<'_>> = (0..x.num_rows()).map(|row| x.row(row)).collect();
-        let out = match (&self.weight.panels, self.gate.map(|gate| &gate.panels)) {
-            (Panels::Q4(weight), None) => product(&x, weight, self.weight),
-            (Panels::Q8(weight), None) => product(&x, weight, self.weight),
-            (Panels::Q4(up), Some(Panels::Q4(gate))) => gated(&x, gate, up, self.weight),
-            (Panels::Q8(up), Some(Panels::Q8(gate))) => gated(&x, gate, up, self.weight),
-            _ => candle_core::bail!("gate and up are packed in different forms"),
-        };
+        let x = rows::slice::<f32>(x, x_layout)?;
+        let out = with_blocks!(&self.weight.panels, weight => self.run(x, weight))?;
         Ok((CpuStorage::F32(out), (num_rows, out_features).into()))
     }
 }
 
-/// `[num_rows, out_features]`.
-fn product<B: TileBlock + PackedBlock>(
-    x: &[XRow<'_>],
-    weight: &[B],
-    matrix: &PackedMatrix,
-) -> Vec<f32> {
-    let panel_len = matrix.panel_len();
-    run(x.len(), matrix, |panel_idx, rows, out| {
-        let panel = &weight[panel_idx * panel_len..(panel_idx + 1) * panel_len];
-        tile_rows(&x[rows.clone()], panel, |row, values| {
-            out.write(rows.start + row, panel_idx, values);
-        });
-    })
-}
-
-/// `[num_rows, out_features]`.
-fn gated<B: TileBlock + PackedBlock>(
-    x: &[XRow<'_>],
-    gate: &[B],
-    up: &[B],
-    matrix: &PackedMatrix,
-) -> Vec<f32> {
-    let panel_len = matrix.panel_len();
-    run(x.len(), matrix, |panel_idx, rows, out| {
-        let panel = panel_idx * panel_len..(panel_idx + 1) * panel_len;
-        let x = &x[rows.clone()];
-        let mut gates = [[0.0; PANEL]; MAX_ROWS];
-        tile_rows(x, &gate[panel.clone()], |row, values| gates[row] = *values);
-        tile_rows(x, &up[panel], |row, values| {
-            silu_times(values, &mut gates[row]);
-            out.write(rows.start + row, panel_idx, &gates[row]);
-        });
-    })
+impl Product<'_> {
+    /// `[num_rows, out_features]`.
+    fn run<B: TileBlock>(&self, x: &[f32], weight: &[B]) -> candle_core::Result<Vec<f32>> {
+        let in_features = self.weight.in_features;
+        let gate = match self.gate {
+            None => None,
+            Some(gate) => match B::blocks(&gate.panels) {
+                Some(gate) => Some(gate),
+                None => candle_core::bail!("gate and up are packed in different forms"),
+            },
+        };
+        let level = self.cpu.level();
+        Ok(B::with_rows(self.cpu, x, in_features, |x| {
+            run(self.cpu, x.len(), self.weight, |panel_idx, rows, out| {
+                let x = &x[rows.clone()];
+                let mut values = [[0.0; PANEL]; MAX_ROWS];
+                B::tile(level, x, panel(weight, panel_idx, in_features), &mut values);
+                if let Some(gate) = gate {
+                    let mut gates = [[0.0; PANEL]; MAX_ROWS];
+                    B::tile(level, x, panel(gate, panel_idx, in_features), &mut gates);
+                    let len = x.len();
+                    times_silu(
+                        level,
+                        gates[..len].as_flattened(),
+                        values[..len].as_flattened_mut(),
+                    );
+                }
+                for (row, values) in rows.zip(&values) {
+                    out.write(row, panel_idx, values);
+                }
+            })
+        }))
+    }
 }
 
 per_cpu_level! {
-    /// `gate = silu(gate) * up`.
-    fn silu_times(up: &[f32; PANEL], gate: &mut [f32; PANEL]) = silu_times_body;
+    /// `up = silu(gate) * up`.
+    fn times_silu(gate: &[f32], up: &mut [f32]) = times_silu_body;
 }
 
 #[inline(always)]
-fn silu_times_body(up: &[f32; PANEL], gate: &mut [f32; PANEL]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = silu(*gate) * up;
+fn times_silu_body(gate: &[f32], up: &mut [f32]) {
+    for (up, gate) in up.iter_mut().zip(gate) {
+        *up *= silu(*gate);
     }
 }
 
 /// Calls `tile` for every panel and every tile of rows, each pair once, on all threads.
 fn run(
+    cpu: &Cpu,
     num_rows: usize,
     matrix: &PackedMatrix,
     tile: impl Fn(usize, std::ops::Range<usize>, &Out<'_>) + Sync,
@@ -143,8 +141,8 @@ fn run(
     let num_panels = matrix.num_panels();
     let mut values = vec![0f32; num_rows * matrix.out_features];
     let out = Out::new(&mut values, matrix.out_features);
-    let task_panels = num_panels.div_ceil(parallel::num_threads() * TASKS_PER_THREAD).max(1);
-    parallel::for_each(0..num_panels.div_ceil(task_panels), |task| {
+    let task_panels = num_panels.div_ceil(cpu.num_threads() * TASKS_PER_THREAD).max(1);
+    cpu.for_each(0..num_panels.div_ceil(task_panels), |task| {
         let first = task * task_panels;
         for row_block in (0..num_rows).step_by(ROW_BLOCK) {
             let block_end = (row_block + ROW_BLOCK).min(num_rows);

@@ -1,14 +1,18 @@
-//! Matrix products with 4-bit and 8-bit weights on the CPU, in a form made once at load.
+//! Matrix products on the CPU, with weights in a form made once at load.
 //!
-//! ggml stores a weight row after row; a product that reads it so must add up within a register. Here
-//! 16 output columns lie side by side ([`layout`]), so that each lane of a register is one column's sum, at width 1
-//! and at width 256 alike. Rows of x are rounded to 8 bits ([`activations`]); sums within a block of 32 are
-//! integers, and each output is made of its blocks in order: its bits do not depend on the rows beside
-//! it, the tile, the thread or the processor's level.
+//! Files store a weight row after row; a product that reads it so must add up within a register. Here
+//! 16 output columns lie side by side ([`layout`], [`dense`]), so that each lane of a register is one column's
+//! sum, at width 1 and at width 256 alike. For 4-bit and 8-bit weights, rows of x are rounded to 8 bits
+//! ([`activations`]) and sums within a block of 32 are integers; for float weights all is f32. Each output is made
+//! of its blocks in order: its bits do not depend on the rows beside it, the tile, the thread or the processor's
+//! level.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dense;
 mod embedding;
 mod layout;
 mod matmul;
@@ -18,7 +22,10 @@ mod repack;
 mod tests;
 mod tile;
 
+use dense::DenseBlock;
+use half::{bf16, f16};
 use layout::{PackedBlock, Q4Block, Q8Block};
+use tile::TileBlock;
 
 pub(crate) use embedding::rows;
 pub(crate) use matmul::{matmul, swiglu_matmul};
@@ -36,19 +43,37 @@ pub(crate) struct PackedMatrix {
     in_features: usize,
 }
 
-/// `[num_panels, in_features / 32]` blocks.
+/// `[num_panels, in_features / inputs of a block]` blocks.
 #[derive(Debug, Clone)]
 enum Panels {
     Q4(Vec<Q4Block>),
     Q8(Vec<Q8Block>),
+    F32(Vec<DenseBlock<f32>>),
+    F16(Vec<DenseBlock<f16>>),
+    BF16(Vec<DenseBlock<bf16>>),
+}
+
+/// Runs `$run` with the blocks of a form, whatever their type.
+macro_rules! with_blocks {
+    ($panels:expr, $blocks:ident => $run:expr) => {
+        match $panels {
+            $crate::kernels::packed::Panels::Q4($blocks) => $run,
+            $crate::kernels::packed::Panels::Q8($blocks) => $run,
+            $crate::kernels::packed::Panels::F32($blocks) => $run,
+            $crate::kernels::packed::Panels::F16($blocks) => $run,
+            $crate::kernels::packed::Panels::BF16($blocks) => $run,
+        }
+    };
+}
+use with_blocks;
+
+/// The blocks of panel `panel_idx`.
+fn panel<B: TileBlock>(blocks: &[B], panel_idx: usize, in_features: usize) -> &[B] {
+    let len = in_features / B::INPUTS;
+    &blocks[panel_idx * len..(panel_idx + 1) * len]
 }
 
 impl PackedMatrix {
-    /// Blocks a panel.
-    fn panel_len(&self) -> usize {
-        self.in_features / BLOCK
-    }
-
     fn num_panels(&self) -> usize {
         self.out_features.div_ceil(PANEL)
     }
@@ -59,16 +84,13 @@ impl PackedMatrix {
             && (self.out_features, self.in_features) == (other.out_features, other.in_features)
     }
 
-    /// Appends one column's weights, dequantised, to `out`.
+    /// Appends one column's weights, as f32, to `out`.
     fn column(&self, column: usize, out: &mut Vec<f32>) {
-        fn blocks<B: PackedBlock>(panel: &[B], column: usize, out: &mut Vec<f32>) {
-            out.extend(panel.iter().flat_map(|block| block.get(column)));
-        }
-        let panel = column / PANEL * self.panel_len()..(column / PANEL + 1) * self.panel_len();
-        match &self.panels {
-            Panels::Q4(all) => blocks(&all[panel], column % PANEL, out),
-            Panels::Q8(all) => blocks(&all[panel], column % PANEL, out),
-        }
+        with_blocks!(&self.panels, blocks => {
+            for block in panel(blocks, column / PANEL, self.in_features) {
+                block.get(column % PANEL, out);
+            }
+        });
     }
 
     /// One matrix of several that take the same input, one below the other; `None` where their forms differ or
@@ -85,6 +107,9 @@ impl PackedMatrix {
             match (&mut stacked.panels, &part.panels) {
                 (Panels::Q4(all), Panels::Q4(more)) => all.extend_from_slice(more),
                 (Panels::Q8(all), Panels::Q8(more)) => all.extend_from_slice(more),
+                (Panels::F32(all), Panels::F32(more)) => all.extend_from_slice(more),
+                (Panels::F16(all), Panels::F16(more)) => all.extend_from_slice(more),
+                (Panels::BF16(all), Panels::BF16(more)) => all.extend_from_slice(more),
                 _ => return None,
             }
             stacked.out_features += part.out_features;

@@ -1,8 +1,10 @@
-//! From ggml's blocks to panels, once at load.
+//! From the rows of a file to panels, once at load.
 
 use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{CpuStorage, Storage, Tensor};
 use half::f16;
 
+use super::super::rows::slice;
 use super::layout::{ColumnBlock, PackedBlock};
 use super::{BLOCK, PANEL, PackedMatrix, Panels};
 use crate::error::Result;
@@ -11,22 +13,23 @@ use crate::error::Result;
 const SCALE_BYTES: usize = 2;
 
 impl PackedMatrix {
-    /// Whether weights of this type and width can be packed.
+    /// Whether quantised weights of this type can be packed.
     pub(crate) fn takes(dtype: GgmlDType) -> bool {
         matches!(dtype, GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q8_0)
     }
 
-    /// Packs a matrix `[out_features, in_features]`, exactly: no weight changes its value.
+    /// Packs a quantised matrix `[out_features, in_features]`, exactly: no weight changes its value.
     ///
     /// # Errors
     /// [`crate::Error::Tensor`] when the tensor is no matrix or its data cannot be read.
     pub(crate) fn pack(weight: &QTensor) -> Result<Self> {
         let (out_features, in_features) = weight.shape().dims2()?;
         let bytes = weight.data()?;
+        let blocks = in_features / BLOCK;
         let panels = match weight.dtype() {
-            GgmlDType::Q4_0 => Panels::Q4(panels(&bytes, 18, in_features, q4_0)),
-            GgmlDType::Q4_1 => Panels::Q4(panels(&bytes, 20, in_features, q4_1)),
-            GgmlDType::Q8_0 => Panels::Q8(panels(&bytes, 34, in_features, q8_0)),
+            GgmlDType::Q4_0 => Panels::Q4(panels(bytes.chunks_exact(18).map(q4_0), blocks)),
+            GgmlDType::Q4_1 => Panels::Q4(panels(bytes.chunks_exact(20).map(q4_1), blocks)),
+            GgmlDType::Q8_0 => Panels::Q8(panels(bytes.chunks_exact(34).map(q8_0), blocks)),
             other => {
                 let reason = format!("weights of {other:?} have no packed form");
                 return Err(candle_core::Error::Msg(reason).into());
@@ -34,24 +37,48 @@ impl PackedMatrix {
         };
         Ok(Self { panels, out_features, in_features })
     }
+
+    /// Packs a float matrix `[out_features, in_features]` on the CPU, each weight as it is.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`] when the tensor is no matrix of f32, f16 or bf16 on the CPU.
+    pub(crate) fn pack_dense(weight: &Tensor) -> Result<Self> {
+        let (out_features, in_features) = weight.dims2()?;
+        // contiguous: rows are read whole.
+        let weight = weight.contiguous()?;
+        let (storage, layout) = weight.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            return Err(candle_core::Error::Msg("packing is for the CPU".to_owned()).into());
+        };
+        let panels = match storage {
+            CpuStorage::F32(_) => {
+                Panels::F32(panels(slice(storage, layout)?.iter().copied(), in_features))
+            }
+            CpuStorage::F16(_) => {
+                Panels::F16(panels(slice(storage, layout)?.iter().copied(), in_features))
+            }
+            CpuStorage::BF16(_) => {
+                Panels::BF16(panels(slice(storage, layout)?.iter().copied(), in_features))
+            }
+            _ => {
+                let reason = format!("weights of {:?} have no packed form", weight.dtype());
+                return Err(candle_core::Error::Msg(reason).into());
+            }
+        };
+        Ok(Self { panels, out_features, in_features })
+    }
 }
 
-/// Blocks of `block_bytes` bytes, row after row, to panels.
+/// Rows of `row_blocks` blocks, one after the other, to panels.
 fn panels<B: PackedBlock>(
-    bytes: &[u8],
-    block_bytes: usize,
-    in_features: usize,
-    read: fn(&[u8]) -> ColumnBlock,
+    blocks: impl ExactSizeIterator<Item = B::Column>,
+    row_blocks: usize,
 ) -> Vec<B> {
-    let row_blocks = in_features / BLOCK;
-    let row_bytes = row_blocks * block_bytes;
-    let num_panels = (bytes.len() / row_bytes).div_ceil(PANEL);
+    let num_panels = (blocks.len() / row_blocks).div_ceil(PANEL);
     let mut packed = vec![B::ZERO; num_panels * row_blocks];
-    for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
-        let panel = &mut packed[row / PANEL * row_blocks..(row / PANEL + 1) * row_blocks];
-        for (block, bytes) in panel.iter_mut().zip(bytes.chunks_exact(block_bytes)) {
-            block.set(row % PANEL, &read(bytes));
-        }
+    for (idx, block) in blocks.enumerate() {
+        let (row, place) = (idx / row_blocks, idx % row_blocks);
+        packed[row / PANEL * row_blocks + place].set(row % PANEL, &block);
     }
     packed
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
-use super::super::tests::{bits, check_close, tensor};
+use super::super::cpu::Cpu;
+use super::super::cpu::every_cpu;
+use super::super::tests::{bits, check_close, cpu, tensor};
 use super::super::{matmul_dense, swiglu};
-use super::activations::{QuantizedRows, XRow};
-use super::tile::TileBlock;
+use super::activations::QuantizedRows;
+use super::layout::PackedBlock;
+use super::tile::{MAX_ROWS, TileOut};
 use super::*;
 
 const FORMS: [GgmlDType; 3] = [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q8_0];
@@ -48,7 +51,7 @@ fn a_product_is_that_of_the_dequantised_weights() {
             let x = exact_rows(num_rows, 160);
             let weight = weight(out_features, 160, dtype);
             let expected = matmul_dense(&x, &weight.dequantize(&Device::Cpu).unwrap()).unwrap();
-            let found = matmul(&x, &PackedMatrix::pack(&weight).unwrap()).unwrap();
+            let found = matmul(&cpu(), &x, &PackedMatrix::pack(&weight).unwrap()).unwrap();
             check_close(&found, &expected, 1e-5);
         }
     }
@@ -61,8 +64,10 @@ fn a_gated_product_is_the_two_products_put_together() {
         let gate = PackedMatrix::pack(&weight(38, 64, dtype)).unwrap();
         let up = QTensor::quantize(&tensor(38, 64, 0.41), dtype).unwrap();
         let up = PackedMatrix::pack(&up).unwrap();
-        let apart = swiglu(&matmul(&x, &gate).unwrap(), &matmul(&x, &up).unwrap()).unwrap();
-        assert_eq!(bits(&swiglu_matmul(&x, &gate, &up).unwrap()), bits(&apart));
+        let apart =
+            swiglu(&cpu(), &matmul(&cpu(), &x, &gate).unwrap(), &matmul(&cpu(), &x, &up).unwrap())
+                .unwrap();
+        assert_eq!(bits(&swiglu_matmul(&cpu(), &x, &gate, &up).unwrap()), bits(&apart));
     }
 }
 
@@ -71,48 +76,43 @@ fn stacked_matrices_give_their_products_side_by_side() {
     let x = tensor(3, 64, 0.37);
     let (a, b) = (weight(32, 64, GgmlDType::Q4_1), weight(10, 64, GgmlDType::Q4_1));
     let (a, b) = (PackedMatrix::pack(&a).unwrap(), PackedMatrix::pack(&b).unwrap());
-    let stacked = matmul(&x, &PackedMatrix::stack(&[&a, &b]).unwrap()).unwrap();
-    let apart = Tensor::cat(&[matmul(&x, &a).unwrap(), matmul(&x, &b).unwrap()], 1).unwrap();
+    let stacked = matmul(&cpu(), &x, &PackedMatrix::stack(&[&a, &b]).unwrap()).unwrap();
+    let apart = Tensor::cat(&[matmul(&cpu(), &x, &a).unwrap(), matmul(&cpu(), &x, &b).unwrap()], 1)
+        .unwrap();
     assert_eq!(bits(&stacked), bits(&apart));
     assert!(PackedMatrix::stack(&[&b, &a]).is_none(), "10 columns leave a panel open");
     let other = PackedMatrix::pack(&weight(16, 64, GgmlDType::Q8_0)).unwrap();
     assert!(PackedMatrix::stack(&[&a, &other]).is_none(), "two forms");
 }
 
-/// The level in use against the portable tile, at every height, with weights at the ends of their ranges.
+/// Rows that reach both ends of 8 bits, and weights at the ends of their ranges.
 #[test]
 fn every_level_gives_the_portable_bits() {
-    fn check<B: TileBlock, const M: usize>(
-        x: [XRow<'_>; M],
-        panel: &[B],
-        portable: fn([XRow<'_>; M], &[B], &mut [[f32; PANEL]; M]),
-    ) {
-        let (mut found, mut expected) = ([[1.0; PANEL]; M], [[2.0; PANEL]; M]);
-        B::tile(x, panel, &mut found);
-        portable(x, panel, &mut expected);
-        let bits = |out: [[f32; PANEL]; M]| out.map(|row| row.map(f32::to_bits));
-        assert_eq!(bits(found), bits(expected), "{M} rows");
+    fn check<B: TileBlock>(cpu: &Cpu, portable: &Cpu, panel: &[B]) {
+        let values: Vec<f32> = (0..MAX_ROWS * 320)
+            .map(|i: usize| if i.is_multiple_of(3) { 1.0 } else { (i as f32 * 0.37).sin() })
+            .collect();
+        for num_rows in 0..=MAX_ROWS {
+            let run = |cpu: &Cpu, start: f32| {
+                let mut out = [[start; PANEL]; MAX_ROWS];
+                let x = &values[..num_rows * 320];
+                B::with_rows(cpu, x, 320, |x| B::tile(cpu.level(), x, panel, &mut out));
+                out.as_flattened()[..num_rows * PANEL]
+                    .iter()
+                    .map(|v| v.to_bits())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(run(cpu, 1.0), run(portable, 2.0), "{}: {num_rows} rows", cpu.kernels());
+        }
     }
-    let values: Vec<f32> = (0..4 * 320)
-        .map(|i: usize| if i.is_multiple_of(3) { 1.0 } else { (i as f32 * 0.37).sin() })
-        .collect();
-    let rows = QuantizedRows::new(&values, 320);
-    let x = [rows.row(0), rows.row(1), rows.row(2), rows.row(3)];
-    for dtype in FORMS {
-        let packed = PackedMatrix::pack(&weight(16, 320, dtype)).unwrap();
-        match &packed.panels {
-            Panels::Q4(panel) => {
-                check::<_, 4>(x, panel, portable::tile_q4::<4>);
-                check::<_, 3>([x[0], x[1], x[2]], panel, portable::tile_q4::<3>);
-                check::<_, 2>([x[0], x[1]], panel, portable::tile_q4::<2>);
-                check::<_, 1>([x[0]], panel, portable::tile_q4::<1>);
-            }
-            Panels::Q8(panel) => {
-                check::<_, 4>(x, panel, portable::tile_q8::<4>);
-                check::<_, 3>([x[0], x[1], x[2]], panel, portable::tile_q8::<3>);
-                check::<_, 2>([x[0], x[1]], panel, portable::tile_q8::<2>);
-                check::<_, 1>([x[0]], panel, portable::tile_q8::<1>);
-            }
+    let mut cpus: Vec<Cpu> = every_cpu().collect();
+    let portable = cpus.pop().unwrap();
+    let dense = |dtype| PackedMatrix::pack_dense(&tensor(16, 320, 0.73).to_dtype(dtype).unwrap());
+    let quantized = FORMS.map(|dtype| PackedMatrix::pack(&weight(16, 320, dtype)).unwrap());
+    let floats = [DType::F32, DType::F16, DType::BF16].map(|dtype| dense(dtype).unwrap());
+    for cpu in &cpus {
+        for packed in quantized.iter().chain(&floats) {
+            with_blocks!(&packed.panels, blocks => check(cpu, &portable, blocks));
         }
     }
 }
@@ -120,26 +120,29 @@ fn every_level_gives_the_portable_bits() {
 #[test]
 fn the_largest_numbers_do_not_overflow() {
     let x = [1.0; 64]; // quantised to 127 each
-    let rows = QuantizedRows::new(&x, 64);
-    let mut block = Q4Block { q: [[0xff; 64]; 4], ..Q4Block::ZERO };
-    block.d = [half::f16::ONE; PANEL];
-    let mut out = [[0.0; PANEL]; 1];
-    Q4Block::tile([rows.row(0)], &[block, block], &mut out);
     let step = 1.0 / 127.0;
-    assert!((out[0][3] - 2.0 * 32.0 * 15.0 * 127.0 * step).abs() < 1e-2, "{}", out[0][3]);
-    let block = Q8Block { d: [half::f16::ONE; PANEL], q: [[-128; 64]; 8] };
-    Q8Block::tile([rows.row(0)], &[block, block], &mut out);
-    assert!((out[0][3] + 2.0 * 32.0 * 128.0 * 127.0 * step).abs() < 1e-1, "{}", out[0][3]);
+    for cpu in every_cpu() {
+        let rows = QuantizedRows::new(&cpu, &x, 64);
+        let mut block = Q4Block { q: [[0xff; 64]; 4], ..Q4Block::ZERO };
+        block.d = [f16::ONE; PANEL];
+        let mut out: TileOut = [[0.0; PANEL]; MAX_ROWS];
+        Q4Block::tile(cpu.level(), &[rows.row(0)], &[block, block], &mut out);
+        assert!((out[0][3] - 2.0 * 32.0 * 15.0 * 127.0 * step).abs() < 1e-2, "{}", out[0][3]);
+        let block = Q8Block { d: [f16::ONE; PANEL], q: [[-128; 64]; 8] };
+        Q8Block::tile(cpu.level(), &[rows.row(0)], &[block, block], &mut out);
+        assert!((out[0][3] + 2.0 * 32.0 * 128.0 * 127.0 * step).abs() < 1e-1, "{}", out[0][3]);
+    }
 }
 
 #[test]
 fn a_row_does_not_depend_on_its_company() {
+    let cpu = cpu();
     for dtype in FORMS {
         let weight = PackedMatrix::pack(&weight(48, 512, dtype)).unwrap();
         let x = tensor(135, 512, 0.37);
-        let together = matmul(&x, &weight).unwrap();
+        let together = matmul(&cpu, &x, &weight).unwrap();
         for row in 0..135 {
-            let alone = matmul(&x.narrow(0, row, 1).unwrap(), &weight).unwrap();
+            let alone = matmul(&cpu, &x.narrow(0, row, 1).unwrap(), &weight).unwrap();
             assert_eq!(bits(&alone), bits(&together.narrow(0, row, 1).unwrap()), "{dtype:?}");
         }
     }

@@ -18,7 +18,7 @@ mod steering;
 mod throughput;
 
 use serde::Serialize;
-use skeg_model::{LoadedModel, ModelFiles, WeightForm};
+use skeg_model::{KvCacheDtype, LoadedModel, ModelFiles};
 
 use super::ModelFlags;
 use super::running::model_path;
@@ -42,6 +42,22 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
     }
 }
 
+/// What every measurement in this process is asked for.
+#[derive(Debug, clap::Args)]
+struct InProcessFlags {
+    /// Type of cached keys and values: f16 or f32
+    #[arg(long, value_name = "DTYPE", default_value_t = KvCacheDtype::default())]
+    kv_cache_dtype: KvCacheDtype,
+    /// Seed of all random numbers
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    model: ModelFlags,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// A model in this process, with the count that was started before any of its threads.
 struct InProcess {
     model: LoadedModel,
@@ -57,23 +73,28 @@ struct Subject {
     weight_types: serde_json::Value,
     device: String,
     weights: &'static str,
+    kv_cache_dtype: String,
+    /// Instructions of the CPU kernels.
+    cpu_kernels: String,
+    /// Threads of a forward pass.
+    threads: usize,
 }
 
 impl InProcess {
-    fn load(flags: &ModelFlags) -> anyhow::Result<Self> {
+    fn load(flags: &InProcessFlags) -> anyhow::Result<Self> {
         let instructions = Instructions::start();
-        let config = flags.config(None)?;
-        let path = model_path(&config.model, flags.fetch)?;
+        let config = flags.model.config(None)?;
+        let path = model_path(&config.model, flags.model.fetch)?;
+        let model = LoadedModel::load(&path, &config.model.load_options())?;
         let subject = Subject {
             model: config.model.source.slug(),
             weight_types: serde_json::to_value(ModelFiles::discover(&path)?.weight_types()?)?,
             device: config.model.device.to_string(),
-            weights: match config.model.weights {
-                WeightForm::AsStored => "as-stored",
-                WeightForm::F32 => "f32",
-            },
+            weights: config.model.weights_name(),
+            kv_cache_dtype: flags.kv_cache_dtype.to_string(),
+            cpu_kernels: model.llama.cpu_kernels().to_string(),
+            threads: model.llama.num_threads(),
         };
-        let model = LoadedModel::load(&path, &config.model.load_options())?;
         Ok(Self { model, subject, instructions })
     }
 }
@@ -81,8 +102,15 @@ impl InProcess {
 /// The line above a table.
 fn print_head(subject: &Subject, machine: &Machine) -> std::io::Result<()> {
     output::line(&format!(
-        "{} on {}, {} processors, {} build of skeg {}",
-        subject.model, subject.device, machine.num_cpus, machine.build, machine.version
+        "{} on {}: {} kernels, {} threads of {} processors, {} cache, {} build of skeg {}",
+        subject.model,
+        subject.device,
+        subject.cpu_kernels,
+        subject.threads,
+        machine.num_cpus,
+        subject.kv_cache_dtype,
+        machine.build,
+        machine.version
     ))
 }
 

@@ -10,8 +10,7 @@ use super::chart::{Chart, Point};
 use super::instructions::Instructions;
 use super::machine::{Machine, peak_memory_bytes};
 use super::throughput::{Effort, Throughput, decode, prefill};
-use super::{InProcess, Subject};
-use crate::cli::ModelFlags;
+use super::{InProcess, InProcessFlags, Subject};
 use crate::output::{self, Table};
 
 /// Prefill and decode rates of one model in this process: forward passes alone, no sampling, no HTTP
@@ -45,14 +44,8 @@ pub(in crate::cli) struct Args {
     /// Write a chart of throughput by batch
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<PathBuf>,
-    /// Seed of the token ids
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     #[command(flatten)]
-    model: ModelFlags,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    common: InProcessFlags,
 }
 
 const AFTER_HELP: &str = "\
@@ -93,10 +86,10 @@ struct Report {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let InProcess { model, subject, mut instructions } = InProcess::load(&args.model)?;
+    let InProcess { model, subject, mut instructions } = InProcess::load(&args.common)?;
     let plan = Plan::of(args, model.llama.config())?;
     let report = measure(args, plan, &model, subject, &mut instructions)?;
-    if args.json {
+    if args.common.json {
         output::json(&report)?;
     } else {
         report.print()?;
@@ -112,7 +105,8 @@ impl Plan {
             steps: args.steps.unwrap_or(default_steps),
             repetitions: args.repetitions.unwrap_or(if args.quick { 3 } else { 5 }),
             chunk: args.chunk,
-            seed: args.seed,
+            seed: args.common.seed,
+            kv_cache_dtype: args.common.kv_cache_dtype,
         };
         if effort.steps == 0 || effort.repetitions == 0 || effort.chunk == 0 {
             bail!("--steps, --repetitions and --chunk must be at least 1");
@@ -165,7 +159,7 @@ fn measure(
     let mut report = Report {
         subject,
         machine: Machine::here(),
-        seed: args.seed,
+        seed: args.common.seed,
         repetitions: effort.repetitions,
         decode_steps: effort.steps,
         prefill: Vec::new(),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use serde::Serialize;
-use skeg_model::{Llama, PackedBatch};
+use skeg_model::{KvCacheDtype, Llama, PackedBatch};
 
 use super::bootstrap::bounded_median;
 use super::instructions::Instructions;
@@ -20,6 +20,7 @@ pub(super) struct Setting {
     pub(super) pairs: usize,
     pub(super) chunk: usize,
     pub(super) seed: u64,
+    pub(super) kv_cache_dtype: KvCacheDtype,
 }
 
 /// What a mode costs against `disabled`.
@@ -57,7 +58,7 @@ pub(super) fn compare(
 ) -> anyhow::Result<Vec<Cost>> {
     let Setting { num_seqs, context, .. } = setting;
     let steering = Steering::synthetic(llama, layers, setting.seed)?;
-    let mut rig = Rig::new(llama, num_seqs, context + 1, setting.seed)?;
+    let mut rig = Rig::new(llama, num_seqs, context + 1, setting.kv_cache_dtype, setting.seed)?;
     rig.prefill(0..num_seqs, context, setting.chunk)?;
     let batch = rig.batch(0..num_seqs, context, 1)?;
     for mode in Mode::ALL {
@@ -145,7 +146,14 @@ mod tests {
         let disabled: Vec<f64> = (1..=40).map(f64::from).collect();
         let own = disabled.iter().map(|seconds| seconds * 1.1).collect();
         let pairs = Pairs { seconds: [own, disabled], instructions: [Some(30), Some(20)] };
-        let setting = Setting { num_seqs: 2, context: 8, pairs: 40, chunk: 8, seed: 0 };
+        let setting = Setting {
+            num_seqs: 2,
+            context: 8,
+            pairs: 40,
+            chunk: 8,
+            seed: 0,
+            kv_cache_dtype: KvCacheDtype::F16,
+        };
         let cost = pairs.cost(Mode::PerRequest4, 3, setting).unwrap();
         for ratio in [cost.ratio, cost.lower, cost.upper] {
             assert!((ratio - 1.1).abs() < 1e-9, "{cost:?}");

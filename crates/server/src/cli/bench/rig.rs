@@ -7,12 +7,12 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use skeg_model::{Hooks, KvCache, Llama, PackedBatch};
+use skeg_model::{Hooks, KvCache, KvCacheDtype, Llama, PackedBatch};
 
 use super::draw::Draw;
 
 /// Tokens a cache block, as the engine has by default.
-const BLOCK_SIZE: usize = 16;
+const BLOCK_SIZE: usize = 32;
 
 /// The model and the cache of up to `num_seqs` sequences.
 #[derive(Debug)]
@@ -30,11 +30,13 @@ impl<'m> Rig<'m> {
         llama: &'m Llama,
         num_seqs: usize,
         seq_len: usize,
+        kv_cache_dtype: KvCacheDtype,
         seed: u64,
     ) -> anyhow::Result<Self> {
         let blocks_per_seq = seq_len.div_ceil(BLOCK_SIZE).max(1);
         let num_blocks = num_seqs.max(1) * blocks_per_seq;
-        let cache = KvCache::new(llama.config(), num_blocks, BLOCK_SIZE, llama.device())?;
+        let config = llama.config();
+        let cache = KvCache::new(config, num_blocks, BLOCK_SIZE, kv_cache_dtype, llama.device())?;
         Ok(Self { llama, cache, blocks_per_seq, draw: Draw::new(seed) })
     }
 

@@ -8,8 +8,7 @@ use serde::Serialize;
 use super::machine::{Machine, peak_memory_bytes};
 use super::modes::{Mode, spread_layers};
 use super::pairs::{Cost, Setting, compare};
-use super::{InProcess, Subject};
-use crate::cli::ModelFlags;
+use super::{InProcess, InProcessFlags, Subject};
 use crate::output::{self, Table};
 
 /// What steering adds to a decode step, mode by mode, against a step without any hook
@@ -28,14 +27,8 @@ pub(in crate::cli) struct Args {
     /// Context of each sequence, in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     context: usize,
-    /// Seed of token ids, vectors and bootstrap
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     #[command(flatten)]
-    model: ModelFlags,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    common: InProcessFlags,
 }
 
 const AFTER_HELP: &str = "\
@@ -92,7 +85,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.pairs == 0 || args.batch.contains(&0) {
         bail!("--pairs and --batch take numbers of at least 1");
     }
-    let InProcess { model, subject, mut instructions } = InProcess::load(&args.model)?;
+    let InProcess { model, subject, mut instructions } = InProcess::load(&args.common)?;
     let config = model.llama.config();
     let longest = config.max_position_embeddings;
     if args.context >= longest {
@@ -104,8 +97,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut costs = Vec::new();
     for layers in &layer_sets {
         for &num_seqs in &args.batch {
-            let (context, pairs, seed) = (args.context, args.pairs, args.seed);
-            let setting = Setting { num_seqs, context, pairs, chunk: CHUNK, seed };
+            let setting = Setting {
+                num_seqs,
+                context: args.context,
+                pairs: args.pairs,
+                chunk: CHUNK,
+                seed: args.common.seed,
+                kv_cache_dtype: args.common.kv_cache_dtype,
+            };
             costs.extend(compare(&model.llama, layers, setting, &mut instructions, || bar.inc(1))?);
         }
     }
@@ -113,13 +112,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let report = Report {
         subject,
         machine: Machine::here(),
-        seed: args.seed,
+        seed: args.common.seed,
         context_tokens: args.context,
         costs,
         peak_memory_bytes: peak_memory_bytes(),
         instructions_refused: instructions.refused().map(ToOwned::to_owned),
     };
-    if args.json { Ok(output::json(&report)?) } else { report.print() }
+    if args.common.json { Ok(output::json(&report)?) } else { report.print() }
 }
 
 /// The layers of each setting; settings that come to the same layers are one.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use skeg_model::Llama;
+use skeg_model::{KvCacheDtype, Llama};
 
 use super::instructions::Instructions;
 use super::rig::Rig;
@@ -18,6 +18,7 @@ pub(super) struct Effort {
     /// Most rows of one prefill pass.
     pub(super) chunk: usize,
     pub(super) seed: u64,
+    pub(super) kv_cache_dtype: KvCacheDtype,
 }
 
 /// One figure.
@@ -41,7 +42,7 @@ pub(super) fn prefill(
     effort: Effort,
     instructions: &mut Instructions,
 ) -> anyhow::Result<Throughput> {
-    let mut rig = Rig::new(llama, 1, num_tokens, effort.seed)?;
+    let mut rig = Rig::new(llama, 1, num_tokens, effort.kv_cache_dtype, effort.seed)?;
     let repetitions =
         repeat(effort.repetitions, instructions, || rig.prefill(0..1, num_tokens, effort.chunk))?;
     repetitions.throughput(1, 0, num_tokens)
@@ -55,7 +56,8 @@ pub(super) fn decode(
     effort: Effort,
     instructions: &mut Instructions,
 ) -> anyhow::Result<Throughput> {
-    let mut rig = Rig::new(llama, num_seqs, context + effort.steps, effort.seed)?;
+    let mut rig =
+        Rig::new(llama, num_seqs, context + effort.steps, effort.kv_cache_dtype, effort.seed)?;
     rig.prefill(0..num_seqs, context, effort.chunk)?;
     let repetitions = repeat(effort.repetitions, instructions, || {
         let mut elapsed = Duration::ZERO;
