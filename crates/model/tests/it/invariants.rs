@@ -75,12 +75,15 @@ fn a_cache_of_16_bits_changes_little_and_keeps_the_invariants() {
             values(&llama.forward(&pack(&three()), &mut cache, &mut Hooks::none()).unwrap())
         };
         let (rounded, exact) = (logits(f16), logits(KvCacheDtype::F32));
-        let errors =
-            rounded.iter().flatten().zip(exact.iter().flatten()).map(|(a, b)| (a - b).abs());
-        let largest = errors.fold(0f32, f32::max);
+        let pairs = rounded.iter().flatten().zip(exact.iter().flatten());
+        let (mut error, mut scale) = (0f32, 0f32);
+        for (rounded, exact) in pairs {
+            error = error.max((rounded - exact).abs());
+            scale = scale.max(exact.abs());
+        }
         // Where activations are rounded to 8 bits, a small change can move one by a whole step.
-        let tolerance = if name.starts_with('q') { 0.2 } else { 5e-3 };
-        assert!(largest > 0.0 && largest < tolerance, "{name}: {largest}");
+        let tolerance = if name.starts_with('q') { 5e-2 } else { 2e-3 };
+        assert!(error > 0.0 && error < tolerance * scale, "{name}: {error} of {scale}");
     }
 }
 
