@@ -13,6 +13,7 @@ mod dense;
 mod element;
 mod elementwise;
 mod lanes;
+mod logits;
 mod packed;
 mod prefetch;
 mod quantized;
@@ -26,6 +27,7 @@ pub(crate) use cpu::Cpu;
 pub use cpu::{CpuKernels, CpuOptions};
 pub(crate) use dense::matmul_dense;
 pub(crate) use elementwise::{add, rms_norm, swiglu};
+pub(crate) use logits::{largest, weights};
 pub(crate) use packed::{
     PackedMatrix, matmul as matmul_packed, rows as packed_rows, swiglu_matmul as swiglu_packed,
 };

@@ -9,21 +9,13 @@ use std::cmp::Ordering;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
     pub(super) token_id: u32,
-    pub(super) weight: f64,
+    pub(super) weight: f32,
 }
 
-/// Softmax of `logits / temperature` without the division by the sum: the most likely token weighs 1.
-/// Tokens at minus infinity are left out.
-pub(super) fn probabilities(logits: &[f32], temperature: f32) -> Vec<Candidate> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    (0_u32..)
-        .zip(logits)
-        .filter(|(_, logit)| **logit > f32::NEG_INFINITY)
-        .map(|(token_id, &logit)| {
-            let weight = ((f64::from(logit) - f64::from(largest)) / f64::from(temperature)).exp();
-            Candidate { token_id, weight }
-        })
-        .collect()
+/// Tokens that weigh anything.
+pub(super) fn candidates(weights: &[f32]) -> Vec<Candidate> {
+    let all = (0_u32..).zip(weights).map(|(token_id, &weight)| Candidate { token_id, weight });
+    all.filter(|candidate| candidate.weight > 0.0).collect()
 }
 
 /// Most likely first, the lower id first among equals.
@@ -50,13 +42,17 @@ pub(super) fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     if top_p >= 1.0 {
         return;
     }
-    candidates.sort_unstable_by(by_weight);
-    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
+    let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
     let wanted = f64::from(top_p) * total;
+    // All that weigh less than this weigh less than what may be left out, even together: they need no sorting.
+    // Half of it, so that no rounding matters.
+    let least = 0.5 * (total - wanted) / candidates.len() as f64;
+    candidates.retain(|candidate| f64::from(candidate.weight) >= least);
+    candidates.sort_unstable_by(by_weight);
     let mut reached = 0.0;
     let mut num_kept = 0;
     for candidate in candidates.iter() {
-        reached += candidate.weight;
+        reached += f64::from(candidate.weight);
         num_kept += 1;
         if reached >= wanted {
             break;
@@ -71,6 +67,6 @@ pub(super) fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f32) {
     if min_p <= 0.0 {
         return;
     }
-    let largest = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f64::max);
-    candidates.retain(|candidate| candidate.weight >= f64::from(min_p) * largest);
+    let largest = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f32::max);
+    candidates.retain(|candidate| candidate.weight >= min_p * largest);
 }

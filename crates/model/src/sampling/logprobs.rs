@@ -1,6 +1,7 @@
 //! Log-probabilities of a row of raw logits.
 
 use crate::engine::TokenLogprob;
+use crate::kernels;
 
 /// Log-softmax of one row; the sum is made once.
 #[derive(Debug)]
@@ -12,10 +13,11 @@ pub(super) struct Logprobs<'a> {
 
 impl<'a> Logprobs<'a> {
     pub(super) fn new(logits: &'a [f32]) -> Self {
-        let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let (largest, _) = kernels::largest(logits);
+        let weights = kernels::weights(logits, largest, 1.0);
         // f64: the sum has as many terms as the vocabulary, most of them tiny.
-        let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum();
-        Self { logits, log_sum: largest + sum.ln() }
+        let sum: f64 = weights.into_iter().map(f64::from).sum();
+        Self { logits, log_sum: f64::from(largest) + sum.ln() }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "reported as f32, rounded once")]

@@ -1,14 +1,16 @@
 //! One sequence's choice of the next token.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::SamplingParams;
-use super::filter::{Candidate, keep_min_p, keep_top_k, keep_top_p, probabilities};
+use super::filter::{self, keep_min_p, keep_top_k, keep_top_p};
 use super::logprobs::Logprobs;
 use crate::engine::TokenLogprob;
+use crate::kernels;
 
 /// A chosen token with what is to be reported of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +54,8 @@ impl Sampler {
     /// A text naming the first logit that is not finite: the model's arithmetic broke down, and nothing
     /// drawn from it means anything.
     pub fn sample(&mut self, logits: &[f32], stop_token_ids: &[u32]) -> Result<Sampled, String> {
-        if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
+        let (_, all_finite) = kernels::largest(logits);
+        if !all_finite && let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
             return Err(format!("the logit of token {id} is {}, not a finite number", logits[id]));
         }
         let adjusted = self.adjust(logits, stop_token_ids);
@@ -73,7 +76,15 @@ impl Sampler {
 
     /// Bias and penalties, then the stop tokens out of reach until `min_new_tokens`.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^24")]
-    fn adjust(&self, logits: &[f32], stop_token_ids: &[u32]) -> Vec<f32> {
+    fn adjust<'a>(&self, logits: &'a [f32], stop_token_ids: &[u32]) -> Cow<'a, [f32]> {
+        let params = &self.params;
+        let penalises = params.penalises_repetition()
+            || params.frequency_penalty != 0.0
+            || params.presence_penalty != 0.0;
+        let keeps_going = self.num_generated < params.min_new_tokens;
+        if params.logit_bias.is_empty() && !penalises && !keeps_going {
+            return Cow::Borrowed(logits);
+        }
         let mut adjusted = logits.to_vec();
         for &(id, bias) in &self.params.logit_bias {
             adjusted[id as usize] += bias;
@@ -95,31 +106,52 @@ impl Sampler {
             adjusted[id as usize] -=
                 self.params.frequency_penalty * count as f32 + self.params.presence_penalty;
         }
-        if self.num_generated < self.params.min_new_tokens {
+        if keeps_going {
             for &id in stop_token_ids {
                 if let Some(logit) = adjusted.get_mut(id as usize) {
                     *logit = f32::NEG_INFINITY;
                 }
             }
         }
-        adjusted
+        Cow::Owned(adjusted)
     }
 
     fn draw(&mut self, logits: &[f32]) -> u32 {
-        let mut candidates: Vec<Candidate> = probabilities(logits, self.params.temperature);
-        keep_top_k(&mut candidates, self.params.top_k);
-        keep_top_p(&mut candidates, self.params.top_p);
-        keep_min_p(&mut candidates, self.params.min_p);
-        let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-        let mut rest = self.unit() * total;
-        for candidate in &candidates {
-            rest -= candidate.weight;
-            if rest < 0.0 {
-                return candidate.token_id;
-            }
+        let (largest, _) = kernels::largest(logits);
+        let weights = kernels::weights(logits, largest, self.params.temperature);
+        let params = &self.params;
+        if params.top_k == 0 && params.top_p >= 1.0 && params.min_p <= 0.0 {
+            let drawn = self.draw_from(&weights).and_then(|idx| u32::try_from(idx).ok());
+            return drawn.unwrap_or_else(|| argmax(logits));
         }
-        // Rounding may leave a crumb behind the last one; a filter always keeps at least one.
-        candidates.last().map_or_else(|| argmax(logits), |candidate| candidate.token_id)
+        let mut candidates = filter::candidates(&weights);
+        keep_top_k(&mut candidates, params.top_k);
+        keep_top_p(&mut candidates, params.top_p);
+        keep_min_p(&mut candidates, params.min_p);
+        let weights: Vec<f32> = candidates.iter().map(|candidate| candidate.weight).collect();
+        let drawn = self.draw_from(&weights).map(|idx| candidates[idx].token_id);
+        drawn.unwrap_or_else(|| argmax(logits))
+    }
+
+    /// An index drawn with these weights; `None` where nothing weighs anything.
+    fn draw_from(&mut self, weights: &[f32]) -> Option<usize> {
+        /// Weights whose sum is made on its own: one after the other would wait for each addition.
+        const CHUNK: usize = 64;
+        let sum = |chunk: &[f32]| chunk.iter().map(|weight| f64::from(*weight)).sum::<f64>();
+        let sums: Vec<f64> = weights.chunks(CHUNK).map(sum).collect();
+        let mut rest = self.unit() * sums.iter().sum::<f64>();
+        let mut chunk = 0;
+        while chunk + 1 < sums.len() && rest >= sums[chunk] {
+            rest -= sums[chunk];
+            chunk += 1;
+        }
+        let end = weights.len().min((chunk + 1) * CHUNK);
+        let within = (chunk * CHUNK..end).find(|&idx| {
+            rest -= f64::from(weights[idx]);
+            rest < 0.0
+        });
+        // Rounding may leave a crumb behind the last one that weighs anything.
+        within.or_else(|| weights[..end].iter().rposition(|weight| *weight > 0.0))
     }
 
     /// Uniform in 0..1: the upper 53 bits of the sequence's own generator.
@@ -131,11 +163,7 @@ impl Sampler {
 
 /// The id of the largest logit, the lowest among equals.
 fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in (0_u32..).zip(logits) {
-        if logit > best.1 {
-            best = (id, logit);
-        }
-    }
-    best.0
+    let (largest, _) = kernels::largest(logits);
+    let best = (0_u32..).zip(logits).find(|(_, logit)| **logit == largest);
+    best.map_or(0, |(id, _)| id)
 }

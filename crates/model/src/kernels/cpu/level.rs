@@ -85,7 +85,7 @@ impl CpuLevel {
     /// [`Error::Device`] when this processor cannot run it.
     pub(super) fn new(kernels: Option<CpuKernels>) -> Result<Self> {
         let Some(kernels) = kernels else {
-            return Ok(Self(CpuKernels::supported().next().unwrap_or(CpuKernels::Portable)));
+            return Ok(Self::best());
         };
         if !kernels.is_supported() {
             let supported: Vec<String> =
@@ -96,6 +96,11 @@ impl CpuLevel {
             });
         }
         Ok(Self(kernels))
+    }
+
+    /// The best there is, for work outside a forward pass.
+    pub(in crate::kernels) fn best() -> Self {
+        Self(CpuKernels::supported().next().unwrap_or(CpuKernels::Portable))
     }
 
     /// Which they are.
