@@ -7,6 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{DType, Device, Tensor};
+use half::f16;
+use half::vec::HalfBitsVecExt;
 
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
@@ -22,10 +24,16 @@ pub enum KvCacheDtype {
 }
 
 impl KvCacheDtype {
-    fn dtype(self) -> DType {
+    /// A pool of zeros, `[rows, width]`. On the CPU memory is taken when it is first written.
+    fn zeros(self, (rows, width): (usize, usize), device: &Device) -> candle_core::Result<Tensor> {
         match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
+            Self::F32 => Tensor::zeros((rows, width), DType::F32, device),
+            Self::F16 if device.is_cpu() => {
+                // Not `Tensor::zeros`, which writes every f16: the allocator has zeros of integers at hand.
+                let zeros: Vec<f16> = vec![0u16; rows * width].reinterpret_into();
+                Tensor::from_vec(zeros, (rows, width), device)
+            }
+            Self::F16 => Tensor::zeros((rows, width), DType::F16, device),
         }
     }
 }
@@ -93,10 +101,7 @@ impl KvCache {
         let shape = (num_blocks * block_size, width);
         let layers = (0..config.num_hidden_layers)
             .map(|_| {
-                Ok(LayerCache {
-                    k: Tensor::zeros(shape, dtype.dtype(), device)?,
-                    v: Tensor::zeros(shape, dtype.dtype(), device)?,
-                })
+                Ok(LayerCache { k: dtype.zeros(shape, device)?, v: dtype.zeros(shape, device)? })
             })
             .collect::<Result<_>>()?;
         Ok(Self { layers, num_blocks, block_size, width })
