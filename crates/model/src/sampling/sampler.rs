@@ -164,6 +164,6 @@ impl Sampler {
 /// The id of the largest logit, the lowest among equals.
 fn argmax(logits: &[f32]) -> u32 {
     let (largest, _) = kernels::largest(logits);
-    let best = (0_u32..).zip(logits).find(|(_, logit)| **logit == largest);
+    let best = (0_u32..).zip(logits).find(|(_, logit)| **logit >= largest);
     best.map_or(0, |(id, _)| id)
 }

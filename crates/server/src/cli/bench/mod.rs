@@ -1,7 +1,9 @@
-//! `skeg bench`: speed in this process, the cost of steering, and a load on a running server.
+//! `skeg bench`: speed in this process, the cost of steering, a load on a running server, and what speed costs in
+//! accuracy.
 //!
 //! What computes figures of measurements (`stats`, `bootstrap`, `draw`) knows nothing of models or HTTP.
 
+mod accuracy;
 mod bootstrap;
 mod chart;
 mod draw;
@@ -26,12 +28,13 @@ use crate::output;
 use instructions::Instructions;
 use machine::Machine;
 
-/// Measure speed: of a model, of steering, of a server.
+/// Measure speed: of a model, of steering, of a server; and accuracy.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     Model(model::Args),
     Steering(steering::Args),
     Serve(serve::Args),
+    Accuracy(accuracy::Args),
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<()> {
@@ -39,6 +42,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
         Command::Model(args) => model::run(args),
         Command::Steering(args) => steering::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Accuracy(args) => accuracy::run(args),
     }
 }
 
