@@ -16,6 +16,7 @@ mod errors;
 mod evidence;
 mod health;
 mod layers;
+mod metrics;
 mod models;
 mod resolve;
 mod serve;
@@ -46,6 +47,7 @@ pub fn app(parts: AppParts) -> Router {
         .route("/v1/models/{*id}", get(models::get))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
         .fallback(async || {
             ApiError::new(StatusCode::NOT_FOUND, "not_found", "this path is not served here")
         })

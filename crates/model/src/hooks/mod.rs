@@ -14,7 +14,7 @@ use candle_core::Tensor;
 
 use crate::config::LlamaConfig;
 use crate::error::Result;
-use crate::kernels::Cpu;
+use crate::kernels::{self, Cpu};
 use crate::steering::Site;
 
 /// What is hooked into one forward pass.
@@ -60,5 +60,23 @@ impl Hooks<'_> {
             capture.read(site, layer, When::AfterSteering, &h)?;
         }
         Ok(h)
+    }
+
+    /// `x + h` after the hooks of one site and layer: the residual sum.
+    ///
+    /// # Shapes
+    /// - `x`, `h`, returns: `[total_tokens, hidden_size]`, f32; nobody else may hold `h`'s storage
+    pub(crate) fn add(
+        &mut self,
+        cpu: &Cpu,
+        (site, layer): (Site, usize),
+        x: &Tensor,
+        h: Tensor,
+    ) -> Result<Tensor> {
+        match (&mut self.steer, &self.capture) {
+            // Nobody looks at the site itself.
+            (Some(steer), None) if x.device().is_cpu() => steer.add(cpu, (site, layer), x, &h),
+            _ => kernels::add(x, &self.at(cpu, site, layer, h)?),
+        }
     }
 }

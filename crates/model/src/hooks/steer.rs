@@ -68,33 +68,59 @@ impl<'a> SteerRows<'a> {
     /// # Shapes
     /// - `h`: `[total_tokens, hidden_size]`, f32
     pub(super) fn apply(&mut self, cpu: &Cpu, site: Site, layer: usize, h: &Tensor) -> Result<()> {
-        let rows: Vec<SteerRow> = self
-            .rows
-            .iter()
-            .enumerate()
-            .filter_map(|(row, plan)| {
-                let plan = plan.filter(|plan| plan.site == site && plan.strength != 0.0)?;
-                let slot = plan.slot_by_layer[layer] as usize;
-                (slot != 0).then_some(SteerRow {
-                    row,
-                    slot,
-                    strength: plan.strength,
-                    operator: plan.operator,
-                })
-            })
-            .collect();
+        let rows = self.steered_rows(site, layer);
         if rows.is_empty() {
             return Ok(());
         }
-        let table = self.tables.table(site, layer).ok_or_else(|| {
-            Error::Steering(format!("no vector is registered for {site:?} in layer {layer}"))
-        })?;
-        if let Some(relative_norms) = kernels::steer(cpu, h, table, &rows)? {
-            for (steered, norm) in rows.iter().zip(relative_norms) {
-                let largest = &mut self.measured[steered.row];
-                *largest = Some(largest.map_or(norm, |before| before.max(norm)));
-            }
+        if let Some(relative_norms) = kernels::steer(cpu, h, self.table(site, layer)?, &rows)? {
+            self.measure(&rows, relative_norms);
         }
         Ok(())
+    }
+
+    /// `x + h` after [`apply`](Self::apply), in one operation, on the CPU; the plain sum when no row is steered.
+    ///
+    /// # Shapes
+    /// - `x`, `h`, returns: `[total_tokens, hidden_size]`, f32
+    pub(super) fn add(
+        &mut self,
+        cpu: &Cpu,
+        (site, layer): (Site, usize),
+        x: &Tensor,
+        h: &Tensor,
+    ) -> Result<Tensor> {
+        let rows = self.steered_rows(site, layer);
+        if rows.is_empty() {
+            return kernels::add(x, h);
+        }
+        let (sum, relative_norms) =
+            kernels::add_steered(cpu, x, h, self.table(site, layer)?, &rows)?;
+        self.measure(&rows, relative_norms);
+        Ok(sum)
+    }
+
+    /// What is done to which rows at one site of one layer.
+    fn steered_rows(&self, site: Site, layer: usize) -> Vec<SteerRow> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(row, plan)| {
+            let plan = plan.filter(|plan| plan.site == site && plan.strength != 0.0)?;
+            let slot = plan.slot_by_layer[layer] as usize;
+            let (strength, operator) = (plan.strength, plan.operator);
+            (slot != 0).then_some(SteerRow { row, slot, strength, operator })
+        })
+        .collect()
+    }
+
+    fn table(&self, site: Site, layer: usize) -> Result<&'a Tensor> {
+        self.tables.table(site, layer).ok_or_else(|| {
+            Error::Steering(format!("no vector is registered for {site:?} in layer {layer}"))
+        })
+    }
+
+    fn measure(&mut self, rows: &[SteerRow], relative_norms: Vec<f32>) {
+        for (steered, norm) in rows.iter().zip(relative_norms) {
+            let largest = &mut self.measured[steered.row];
+            *largest = Some(largest.map_or(norm, |before| before.max(norm)));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
+use candle_core::{CpuStorage, CustomOp3, InplaceOp2, Layout, Shape, Tensor};
 
 use super::cpu::{Cpu, per_cpu_level};
 use super::lanes::dot;
@@ -55,6 +55,24 @@ pub(crate) fn steer(
     }
     steer_composite(h, table, rows)?;
     Ok(None)
+}
+
+/// `x + h` where the chosen rows of h are steered first, in one operation; h itself is not changed. The same bits as
+/// [`steer`] and then the sum. On the CPU alone.
+///
+/// # Shapes
+/// - `x`, `h`, the first of what it returns: `[total_tokens, hidden_size]`, f32, contiguous
+/// - `table`, the second: as in [`steer`]
+pub(crate) fn add_steered(
+    cpu: &Cpu,
+    x: &Tensor,
+    h: &Tensor,
+    table: &Tensor,
+    rows: &[SteerRow],
+) -> Result<(Tensor, Vec<f32>)> {
+    let op = SteerInPlace { cpu, rows, relative_norms: RefCell::default() };
+    let sum = h.apply_op3_no_bwd(x, table, &op)?;
+    Ok((sum, op.relative_norms.into_inner()))
 }
 
 /// [`steer`] of candle's operations.
@@ -118,12 +136,49 @@ impl InplaceOp2 for SteerInPlace<'_> {
         table: &CpuStorage,
         table_layout: &Layout,
     ) -> candle_core::Result<()> {
+        self.run(rows::slice_mut(h, h_layout)?, h_layout, table, table_layout)
+    }
+}
+
+impl CustomOp3 for SteerInPlace<'_> {
+    fn name(&self) -> &'static str {
+        "skeg-add-steered"
+    }
+
+    fn cpu_fwd(
+        &self,
+        h: &CpuStorage,
+        h_layout: &Layout,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        table: &CpuStorage,
+        table_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let mut sum = rows::slice::<f32>(h, h_layout)?.to_vec();
+        let x = rows::slice::<f32>(x, x_layout)?;
+        if x.len() != sum.len() {
+            candle_core::bail!("sum of {} and {} elements", x.len(), sum.len());
+        }
+        self.run(&mut sum, h_layout, table, table_layout)?;
+        add_to(self.cpu.level(), x, &mut sum);
+        Ok((CpuStorage::F32(sum), h_layout.shape().clone()))
+    }
+}
+
+impl SteerInPlace<'_> {
+    /// Steers the rows of `h`.
+    fn run(
+        &self,
+        h: &mut [f32],
+        h_layout: &Layout,
+        table: &CpuStorage,
+        table_layout: &Layout,
+    ) -> candle_core::Result<()> {
         let (total_tokens, hidden_size) = h_layout.shape().dims2()?;
         let (num_slots, table_width) = table_layout.shape().dims2()?;
         if table_width != hidden_size {
             candle_core::bail!("steering rows of {hidden_size} with vectors of {table_width}");
         }
-        let h = rows::slice_mut(h, h_layout)?;
         let table = rows::slice::<f32>(table, table_layout)?;
         let mut relative_norms = self.relative_norms.borrow_mut();
         for steered in self.rows {
@@ -142,6 +197,18 @@ impl InplaceOp2 for SteerInPlace<'_> {
             relative_norms.push(relative_norm);
         }
         Ok(())
+    }
+}
+
+per_cpu_level! {
+    /// `h = x + h`.
+    fn add_to(x: &[f32], h: &mut [f32]) = add_to_body;
+}
+
+#[inline(always)]
+fn add_to_body(x: &[f32], h: &mut [f32]) {
+    for (h, x) in h.iter_mut().zip(x) {
+        *h += x;
     }
 }
 

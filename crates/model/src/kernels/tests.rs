@@ -150,6 +150,24 @@ fn steering_equals_its_composite() {
 }
 
 #[test]
+fn steering_within_the_sum_equals_steering_and_then_the_sum() {
+    let (cpu, x, table) = (cpu(), tensor(8, 70, 0.61), tensor(4, 70, 0.9));
+    let operators = [Operator::Add, Operator::AddNormRestored, Operator::ProjectOut];
+    let steered =
+        |(idx, operator)| SteerRow { row: 2 * idx, slot: idx + 1, strength: 0.7, operator };
+    let rows: Vec<SteerRow> = operators.into_iter().enumerate().map(steered).collect();
+    let apart = tensor(8, 70, 0.37);
+    let expected_norms = steer(&cpu, &apart, &table, &rows).unwrap().unwrap();
+    let expected = add(&x, &apart).unwrap();
+    let h = tensor(8, 70, 0.37);
+    let (found, norms) = add_steered(&cpu, &x, &h, &table, &rows).unwrap();
+    assert_eq!(bits(&found), bits(&expected));
+    assert_eq!(norms, expected_norms);
+    assert_eq!(bits(&h), bits(&tensor(8, 70, 0.37)), "h is not changed");
+    assert!(add_steered(&cpu, &tensor(7, 70, 0.6), &h, &table, &rows).is_err());
+}
+
+#[test]
 fn a_zero_vector_cannot_be_projected_out_and_changes_nothing() {
     let (h, table) = (tensor(1, 70, 0.37), tensor(2, 70, 0.0));
     let row = SteerRow { row: 0, slot: 1, strength: 1.0, operator: Operator::ProjectOut };

@@ -61,8 +61,7 @@ impl Block {
     ) -> Result<Tensor> {
         let attn_out =
             self.self_attn.forward(&self.input_layernorm.forward(step.cpu, x)?, cache, step)?;
-        let attn_out = hooks.at(step.cpu, Site::AttnOut, self.layer, attn_out)?;
-        let x = kernels::add(x, &attn_out)?;
+        let x = hooks.add(step.cpu, (Site::AttnOut, self.layer), x, attn_out)?;
         let normed = self.post_attention_layernorm.forward(step.cpu, &x)?;
         let mlp_out = self.mlp.forward(step.cpu, &normed)?;
         let x = kernels::add(&x, &mlp_out)?;

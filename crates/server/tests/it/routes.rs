@@ -30,6 +30,16 @@ async fn models_are_listed_under_all_names() {
 }
 
 #[tokio::test]
+async fn metrics_are_in_the_text_form_of_prometheus() {
+    let metrics = Setup::default().start().get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    let text = &metrics.text;
+    assert!(text.contains("vllm:num_requests_running{model_name=\"tiny\"} 0.0"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
 async fn a_server_that_drains_says_so_and_takes_no_request() {
     let server = Setup::default().start();
     assert_eq!(server.get("/health/live").await.status, 200);

@@ -1,5 +1,7 @@
 //! The ways to steer that are compared, on synthetic vectors.
 
+use std::fmt;
+
 use serde::Serialize;
 use skeg_model::steering::{
     LayerVector, Operator, Positions, Site, SlotLease, SteeringPlan, SteeringTables, SteeringVector,
@@ -8,14 +10,11 @@ use skeg_model::{Hooks, Llama, LlamaConfig, SteerRows};
 
 use super::draw::Draw;
 
-/// The most configurations that a mode spreads over the rows.
-const MAX_CONFIGURATIONS: u32 = 16;
 /// Norm of each vector: small against any activation, so that the model computes what it always does.
 const VECTOR_NORM: f32 = 1e-2;
 
 /// What a decode step does about steering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// No hook.
     Disabled,
@@ -23,32 +22,36 @@ pub(super) enum Mode {
     EnabledIdle,
     /// Every row with the same slot and strength.
     AllSteeredShared,
-    /// Four slots and strengths in turn over the rows.
-    #[serde(rename = "per_request_4")]
-    PerRequest4,
-    /// Sixteen slots and strengths in turn over the rows.
-    #[serde(rename = "per_request_16")]
-    PerRequest16,
+    /// So many slots and strengths in turn over the rows.
+    PerRequest(usize),
+}
+
+impl Serialize for Mode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disabled => f.pad("disabled"),
+            Self::EnabledIdle => f.pad("enabled_idle"),
+            Self::AllSteeredShared => f.pad("all_steered_shared"),
+            Self::PerRequest(number) => f.pad(&format!("per_request_{number}")),
+        }
+    }
 }
 
 impl Mode {
-    /// All of them; the first is what the others are compared with, itself included.
-    pub(super) const ALL: [Self; 5] = [
-        Self::Disabled,
-        Self::EnabledIdle,
-        Self::AllSteeredShared,
-        Self::PerRequest4,
-        Self::PerRequest16,
-    ];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Disabled => "disabled",
-            Self::EnabledIdle => "enabled_idle",
-            Self::AllSteeredShared => "all_steered_shared",
-            Self::PerRequest4 => "per_request_4",
-            Self::PerRequest16 => "per_request_16",
-        }
+    /// All of them, with `per_request` configurations each; the first is what the others are compared with, itself
+    /// included.
+    pub(super) fn all(per_request: &[usize]) -> Vec<Self> {
+        let fixed = [Self::Disabled, Self::EnabledIdle, Self::AllSteeredShared];
+        fixed
+            .into_iter()
+            .chain(per_request.iter().map(|&number| Self::PerRequest(number)))
+            .collect()
     }
 
     /// Configurations in use; 0 where no row is steered.
@@ -56,8 +59,7 @@ impl Mode {
         match self {
             Self::Disabled | Self::EnabledIdle => 0,
             Self::AllSteeredShared => 1,
-            Self::PerRequest4 => 4,
-            Self::PerRequest16 => 16,
+            Self::PerRequest(number) => number,
         }
     }
 
@@ -84,22 +86,29 @@ pub(super) struct Steering {
 }
 
 impl Steering {
-    /// Vectors for `layers` at the attention output, drawn from `seed`.
-    pub(super) fn synthetic(llama: &Llama, layers: &[usize], seed: u64) -> anyhow::Result<Self> {
+    /// As many vectors for `layers` at the attention output as the modes use, drawn from `seed`.
+    pub(super) fn synthetic(
+        llama: &Llama,
+        layers: &[usize],
+        modes: &[Mode],
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let config = llama.config();
         let mut draw = Draw::new(seed);
+        let number = modes.iter().map(|mode| mode.num_configurations()).max().unwrap_or(0).max(1);
         let vectors: Vec<SteeringVector> =
-            (0..MAX_CONFIGURATIONS).map(|_| vector(config, layers, &mut draw)).collect();
+            (0..number).map(|_| vector(config, layers, &mut draw)).collect();
         let mut tables = SteeringTables::new(config, vectors.len() + 1, llama.device());
         let lease = tables.register(&vectors)?;
-        let plans = lease.slots().iter().zip(1_u8..).map(|(&slot, nth)| {
+        let strengths = (1..=16_u8).cycle().map(|nth| f32::from(nth) / 16.0);
+        let plans = lease.slots().iter().zip(strengths).map(|(&slot, strength)| {
             let mut slot_by_layer = vec![0; config.num_hidden_layers];
             layers.iter().for_each(|&layer| slot_by_layer[layer] = slot);
             SteeringPlan {
                 site: Site::AttnOut,
                 operator: Operator::Add,
                 positions: Positions::All,
-                strength: f32::from(nth) / 16.0,
+                strength,
                 slot_by_layer,
             }
         });
@@ -150,11 +159,11 @@ mod tests {
             let row = |row| mode.configuration(row, num_rows, step_idx);
             (0..num_rows).map(row).collect::<Option<Vec<usize>>>()
         };
-        assert_eq!(step(Mode::PerRequest4, 6, 0), Some(vec![0, 1, 2, 3, 0, 1]));
-        assert_eq!(step(Mode::PerRequest4, 1, 6), Some(vec![2]));
-        assert_eq!(step(Mode::PerRequest16, 8, 3), Some((8..16).collect()));
+        assert_eq!(step(Mode::PerRequest(4), 6, 0), Some(vec![0, 1, 2, 3, 0, 1]));
+        assert_eq!(step(Mode::PerRequest(4), 1, 6), Some(vec![2]));
+        assert_eq!(step(Mode::PerRequest(16), 8, 3), Some((8..16).collect()));
         assert_eq!(step(Mode::AllSteeredShared, 3, 5), Some(vec![0; 3]));
-        for mode in Mode::ALL {
+        for mode in Mode::all(&[4, 16]) {
             assert_eq!(step(mode, 2, 0).is_some(), mode.steers(), "{mode:?}");
         }
     }

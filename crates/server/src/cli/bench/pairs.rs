@@ -48,23 +48,24 @@ struct Pairs {
     instructions: [Option<u64>; 2],
 }
 
-/// Every mode of [`Mode::ALL`], interleaved pair by pair in one run.
+/// Every mode, interleaved pair by pair in one run.
 pub(super) fn compare(
     llama: &Llama,
     layers: &[usize],
+    modes: &[Mode],
     setting: Setting,
     instructions: &mut Instructions,
     mut on_pair: impl FnMut(),
 ) -> anyhow::Result<Vec<Cost>> {
     let Setting { num_seqs, context, .. } = setting;
-    let steering = Steering::synthetic(llama, layers, setting.seed)?;
+    let steering = Steering::synthetic(llama, layers, modes, setting.seed)?;
     let mut rig = Rig::new(llama, num_seqs, context + 1, setting.kv_cache_dtype, setting.seed)?;
     rig.prefill(0..num_seqs, context, setting.chunk)?;
     let batch = rig.batch(0..num_seqs, context, 1)?;
-    for mode in Mode::ALL {
-        check(&mut rig, &batch, &steering, mode, llama.device().is_cpu())?;
+    for mode in modes {
+        check(&mut rig, &batch, &steering, *mode, llama.device().is_cpu())?;
     }
-    let mut runs = Mode::ALL.map(|mode| (mode, Pairs::default()));
+    let mut runs: Vec<(Mode, Pairs)> = modes.iter().map(|mode| (*mode, Pairs::default())).collect();
     for pair_idx in 0..setting.pairs {
         for (mode_idx, (mode, pairs)) in runs.iter_mut().enumerate() {
             // Either side goes first equally often, in neighbouring pairs of a mode and of a round.
@@ -102,10 +103,7 @@ fn check(
     let num_steered = measured.iter().flatten().count();
     let expected = if mode.steers() { num_rows } else { 0 };
     if is_measured && num_steered != expected {
-        bail!(
-            "mode {}: {num_steered} of {num_rows} rows were steered, expected {expected}",
-            mode.name()
-        );
+        bail!("mode {mode}: {num_steered} of {num_rows} rows were steered, expected {expected}");
     }
     Ok(())
 }
@@ -154,7 +152,7 @@ mod tests {
             seed: 0,
             kv_cache_dtype: KvCacheDtype::F16,
         };
-        let cost = pairs.cost(Mode::PerRequest4, 3, setting).unwrap();
+        let cost = pairs.cost(Mode::PerRequest(4), 3, setting).unwrap();
         for ratio in [cost.ratio, cost.lower, cost.upper] {
             assert!((ratio - 1.1).abs() < 1e-9, "{cost:?}");
         }

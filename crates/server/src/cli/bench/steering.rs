@@ -21,6 +21,9 @@ pub(in crate::cli) struct Args {
     /// Sequences that decode together
     #[arg(long, value_name = "SEQS", value_delimiter = ',', default_value = "1,8,32")]
     batch: Vec<usize>,
+    /// Numbers of slots and strengths that rows take in turn, a mode each
+    #[arg(long, value_name = "NUM", value_delimiter = ',', default_value = "4,16")]
+    per_request: Vec<usize>,
     /// Pairs of steps a mode; the shipped figures have at least 200
     #[arg(long, value_name = "NUM", default_value_t = 200)]
     pairs: usize,
@@ -36,12 +39,12 @@ Modes, each paired step by step with `disabled` on the same context, the order a
   disabled            no hook: paired with itself it shows the noise of the machine
   enabled_idle        tables filled and a hook registered, no row steered
   all_steered_shared  every row steered, all with one slot
-  per_request_4       every row steered, four slots and strengths in turn
-  per_request_16      every row steered, sixteen slots and strengths in turn
+  per_request_N       every row steered, N slots and strengths in turn (--per-request)
 
 Examples:
   skeg bench steering                                all settings: long on a small machine
   skeg bench steering --pairs 50 --layers all --batch 1,8
+  skeg bench steering --layers 12 --batch 8 --per-request 1,10,100,1000       how the cost grows
 
 The ratio is the median over pairs of the mode's time over `disabled`'s; the bounds are its bootstrap bounds at
 95 % (2,000 resamples).";
@@ -92,7 +95,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("--context {} and a token after it do not fit the model's {longest}", args.context);
     }
     let layer_sets = layer_sets(&args.layers, config.num_hidden_layers);
-    let num_pairs = layer_sets.len() * args.batch.len() * args.pairs * Mode::ALL.len();
+    if args.per_request.contains(&0) {
+        bail!("--per-request 0: expected numbers of at least 1");
+    }
+    let modes = Mode::all(&args.per_request);
+    let num_pairs = layer_sets.len() * args.batch.len() * args.pairs * modes.len();
     let bar = output::step_bar("pairs", num_pairs as u64);
     let mut costs = Vec::new();
     for layers in &layer_sets {
@@ -105,7 +112,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
                 seed: args.common.seed,
                 kv_cache_dtype: args.common.kv_cache_dtype,
             };
-            costs.extend(compare(&model.llama, layers, setting, &mut instructions, || bar.inc(1))?);
+            costs.extend(compare(
+                &model.llama,
+                layers,
+                &modes,
+                setting,
+                &mut instructions,
+                || bar.inc(1),
+            )?);
         }
     }
     bar.finish_and_clear();
@@ -155,7 +169,7 @@ impl Report {
             table.row(vec![
                 cost.num_layers.to_string(),
                 cost.num_seqs.to_string(),
-                cost.mode.name().to_owned(),
+                cost.mode.to_string(),
                 format!("{:.4}", cost.ratio),
                 format!("{:.4}", cost.lower),
                 format!("{:.4}", cost.upper),
