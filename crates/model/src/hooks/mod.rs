@@ -62,6 +62,13 @@ impl Hooks<'_> {
         Ok(h)
     }
 
+    /// Asks for what [`add`](Self::add) will read; changes nothing.
+    pub(crate) fn prefetch(&self, site: Site, layer: usize) {
+        if let Some(steer) = &self.steer {
+            steer.prefetch(site, layer);
+        }
+    }
+
     /// `x + h` after the hooks of one site and layer: the residual sum.
     ///
     /// # Shapes

@@ -99,6 +99,14 @@ impl<'a> SteerRows<'a> {
         Ok(sum)
     }
 
+    /// Asks for the vectors of one site of one layer ahead of their use.
+    pub(super) fn prefetch(&self, site: Site, layer: usize) {
+        let rows = self.steered_rows(site, layer);
+        if let (false, Some(table)) = (rows.is_empty(), self.tables.table(site, layer)) {
+            kernels::prefetch_slots(table, &rows);
+        }
+    }
+
     /// What is done to which rows at one site of one layer.
     fn steered_rows(&self, site: Site, layer: usize) -> Vec<SteerRow> {
         let rows = self.rows.iter().enumerate();

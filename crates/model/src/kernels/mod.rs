@@ -32,4 +32,4 @@ pub(crate) use packed::{
     PackedMatrix, matmul as matmul_packed, rows as packed_rows, swiglu_matmul as swiglu_packed,
 };
 pub(crate) use quantized::matmul_quantized;
-pub(crate) use steer::{SteerRow, add_steered, steer};
+pub(crate) use steer::{SteerRow, add_steered, prefetch_slots, steer};

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, CustomOp3, InplaceOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, InplaceOp2, Layout, Shape, Storage, Tensor};
 
 use super::cpu::{Cpu, per_cpu_level};
 use super::lanes::dot;
+use super::prefetch::prefetch;
 use super::rows;
 use crate::error::Result;
 use crate::steering::Operator;
@@ -116,6 +117,24 @@ pub(super) fn steer_composite(h: &Tensor, table: &Tensor, rows: &[SteerRow]) -> 
         h.scatter_set(&places, &after, ROW_DIM)?;
     }
     Ok(())
+}
+
+/// Asks for the vectors of these rows: the weights of a step push them out of the caches, and what follows would wait
+/// for them.
+pub(crate) fn prefetch_slots(table: &Tensor, rows: &[SteerRow]) {
+    let (storage, layout) = table.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { return };
+    let (Ok(values), Ok((_, hidden_size))) =
+        (rows::slice::<f32>(storage, layout), layout.shape().dims2())
+    else {
+        return;
+    };
+    for same_slot in rows.chunk_by(|a, b| a.slot == b.slot) {
+        let start = same_slot[0].slot * hidden_size;
+        if let Some(v) = values.get(start..start + hidden_size) {
+            prefetch(v.as_ptr(), size_of_val(v));
+        }
+    }
 }
 
 struct SteerInPlace<'a> {

@@ -59,6 +59,7 @@ impl Block {
         step: &Step<'_>,
         hooks: &mut Hooks<'_>,
     ) -> Result<Tensor> {
+        hooks.prefetch(Site::AttnOut, self.layer);
         let attn_out =
             self.self_attn.forward(&self.input_layernorm.forward(step.cpu, x)?, cache, step)?;
         let x = hooks.add(step.cpu, (Site::AttnOut, self.layer), x, attn_out)?;
