@@ -211,22 +211,22 @@ impl CustomOp2 for SwiGlu<'_> {
         if gate.len() != up.len() {
             candle_core::bail!("swiglu of {} and {} elements", gate.len(), up.len());
         }
-        let mut out = vec![0f32; gate.len()];
-        let tiles = out.chunks_mut(TILE).zip(gate.chunks(TILE).zip(up.chunks(TILE)));
-        self.cpu.for_each(tiles, |(out, (gate, up))| swiglu_tile(self.cpu.level(), gate, up, out));
+        let mut out = up.to_vec();
+        let tiles = out.chunks_mut(TILE).zip(gate.chunks(TILE));
+        self.cpu.for_each(tiles, |(out, gate)| times_silu(self.cpu.level(), gate, out));
         Ok((CpuStorage::F32(out), gate_layout.shape().clone()))
     }
 }
 
 per_cpu_level! {
-    /// A stretch of [`swiglu`].
-    fn swiglu_tile(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_tile_body;
+    /// `up = silu(gate) * up`.
+    pub(super) fn times_silu(gate: &[f32], up: &mut [f32]) = times_silu_body;
 }
 
 #[inline(always)]
-fn swiglu_tile_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        *out = silu(*gate) * up;
+fn times_silu_body(gate: &[f32], up: &mut [f32]) {
+    for (up, gate) in up.iter_mut().zip(gate) {
+        *up *= silu(*gate);
     }
 }
 

@@ -7,9 +7,9 @@
 /// Defines a function that runs `$body`, an `#[inline(always)]` function, compiled for the level that is its
 /// first argument; elsewhere than on x86 the portable build of the same body runs.
 macro_rules! per_cpu_level {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:path;) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:path;) => {
         $(#[$doc])*
-        fn $name(level: crate::kernels::cpu::CpuLevel, $($arg: $ty),*) {
+        $vis fn $name(level: crate::kernels::cpu::CpuLevel, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]

@@ -26,45 +26,39 @@ const WIDTH: usize = 8;
 /// Bytes of one group of eight columns.
 const HALF_BYTES: usize = WIDTH * GROUP;
 
-/// [`super::portable::tile_q4`] of several rows.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn tile_q4(x: &[XRow<'_>], panel: &[Q4Block], out: &mut TileOut) {
-    for (x, out) in x.chunks(HEIGHT).zip(out.chunks_mut(HEIGHT)) {
-        match *x {
-            [a, b, c, d] => {
-                // The halves one after the other: all sums then stay in registers.
-                store(&q4_columns::<4, 1>([a, b, c, d], panel, 0), out, 0);
-                store(&q4_columns::<4, 1>([a, b, c, d], panel, 1), out, 1);
+/// Defines a tile of several rows by one whose height and width are known when it is compiled. Three rows or more take
+/// the halves one after the other: all sums then stay in registers.
+macro_rules! tile {
+    ($(#[$doc:meta])* $name:ident($block:ty) = $columns:ident) => {
+        $(#[$doc])*
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $name(x: &[XRow<'_>], panel: &[$block], out: &mut TileOut) {
+            for (x, out) in x.chunks(HEIGHT).zip(out.chunks_mut(HEIGHT)) {
+                match *x {
+                    [a, b, c, d] => {
+                        store(&$columns::<4, 1>([a, b, c, d], panel, 0), out, 0);
+                        store(&$columns::<4, 1>([a, b, c, d], panel, 1), out, 1);
+                    }
+                    [a, b, c] => {
+                        store(&$columns::<3, 1>([a, b, c], panel, 0), out, 0);
+                        store(&$columns::<3, 1>([a, b, c], panel, 1), out, 1);
+                    }
+                    [a, b] => store(&$columns::<2, 2>([a, b], panel, 0), out, 0),
+                    [a] => store(&$columns::<1, 2>([a], panel, 0), out, 0),
+                    _ => {}
+                }
             }
-            [a, b, c] => {
-                store(&q4_columns::<3, 1>([a, b, c], panel, 0), out, 0);
-                store(&q4_columns::<3, 1>([a, b, c], panel, 1), out, 1);
-            }
-            [a, b] => store(&q4_columns::<2, 2>([a, b], panel, 0), out, 0),
-            [a] => store(&q4_columns::<1, 2>([a], panel, 0), out, 0),
-            _ => {}
         }
-    }
+    };
 }
 
-/// [`super::portable::tile_q8`] of several rows.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn tile_q8(x: &[XRow<'_>], panel: &[Q8Block], out: &mut TileOut) {
-    for (x, out) in x.chunks(HEIGHT).zip(out.chunks_mut(HEIGHT)) {
-        match *x {
-            [a, b, c, d] => {
-                store(&q8_columns::<4, 1>([a, b, c, d], panel, 0), out, 0);
-                store(&q8_columns::<4, 1>([a, b, c, d], panel, 1), out, 1);
-            }
-            [a, b, c] => {
-                store(&q8_columns::<3, 1>([a, b, c], panel, 0), out, 0);
-                store(&q8_columns::<3, 1>([a, b, c], panel, 1), out, 1);
-            }
-            [a, b] => store(&q8_columns::<2, 2>([a, b], panel, 0), out, 0),
-            [a] => store(&q8_columns::<1, 2>([a], panel, 0), out, 0),
-            _ => {}
-        }
-    }
+tile! {
+    /// [`super::portable::tile_q4`] of several rows.
+    tile_q4(Q4Block) = q4_columns
+}
+tile! {
+    /// [`super::portable::tile_q8`] of several rows.
+    tile_q8(Q8Block) = q8_columns
 }
 
 /// Sums of M rows with H halves of a panel, from half `first` on.

@@ -19,36 +19,34 @@ use super::layout::{GROUP, Q4Block, Q8Block};
 use super::tile::{AHEAD, FEW_ROWS, TileOut};
 use super::{BLOCK, PANEL};
 
-/// [`super::portable::tile_q4`] of up to eight rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn tile_q4(x: &[XRow<'_>], panel: &[Q4Block], out: &mut TileOut) {
-    match *x {
-        [a, b, c, d, e, f, g, h] => q4_rows([a, b, c, d, e, f, g, h], panel, out),
-        [a, b, c, d, e, f, g] => q4_rows([a, b, c, d, e, f, g], panel, out),
-        [a, b, c, d, e, f] => q4_rows([a, b, c, d, e, f], panel, out),
-        [a, b, c, d, e] => q4_rows([a, b, c, d, e], panel, out),
-        [a, b, c, d] => q4_rows([a, b, c, d], panel, out),
-        [a, b, c] => q4_rows([a, b, c], panel, out),
-        [a, b] => q4_rows([a, b], panel, out),
-        [a] => q4_rows([a], panel, out),
-        _ => {}
-    }
+/// Defines a tile of up to eight rows by one whose height is known when it is compiled.
+macro_rules! tile {
+    ($(#[$doc:meta])* $name:ident($block:ty) = $rows:ident) => {
+        $(#[$doc])*
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        pub(super) fn $name(x: &[XRow<'_>], panel: &[$block], out: &mut TileOut) {
+            match *x {
+                [a, b, c, d, e, f, g, h] => $rows([a, b, c, d, e, f, g, h], panel, out),
+                [a, b, c, d, e, f, g] => $rows([a, b, c, d, e, f, g], panel, out),
+                [a, b, c, d, e, f] => $rows([a, b, c, d, e, f], panel, out),
+                [a, b, c, d, e] => $rows([a, b, c, d, e], panel, out),
+                [a, b, c, d] => $rows([a, b, c, d], panel, out),
+                [a, b, c] => $rows([a, b, c], panel, out),
+                [a, b] => $rows([a, b], panel, out),
+                [a] => $rows([a], panel, out),
+                _ => {}
+            }
+        }
+    };
 }
 
-/// [`super::portable::tile_q8`] of up to eight rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn tile_q8(x: &[XRow<'_>], panel: &[Q8Block], out: &mut TileOut) {
-    match *x {
-        [a, b, c, d, e, f, g, h] => q8_rows([a, b, c, d, e, f, g, h], panel, out),
-        [a, b, c, d, e, f, g] => q8_rows([a, b, c, d, e, f, g], panel, out),
-        [a, b, c, d, e, f] => q8_rows([a, b, c, d, e, f], panel, out),
-        [a, b, c, d, e] => q8_rows([a, b, c, d, e], panel, out),
-        [a, b, c, d] => q8_rows([a, b, c, d], panel, out),
-        [a, b, c] => q8_rows([a, b, c], panel, out),
-        [a, b] => q8_rows([a, b], panel, out),
-        [a] => q8_rows([a], panel, out),
-        _ => {}
-    }
+tile! {
+    /// [`super::portable::tile_q4`] of up to eight rows.
+    tile_q4(Q4Block) = q4_rows
+}
+tile! {
+    /// [`super::portable::tile_q8`] of up to eight rows.
+    tile_q8(Q8Block) = q8_rows
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]

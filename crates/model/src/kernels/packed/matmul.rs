@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::super::cpu::{Cpu, per_cpu_level};
-use super::super::lanes::silu;
+use super::super::cpu::Cpu;
+use super::super::elementwise::times_silu;
 use super::super::rows;
 use super::tile::{MAX_ROWS, TileBlock};
 use super::{PANEL, PackedMatrix, panel, with_blocks};
@@ -116,18 +116,6 @@ impl Product<'_> {
                 }
             })
         }))
-    }
-}
-
-per_cpu_level! {
-    /// `up = silu(gate) * up`.
-    fn times_silu(gate: &[f32], up: &mut [f32]) = times_silu_body;
-}
-
-#[inline(always)]
-fn times_silu_body(gate: &[f32], up: &mut [f32]) {
-    for (up, gate) in up.iter_mut().zip(gate) {
-        *up *= silu(*gate);
     }
 }
 
