@@ -13,6 +13,9 @@ use crate::state::NotReady;
 /// Seconds that an overloaded server asks clients to wait. Short: places free as answers end.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+/// Code of requests that are refused because the server ends: expected then, and not a fault.
+pub(crate) const SHUTTING_DOWN: &str = "shutting_down";
+
 /// An answer that is an error.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
@@ -96,7 +99,7 @@ impl ApiError {
     /// 503 `shutting_down` or `engine_stopped`: nothing new is answered here.
     pub(crate) fn not_ready(reason: NotReady) -> Self {
         let code = match reason {
-            NotReady::ShuttingDown => "shutting_down",
+            NotReady::ShuttingDown => SHUTTING_DOWN,
             NotReady::EngineEnded => "engine_stopped",
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, reason.as_str()).closing_connection()

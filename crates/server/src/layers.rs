@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
-use crate::errors::{ApiError, LoggedError};
+use crate::errors::{ApiError, LoggedError, SHUTTING_DOWN};
 use crate::state::App;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -91,7 +91,7 @@ async fn log_error(request: Request, next: Next) -> Response {
     if let Some(error) = response.extensions().get::<LoggedError>() {
         let (status, code) = (response.status().as_u16(), error.code);
         let detail = error.detail.as_deref().unwrap_or_default();
-        if response.status().is_server_error() {
+        if response.status().is_server_error() && code != SHUTTING_DOWN {
             tracing::error!(status, code, detail, "request failed");
         } else {
             tracing::debug!(status, code, detail, "request refused");

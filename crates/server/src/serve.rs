@@ -4,7 +4,7 @@
 //! Between being asked and having finished it still accepts: whoever asks then is told that this server is not
 //! ready, and is not left with a connection that nobody takes.
 //!
-//! Not `axum::serve`, which bounds neither the time for a request's head nor the number of connections.
+//! Not `axum::serve`, which bounds neither the times a client may take nor the number of connections.
 
 use std::convert::Infallible;
 use std::io::{Error, ErrorKind};
@@ -18,6 +18,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 
 /// Pause after the system refused to give a connection, by lack of file descriptors for example: they come back
 /// as connections end, and without a pause the loop would spin until then.
@@ -29,15 +30,21 @@ pub struct ConnectionLimits {
     /// Time for a request's head, from the connection's start or the end of the answer before. So a connection may
     /// not be idle for longer either.
     pub header_read_timeout: Duration,
+    /// Time in which a client that is sent something must take a part of it, or its connection ends.
+    pub write_timeout: Duration,
     /// Connections open at once, at least 1; more wait in the kernel's backlog.
     pub max_connections: usize,
 }
 
 impl Default for ConnectionLimits {
-    /// 10 s: a head is one packet or two. 1024: eight times what a default engine admits, since most connections
+    /// 10 s: a head is one packet or two. 60 s: longer than networks lose their way for. 1024: eight times what a default engine admits, since most connections
     /// of a client's pool are idle.
     fn default() -> Self {
-        Self { header_read_timeout: Duration::from_secs(10), max_connections: 1024 }
+        Self {
+            header_read_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(60),
+            max_connections: 1024,
+        }
     }
 }
 
@@ -117,8 +124,9 @@ async fn accept(
         while connections.len() >= limits.max_connections.max(1) {
             connections.join_next().await;
         }
-        let stream = next_connection(&listener).await;
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let mut stream = TimeoutStream::new(next_connection(&listener).await);
+        stream.set_write_timeout(Some(limits.write_timeout));
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service.clone());
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             if let Err(error) = connection.await {

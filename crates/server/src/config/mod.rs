@@ -220,6 +220,7 @@ fn limits(raw: &RawConfig) -> Result<(Limits, ConnectionLimits), ConfigError> {
             raw.header_read_timeout,
             connections.header_read_timeout,
         )?,
+        write_timeout: seconds("write_timeout", raw.write_timeout, connections.write_timeout)?,
         max_connections: positive(
             "max_connections",
             raw.max_connections,

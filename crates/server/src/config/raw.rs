@@ -75,6 +75,9 @@ pub(crate) struct RawConfig {
         help_heading = "Listening"
     )]
     pub(crate) header_read_timeout: Option<u64>,
+    /// How long a client may take nothing of what it is sent, in seconds [default: 60]
+    #[arg(long, env = "SKEG_WRITE_TIMEOUT", value_name = "SECONDS", help_heading = "Listening")]
+    pub(crate) write_timeout: Option<u64>,
     /// Connections open at once; more wait to be accepted [default: 1024]
     #[arg(long, env = "SKEG_MAX_CONNECTIONS", value_name = "NUM", help_heading = "Listening")]
     pub(crate) max_connections: Option<usize>,
@@ -157,6 +160,7 @@ impl RawConfig {
             max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
             body_read_timeout: self.body_read_timeout.or(lower.body_read_timeout),
             header_read_timeout: self.header_read_timeout.or(lower.header_read_timeout),
+            write_timeout: self.write_timeout.or(lower.write_timeout),
             max_connections: self.max_connections.or(lower.max_connections),
             grace_period: self.grace_period.or(lower.grace_period),
             max_num_seqs: self.max_num_seqs.or(lower.max_num_seqs),

@@ -35,6 +35,7 @@ impl fmt::Display for Config {
         writeln!(f, "max_body_bytes = {}", self.limits.max_body_bytes)?;
         writeln!(f, "body_read_timeout = {}", self.limits.body_read_timeout.as_secs())?;
         writeln!(f, "header_read_timeout = {}", self.connections.header_read_timeout.as_secs())?;
+        writeln!(f, "write_timeout = {}", self.connections.write_timeout.as_secs())?;
         writeln!(f, "max_connections = {}", self.connections.max_connections)?;
         writeln!(f, "grace_period = {}", self.grace_period.as_secs())?;
         writeln!(f, "max_num_seqs = {}", self.engine.max_num_seqs)?;

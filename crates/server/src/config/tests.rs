@@ -91,15 +91,20 @@ fn slow_clients_have_bounds_that_can_be_set() {
     let default = config("");
     assert_eq!(default.connections, ConnectionLimits::default());
     assert_eq!(default.limits, Limits::default());
-    let set = "body_read_timeout = 2\nheader_read_timeout = 3\nmax_connections = 4";
+    let set =
+        "body_read_timeout = 2\nheader_read_timeout = 3\nwrite_timeout = 5\nmax_connections = 4";
     let shown = config(set).to_string();
     assert!(shown.contains(set), "{shown}");
     let set = config(&shown);
     assert_eq!(set.limits.body_read_timeout, Duration::from_secs(2));
-    let expected =
-        ConnectionLimits { header_read_timeout: Duration::from_secs(3), max_connections: 4 };
+    let expected = ConnectionLimits {
+        header_read_timeout: Duration::from_secs(3),
+        write_timeout: Duration::from_secs(5),
+        max_connections: 4,
+    };
     assert_eq!(set.connections, expected);
-    for setting in ["body_read_timeout", "header_read_timeout", "max_connections"] {
+    for setting in ["body_read_timeout", "header_read_timeout", "write_timeout", "max_connections"]
+    {
         assert!(refused(&format!("{setting} = 0")).contains(&format!("`{setting}`")));
     }
     assert!(refused("header_read_timeout = 86401").contains("86400"));

@@ -1,9 +1,16 @@
 //! The listener: how it drains, and what it does about slow and about many clients.
 
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
 use serde_json::json;
-use skeg_server::{ConnectionLimits, Drained};
+use skeg_server::{ConnectionLimits, Drained, Stop};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::client::{Client, Listening, chat_head};
 use crate::harness::{Setup, body};
@@ -82,6 +89,34 @@ async fn a_client_that_does_not_end_its_body_gets_408() {
     assert_eq!(error["type"], "invalid_request_error");
     assert!(response.head.contains("connection: close"), "{}", response.head);
     assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_disconnected() {
+    let limits =
+        ConnectionLimits { write_timeout: Duration::from_millis(5), ..ConnectionLimits::default() };
+    let (answering, mut dropped) = mpsc::channel::<()>(1);
+    let answering = Mutex::new(Some(answering));
+    let endless = move || {
+        let answering = answering.lock().unwrap().take();
+        let parts = std::iter::repeat_with(move || {
+            assert!(answering.is_some());
+            Ok::<_, Infallible>(vec![b'x'; 1 << 16])
+        });
+        let body = Body::from_stream(tokio_stream::iter(parts));
+        std::future::ready(body)
+    };
+    let endless = Arc::new(endless);
+    let router = Router::new().route("/", get(move || endless()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, finished) = (std::future::pending(), std::future::pending());
+    let stop = Stop { asked, finished, grace: Duration::ZERO };
+    tokio::spawn(skeg_server::serve(listener, router, limits, stop));
+    let mut client = Client::connect(address).await;
+    client.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(dropped.recv().await, None, "the answer is given up");
+    drop(client);
 }
 
 #[tokio::test]
