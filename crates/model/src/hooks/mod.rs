@@ -63,8 +63,8 @@ impl Hooks<'_> {
     }
 
     /// Asks for what [`add`](Self::add) will read; changes nothing.
-    pub(crate) fn prefetch(&self, site: Site, layer: usize) {
-        if let Some(steer) = &self.steer {
+    pub(crate) fn prefetch(&mut self, site: Site, layer: usize) {
+        if let Some(steer) = &mut self.steer {
             steer.prefetch(site, layer);
         }
     }

@@ -17,6 +17,9 @@ pub struct SteerRows<'a> {
     tables: &'a SteeringTables,
     rows: Vec<Option<&'a SteeringPlan>>,
     measured: Vec<Option<f32>>,
+    /// What is steered at the place that was last asked for.
+    listed: Vec<SteerRow>,
+    listed_at: Option<(Site, usize)>,
 }
 
 impl<'a> SteerRows<'a> {
@@ -24,7 +27,7 @@ impl<'a> SteerRows<'a> {
     #[must_use]
     pub fn new(tables: &'a SteeringTables, rows: Vec<Option<&'a SteeringPlan>>) -> Self {
         let measured = vec![None; rows.len()];
-        Self { tables, rows, measured }
+        Self { tables, rows, measured, listed: Vec::new(), listed_at: None }
     }
 
     /// `[total_tokens]`: for each row the largest `||delta|| / ||h||` over the layers in which the
@@ -60,6 +63,7 @@ impl<'a> SteerRows<'a> {
             }
         }
         self.measured.fill(None);
+        self.listed_at = None;
         Ok(())
     }
 
@@ -68,12 +72,12 @@ impl<'a> SteerRows<'a> {
     /// # Shapes
     /// - `h`: `[total_tokens, hidden_size]`, f32
     pub(super) fn apply(&mut self, cpu: &Cpu, site: Site, layer: usize, h: &Tensor) -> Result<()> {
-        let rows = self.steered_rows(site, layer);
-        if rows.is_empty() {
+        if !self.list(site, layer) {
             return Ok(());
         }
-        if let Some(relative_norms) = kernels::steer(cpu, h, self.table(site, layer)?, &rows)? {
-            self.measure(&rows, relative_norms);
+        let table = self.table(site, layer)?;
+        if let Some(relative_norms) = kernels::steer(cpu, h, table, &self.listed)? {
+            self.measure(relative_norms);
         }
         Ok(())
     }
@@ -89,34 +93,35 @@ impl<'a> SteerRows<'a> {
         x: &Tensor,
         h: &Tensor,
     ) -> Result<Tensor> {
-        let rows = self.steered_rows(site, layer);
-        if rows.is_empty() {
+        if !self.list(site, layer) {
             return kernels::add(x, h);
         }
-        let (sum, relative_norms) =
-            kernels::add_steered(cpu, x, h, self.table(site, layer)?, &rows)?;
-        self.measure(&rows, relative_norms);
+        let table = self.table(site, layer)?;
+        let (sum, relative_norms) = kernels::add_steered(cpu, x, h, table, &self.listed)?;
+        self.measure(relative_norms);
         Ok(sum)
     }
 
     /// Asks for the vectors of one site of one layer ahead of their use.
-    pub(super) fn prefetch(&self, site: Site, layer: usize) {
-        let rows = self.steered_rows(site, layer);
-        if let (false, Some(table)) = (rows.is_empty(), self.tables.table(site, layer)) {
-            kernels::prefetch_slots(table, &rows);
+    pub(super) fn prefetch(&mut self, site: Site, layer: usize) {
+        if let (true, Some(table)) = (self.list(site, layer), self.tables.table(site, layer)) {
+            kernels::prefetch_slots(table, &self.listed);
         }
     }
 
-    /// What is done to which rows at one site of one layer.
-    fn steered_rows(&self, site: Site, layer: usize) -> Vec<SteerRow> {
-        let rows = self.rows.iter().enumerate();
-        rows.filter_map(|(row, plan)| {
-            let plan = plan.filter(|plan| plan.site == site && plan.strength != 0.0)?;
-            let slot = plan.slot_by_layer[layer] as usize;
-            let (strength, operator) = (plan.strength, plan.operator);
-            (slot != 0).then_some(SteerRow { row, slot, strength, operator })
-        })
-        .collect()
+    /// Lists what is done to which rows at one site of one layer; whether there is anything.
+    fn list(&mut self, site: Site, layer: usize) -> bool {
+        if self.listed_at != Some((site, layer)) {
+            self.listed_at = Some((site, layer));
+            self.listed.clear();
+            self.listed.extend(self.rows.iter().enumerate().filter_map(|(row, plan)| {
+                let plan = plan.filter(|plan| plan.site == site && plan.strength != 0.0)?;
+                let slot = plan.slot_by_layer[layer] as usize;
+                let (strength, operator) = (plan.strength, plan.operator);
+                (slot != 0).then_some(SteerRow { row, slot, strength, operator })
+            }));
+        }
+        !self.listed.is_empty()
     }
 
     fn table(&self, site: Site, layer: usize) -> Result<&'a Tensor> {
@@ -125,8 +130,8 @@ impl<'a> SteerRows<'a> {
         })
     }
 
-    fn measure(&mut self, rows: &[SteerRow], relative_norms: Vec<f32>) {
-        for (steered, norm) in rows.iter().zip(relative_norms) {
+    fn measure(&mut self, relative_norms: Vec<f32>) {
+        for (steered, norm) in self.listed.iter().zip(relative_norms) {
             let largest = &mut self.measured[steered.row];
             *largest = Some(largest.map_or(norm, |before| before.max(norm)));
         }

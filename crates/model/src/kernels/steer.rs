@@ -1,6 +1,7 @@
 //! Steering of single rows in place.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp3, InplaceOp2, Layout, Shape, Storage, Tensor};
 
@@ -155,7 +156,10 @@ impl InplaceOp2 for SteerInPlace<'_> {
         table: &CpuStorage,
         table_layout: &Layout,
     ) -> candle_core::Result<()> {
-        self.run(rows::slice_mut(h, h_layout)?, h_layout, table, table_layout)
+        let h = rows::slice_mut(h, h_layout)?;
+        self.for_each_row(h_layout, table, table_layout, |steered, v, row, relative_norm| {
+            steer_row(self.cpu.level(), steered, v, &mut h[row], relative_norm);
+        })
     }
 }
 
@@ -173,25 +177,31 @@ impl CustomOp3 for SteerInPlace<'_> {
         table: &CpuStorage,
         table_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut sum = rows::slice::<f32>(h, h_layout)?.to_vec();
-        let x = rows::slice::<f32>(x, x_layout)?;
-        if x.len() != sum.len() {
-            candle_core::bail!("sum of {} and {} elements", x.len(), sum.len());
+        let h = rows::slice::<f32>(h, h_layout)?;
+        let mut sum = rows::slice::<f32>(x, x_layout)?.to_vec();
+        if h.len() != sum.len() {
+            candle_core::bail!("sum of {} and {} elements", sum.len(), h.len());
         }
-        self.run(&mut sum, h_layout, table, table_layout)?;
-        add_to(self.cpu.level(), x, &mut sum);
+        let mut next = 0;
+        self.for_each_row(h_layout, table, table_layout, |steered, v, row, relative_norm| {
+            add_to(self.cpu.level(), &h[next..row.start], &mut sum[next..row.start]);
+            next = row.end;
+            let (h, sum) = (&h[row.clone()], &mut sum[row]);
+            add_steered_row(self.cpu.level(), steered, v, h, sum, relative_norm);
+        })?;
+        add_to(self.cpu.level(), &h[next..], &mut sum[next..]);
         Ok((CpuStorage::F32(sum), h_layout.shape().clone()))
     }
 }
 
 impl SteerInPlace<'_> {
-    /// Steers the rows of `h`.
-    fn run(
+    /// Calls `change` with each row to steer, its vector, where its values are, and where its `||delta|| / ||h||` goes.
+    fn for_each_row(
         &self,
-        h: &mut [f32],
         h_layout: &Layout,
         table: &CpuStorage,
         table_layout: &Layout,
+        mut change: impl FnMut(&SteerRow, &[f32], Range<usize>, &mut f32),
     ) -> candle_core::Result<()> {
         let (total_tokens, hidden_size) = h_layout.shape().dims2()?;
         let (num_slots, table_width) = table_layout.shape().dims2()?;
@@ -199,6 +209,7 @@ impl SteerInPlace<'_> {
             candle_core::bail!("steering rows of {hidden_size} with vectors of {table_width}");
         }
         let table = rows::slice::<f32>(table, table_layout)?;
+        let values = |row: usize| row * hidden_size..(row + 1) * hidden_size;
         let mut relative_norms = self.relative_norms.borrow_mut();
         for steered in self.rows {
             let SteerRow { row, slot, .. } = *steered;
@@ -206,13 +217,7 @@ impl SteerInPlace<'_> {
                 candle_core::bail!("row {row} of {total_tokens}, slot {slot} of {num_slots}");
             }
             let mut relative_norm = 0.0;
-            steer_row(
-                self.cpu.level(),
-                steered,
-                &table[slot * hidden_size..(slot + 1) * hidden_size],
-                &mut h[row * hidden_size..(row + 1) * hidden_size],
-                &mut relative_norm,
-            );
+            change(steered, &table[values(slot)], values(row), &mut relative_norm);
             relative_norms.push(relative_norm);
         }
         Ok(())
@@ -220,15 +225,48 @@ impl SteerInPlace<'_> {
 }
 
 per_cpu_level! {
-    /// `h = x + h`.
-    fn add_to(x: &[f32], h: &mut [f32]) = add_to_body;
+    /// `sum = sum + h`.
+    fn add_to(h: &[f32], sum: &mut [f32]) = add_to_body;
 }
 
 #[inline(always)]
-fn add_to_body(x: &[f32], h: &mut [f32]) {
-    for (h, x) in h.iter_mut().zip(x) {
-        *h += x;
+fn add_to_body(h: &[f32], sum: &mut [f32]) {
+    for (sum, h) in sum.iter_mut().zip(h) {
+        *sum += h;
     }
+}
+
+per_cpu_level! {
+    /// [`add_to`] of one row that is steered first.
+    fn add_steered_row(
+        steered: &SteerRow,
+        v: &[f32],
+        h: &[f32],
+        sum: &mut [f32],
+        relative_norm: &mut f32,
+    ) = add_steered_row_body;
+}
+
+#[inline(always)]
+fn add_steered_row_body(
+    steered: &SteerRow,
+    v: &[f32],
+    h: &[f32],
+    sum: &mut [f32],
+    relative_norm: &mut f32,
+) {
+    if steered.operator == Operator::Add {
+        // One pass over the row.
+        let factor = steered.strength;
+        for ((sum, h), v) in sum.iter_mut().zip(h).zip(v) {
+            *sum += h + factor * v;
+        }
+        *relative_norm = ratio(factor, dot(v, v), dot(h, h));
+        return;
+    }
+    let mut h = h.to_vec();
+    steer_row_body(steered, v, &mut h, relative_norm);
+    add_to_body(&h, sum);
 }
 
 per_cpu_level! {
@@ -238,7 +276,7 @@ per_cpu_level! {
 
 #[inline(always)]
 fn steer_row_body(steered: &SteerRow, v: &[f32], h: &mut [f32], relative_norm: &mut f32) {
-    let norm_before = dot(h, h).sqrt();
+    let square_before = dot(h, h);
     let square = dot(v, v);
     let factor = match steered.operator {
         Operator::Add | Operator::AddNormRestored => steered.strength,
@@ -249,10 +287,16 @@ fn steer_row_body(steered: &SteerRow, v: &[f32], h: &mut [f32], relative_norm: &
         *h += factor * v;
     }
     if steered.operator == Operator::AddNormRestored {
-        let restore = norm_before / dot(h, h).sqrt().max(f32::MIN_POSITIVE);
+        let restore = square_before.sqrt() / dot(h, h).sqrt().max(f32::MIN_POSITIVE);
         for h in h.iter_mut() {
             *h *= restore;
         }
     }
-    *relative_norm = factor.abs() * square.sqrt() / norm_before.max(f32::MIN_POSITIVE);
+    *relative_norm = ratio(factor, square, square_before);
+}
+
+/// `||factor * v|| / ||h||` of `||v||^2` and `||h||^2`.
+#[inline(always)]
+fn ratio(factor: f32, v_square: f32, h_square: f32) -> f32 {
+    factor.abs() * v_square.sqrt() / h_square.sqrt().max(f32::MIN_POSITIVE)
 }

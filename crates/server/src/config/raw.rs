@@ -85,10 +85,10 @@ pub(crate) struct RawConfig {
     #[arg(long, env = "SKEG_GRACE_PERIOD", value_name = "SECONDS", help_heading = "Listening")]
     pub(crate) grace_period: Option<u64>,
 
-    /// Sequences that run in one batch [default: 8]
+    /// Sequences that run in one batch [default: 32]
     #[arg(long, env = "SKEG_MAX_NUM_SEQS", value_name = "NUM", help_heading = "Engine")]
     pub(crate) max_num_seqs: Option<usize>,
-    /// Sequences queued and running; beyond this a request gets 429 [default: 16 x max-num-seqs]
+    /// Sequences queued and running; beyond this a request gets 429 [default: 4 x max-num-seqs]
     #[arg(long, env = "SKEG_MAX_ADMITTED_SEQS", value_name = "NUM", help_heading = "Engine")]
     pub(crate) max_admitted_seqs: Option<usize>,
     /// Tokens in one forward pass, prompts and answers together [default: 512]

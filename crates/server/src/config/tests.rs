@@ -25,7 +25,7 @@ fn nothing_set_means_the_default_model_on_loopback() {
     let config = config("");
     assert_eq!(config.address.to_string(), "127.0.0.1:8080");
     assert_eq!(config.served_model_names, ["smollm2-135m-instruct"]);
-    assert_eq!(config.engine.max_num_seqs, 8);
+    assert_eq!(config.engine.max_num_seqs, 32);
     assert_eq!(config.engine.max_admitted_seqs, 128);
     assert!(config.principals.is_empty());
 }

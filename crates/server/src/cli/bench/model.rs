@@ -44,6 +44,9 @@ pub(in crate::cli) struct Args {
     /// Write a chart of throughput by batch
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<PathBuf>,
+    /// Write a chart of throughput by context
+    #[arg(long, value_name = "FILE.svg")]
+    context_chart: Option<PathBuf>,
     #[command(flatten)]
     common: InProcessFlags,
 }
@@ -94,7 +97,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         report.print()?;
     }
-    args.chart.as_deref().map_or(Ok(()), |path| report.chart().write(path))
+    let by_batch = || report.chart("sequences in the batch", &report.batch, |row| row.num_seqs);
+    let by_context = || report.chart("tokens of context", &report.decode, |row| row.context_tokens);
+    args.chart.as_deref().map_or(Ok(()), |path| by_batch().write(path))?;
+    args.context_chart.as_deref().map_or(Ok(()), |path| by_context().write(path))
 }
 
 impl Plan {
@@ -208,18 +214,24 @@ impl Report {
         super::print_foot(self.peak_memory_bytes, self.instructions_refused.as_deref())
     }
 
-    fn chart(&self) -> Chart<'_> {
-        let points = self.batch.iter().map(|row| {
+    /// Rows in their order, each under its number.
+    fn chart<'a>(
+        &self,
+        x_name: &'a str,
+        rows: &[Throughput],
+        number: fn(&Throughput) -> usize,
+    ) -> Chart<'a> {
+        let points = rows.iter().map(|row| {
             let rate = row.tokens_per_second;
             Point {
-                label: row.num_seqs.to_string(),
+                label: number(row).to_string(),
                 value: rate.median,
                 range: Some((rate.min, rate.max)),
             }
         });
         Chart {
             title: format!("{}: decode throughput", self.subject.model),
-            x_name: "sequences in the batch",
+            x_name,
             y_name: "tokens per second",
             points: points.collect(),
         }

@@ -1,10 +1,12 @@
 //! `skeg bench steering`: what steering adds to a decode step.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::bail;
 use serde::Serialize;
 
+use super::chart::{Chart, Point};
 use super::machine::{Machine, peak_memory_bytes};
 use super::modes::{Mode, spread_layers};
 use super::pairs::{Cost, Setting, compare};
@@ -30,6 +32,9 @@ pub(in crate::cli) struct Args {
     /// Context of each sequence, in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     context: usize,
+    /// Write a chart of throughput by mode, of the last number of layers and of sequences
+    #[arg(long, value_name = "FILE.svg")]
+    chart: Option<PathBuf>,
     #[command(flatten)]
     common: InProcessFlags,
 }
@@ -132,7 +137,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         peak_memory_bytes: peak_memory_bytes(),
         instructions_refused: instructions.refused().map(ToOwned::to_owned),
     };
-    if args.common.json { Ok(output::json(&report)?) } else { report.print() }
+    if args.common.json {
+        output::json(&report)?;
+    } else {
+        report.print()?;
+    }
+    args.chart.as_deref().map_or(Ok(()), |path| report.chart().write(path))
 }
 
 /// The layers of each setting; settings that come to the same layers are one.
@@ -181,6 +191,30 @@ impl Report {
         }
         table.print()?;
         super::print_foot(self.peak_memory_bytes, self.instructions_refused.as_deref())
+    }
+
+    /// Tokens a second of each mode: the median step of `disabled`, made longer by the mode's ratio.
+    fn chart(&self) -> Chart<'_> {
+        let last = self.costs.last().map(|cost| (cost.num_layers, cost.num_seqs));
+        let shown = |cost: &&Cost| Some((cost.num_layers, cost.num_seqs)) == last;
+        let points = self.costs.iter().filter(shown).map(|cost| {
+            let rate = |ratio| cost.num_seqs as f64 / (cost.median_disabled_step_seconds * ratio);
+            Point {
+                label: cost.mode.to_string(),
+                value: rate(cost.ratio),
+                range: Some((rate(cost.upper), rate(cost.lower))),
+            }
+        });
+        let (num_layers, num_seqs) = last.unwrap_or_default();
+        Chart {
+            title: format!(
+                "{}: {num_seqs} sequences steered at {num_layers} layers",
+                self.subject.model
+            ),
+            x_name: "mode",
+            y_name: "tokens per second",
+            points: points.collect(),
+        }
     }
 }
 
