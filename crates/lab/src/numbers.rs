@@ -14,10 +14,13 @@ pub(crate) fn norm(values: &[f32]) -> f64 {
     values.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt()
 }
 
+/// Sum of products, from the first element on.
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
 /// Cosine of the angle between two vectors; `None` when one of them is zero.
 pub(crate) fn cosine(a: &[f64], b: &[f64]) -> Option<f64> {
-    let dot: f64 = a.iter().zip(b).map(|(x, y)| x * y).sum();
-    let norms =
-        (a.iter().map(|x| x * x).sum::<f64>() * b.iter().map(|y| y * y).sum::<f64>()).sqrt();
-    (norms > 0.0).then(|| dot / norms)
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    (norms > 0.0).then(|| dot(a, b) / norms)
 }

@@ -10,7 +10,7 @@ use base16ct::lower::encode_string;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::sums::Sums;
+use super::statistics::Statistics;
 use crate::error::{Error, Result};
 
 const FORMAT: &str = "skeg-extract-part-1";
@@ -23,8 +23,8 @@ struct Header {
 }
 
 /// Writes the state file.
-pub(crate) fn save(path: &Path, key: &str, sums: &Sums) -> Result<()> {
-    let bytes = sums.to_bytes();
+pub(crate) fn save(path: &Path, key: &str, statistics: &dyn Statistics) -> Result<()> {
+    let bytes = statistics.to_bytes();
     let header = Header {
         format: FORMAT.to_owned(),
         key: key.to_owned(),
@@ -42,8 +42,12 @@ pub(crate) fn save(path: &Path, key: &str, sums: &Sums) -> Result<()> {
         .map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-/// Restores `sums` from the state file; the text says why a file that is there was not used.
-pub(crate) fn restore(path: &Path, key: &str, sums: &mut Sums) -> Result<(), String> {
+/// Restores the statistics from the state file; the text says why a file that is there was not used.
+pub(crate) fn restore(
+    path: &Path,
+    key: &str,
+    statistics: &mut dyn Statistics,
+) -> Result<(), String> {
     let content = match std::fs::read(path) {
         Ok(content) => content,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -62,7 +66,7 @@ pub(crate) fn restore(path: &Path, key: &str, sums: &mut Sums) -> Result<(), Str
     if header.key != key {
         return Err("it belongs to another spec, other data or another model".to_owned());
     }
-    if header.sums_sha256 != encode_string(&Sha256::digest(bytes)) || !sums.restore(bytes) {
+    if header.sums_sha256 != encode_string(&Sha256::digest(bytes)) || !statistics.restore(bytes) {
         return Err("it is damaged".to_owned());
     }
     Ok(())

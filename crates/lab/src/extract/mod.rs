@@ -7,13 +7,20 @@
 //! Activations come from the forward pass that serves ([`skeg_model::Llama::forward`] with a capture
 //! hook). Sums are made in f64, in the order of the inputs, so neither the size of a batch nor an
 //! interruption changes a bit of the result.
+//!
+//! A [`Variant`] says which differences count and how they become one vector: the paper's pruning, the first principal
+//! component, masks. Variants that look at single differences keep every input's mean activation until the end.
 
 mod checkpoint;
+mod derive;
 mod encode;
+mod kept;
 mod publish;
 mod run;
 mod spec;
+mod statistics;
 mod sums;
+mod variant;
 
 pub(crate) use encode::prompt_token_ids;
 pub use encode::{EncodedInput, Side, encode};
@@ -22,3 +29,4 @@ pub use run::{
     CategoryExtraction, Extraction, LayerExtraction, RunOptions, extract, extract_encoded,
 };
 pub use spec::{CategoryInputs, ExtractSpec, PromptForm, Text, TokenMode};
+pub use variant::{Estimator, Pairing, PruneCriterion, Pruning, Variant};

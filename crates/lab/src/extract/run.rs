@@ -14,8 +14,11 @@ use skeg_vector_store::Category;
 
 use super::checkpoint;
 use super::encode::{EncodedInput, Side, encode};
+use super::kept::Kept;
 use super::spec::{ExtractSpec, PromptForm, TokenMode};
+use super::statistics::Statistics;
 use super::sums::Sums;
+use super::variant::Variant;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -45,7 +48,8 @@ impl Default for RunOptions {
 pub struct LayerExtraction {
     /// Block index from 0.
     pub layer: usize,
-    /// `[hidden_size]`: mean of the safe side minus mean of the unsafe side (Eq. 1).
+    /// `[hidden_size]`: mean of the safe side minus mean of the unsafe side (Eq. 1), or what the variant makes of
+    /// their differences.
     #[serde(skip)]
     pub vector: Vec<f32>,
     /// Norm of the vector.
@@ -57,6 +61,9 @@ pub struct LayerExtraction {
     /// Cosine between the vectors of the even and of the odd inputs: near 1 when more inputs would
     /// change little. `None` with fewer than two inputs a side.
     pub split_half_cosine: Option<f64>,
+    /// Differences that counted, where the variant prunes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_kept: Option<usize>,
 }
 
 /// One category's vectors.
@@ -83,6 +90,8 @@ pub struct Extraction {
     pub max_response_tokens: Option<usize>,
     /// How prompts were shown.
     pub prompt_form: PromptForm,
+    /// How inputs became vectors.
+    pub variant: Variant,
     /// The vectors.
     pub categories: BTreeMap<Category, CategoryExtraction>,
     /// Lower-case hex SHA-256 of the data files.
@@ -122,36 +131,51 @@ pub fn extract_encoded(
     (options, progress): (&RunOptions, &mut dyn Progress),
 ) -> Result<Extraction> {
     spec.check()?;
+    spec.variant.check(Some(llama.config().hidden_size))?;
     let key = run_key(identity, spec, inputs);
-    let mut sums = Sums::new(spec.categories.len(), &spec.layers, llama.config().hidden_size);
+    let mut statistics = statistics(spec, inputs, llama.config().hidden_size);
+    let statistics = statistics.as_mut();
     if let Some(path) = &options.checkpoint {
-        if let Err(reason) = checkpoint::restore(path, &key, &mut sums) {
+        if let Err(reason) = checkpoint::restore(path, &key, statistics) {
             progress.note(&format!("starting afresh: {} is not used, {reason}", path.display()));
-        } else if sums.num_done > 0 {
-            progress.note(&format!("going on after {} inputs", sums.num_done));
+        } else if statistics.num_done() > 0 {
+            progress.note(&format!("going on after {} inputs", statistics.num_done()));
         }
     }
     progress.start("inputs", inputs.len());
     let mut run = Run::new(llama, spec, inputs, options)?;
-    let mut stop = progress.advance(sums.num_done).is_break();
-    let mut num_saved = sums.num_done;
-    while sums.num_done < inputs.len() {
-        let due = sums.num_done - num_saved >= options.checkpoint_every_inputs.max(1);
+    let mut stop = progress.advance(statistics.num_done()).is_break();
+    let mut num_saved = statistics.num_done();
+    while statistics.num_done() < inputs.len() {
+        let due = statistics.num_done() - num_saved >= options.checkpoint_every_inputs.max(1);
         if let Some(path) = options.checkpoint.as_ref().filter(|_| due || stop) {
-            checkpoint::save(path, &key, &sums)?;
-            num_saved = sums.num_done;
+            checkpoint::save(path, &key, statistics)?;
+            num_saved = statistics.num_done();
         }
         if stop {
-            return Err(Error::Interrupted { done: sums.num_done, total: inputs.len() });
+            return Err(Error::Interrupted { done: statistics.num_done(), total: inputs.len() });
         }
-        let num_added = run.add_batch(&mut sums)?;
+        let num_added = run.add_batch(statistics)?;
         stop = progress.advance(num_added).is_break();
     }
     if let Some(path) = &options.checkpoint {
         checkpoint::remove(path)?;
     }
     progress.finish();
-    Ok(collect(spec, identity, &sums))
+    Ok(collect(spec, identity, statistics))
+}
+
+/// What the variant needs to be kept.
+fn statistics<'a>(
+    spec: &'a ExtractSpec,
+    inputs: &[EncodedInput],
+    hidden_size: usize,
+) -> Box<dyn Statistics + 'a> {
+    if spec.variant.needs_sums_alone() {
+        Box::new(Sums::new(spec.categories.len(), &spec.layers, hidden_size, spec.variant.top_k))
+    } else {
+        Box::new(Kept::new(spec, inputs, hidden_size))
+    }
 }
 
 /// Everything that decides the result: a state file of another key is of no use.
@@ -159,7 +183,7 @@ fn run_key(identity: &ModelIdentity, spec: &ExtractSpec, inputs: &[EncodedInput]
     let mut hasher = Sha256::new();
     hasher.update(&identity.architecture_id);
     hasher.update(&identity.weights_id);
-    hasher.update(format!("{:?} {:?} {}", spec.site, spec.layers, spec.tokens));
+    hasher.update(format!("{:?} {:?} {} {}", spec.site, spec.layers, spec.tokens, spec.variant));
     hasher.update(spec.inputs_sha256());
     for input in inputs {
         hasher.update(format!(
@@ -201,8 +225,8 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the next inputs, as many as fit a pass, and returns how many they were.
-    fn add_batch(&mut self, sums: &mut Sums) -> Result<usize> {
-        let rest = &self.inputs[sums.num_done..];
+    fn add_batch(&mut self, statistics: &mut dyn Statistics) -> Result<usize> {
+        let rest = &self.inputs[statistics.num_done()..];
         let mut num_tokens = 0;
         let num_fitting = rest
             .iter()
@@ -224,7 +248,7 @@ impl<'a> Run<'a> {
             let end = start + input.rows.len() * hidden_size;
             let rows: Vec<&[f32]> =
                 captured.iter().map(|(_, values)| &values[start..end]).collect();
-            sums.add(input, &rows);
+            statistics.add(input, &rows);
             start = end;
         }
         Ok(num_fitting)
@@ -252,16 +276,20 @@ fn pack(inputs: &[EncodedInput]) -> Result<(PackedBatch, Vec<usize>)> {
     Ok((batch, rows))
 }
 
-fn collect(spec: &ExtractSpec, identity: &ModelIdentity, sums: &Sums) -> Extraction {
+fn collect(
+    spec: &ExtractSpec,
+    identity: &ModelIdentity,
+    statistics: &dyn Statistics,
+) -> Extraction {
     let categories = spec
         .categories
         .iter()
         .enumerate()
         .map(|(idx, inputs)| {
             let extraction = CategoryExtraction {
-                num_safe: sums.num_inputs(idx, Side::Safe),
-                num_unsafe: sums.num_inputs(idx, Side::Unsafe),
-                layers: sums.layers_of(idx),
+                num_safe: statistics.num_inputs(idx, Side::Safe),
+                num_unsafe: statistics.num_inputs(idx, Side::Unsafe),
+                layers: statistics.layers_of(idx),
             };
             (inputs.category.clone(), extraction)
         })
@@ -272,6 +300,7 @@ fn collect(spec: &ExtractSpec, identity: &ModelIdentity, sums: &Sums) -> Extract
         tokens: spec.tokens,
         max_response_tokens: spec.max_response_tokens,
         prompt_form: spec.prompt_form,
+        variant: spec.variant,
         categories,
         data_sha256: spec.data_sha256.clone(),
         inputs_sha256: spec.inputs_sha256(),

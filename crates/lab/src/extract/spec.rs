@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use skeg_model::steering::Site;
 use skeg_vector_store::Category;
 
+use super::variant::{Pairing, Variant};
 use crate::error::{Error, Result};
 
 /// Which tokens of an input its mean is taken over.
@@ -100,7 +101,7 @@ pub struct CategoryInputs {
 }
 
 /// A whole extraction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ExtractSpec {
     /// Where in a block activations are read.
     pub site: Site,
@@ -113,6 +114,8 @@ pub struct ExtractSpec {
     pub max_response_tokens: Option<usize>,
     /// How a prompt is shown to the model.
     pub prompt_form: PromptForm,
+    /// How inputs become a vector.
+    pub variant: Variant,
     /// The categories, each once.
     pub categories: Vec<CategoryInputs>,
     /// Lower-case hex SHA-256 of the data files the inputs are from, for provenance.
@@ -137,6 +140,7 @@ impl ExtractSpec {
         if self.max_response_tokens == Some(0) {
             return Err(Error::Spec("max_response_tokens is 0; expected at least 1".to_owned()));
         }
+        self.variant.check(None)?;
         for (idx, inputs) in self.categories.iter().enumerate() {
             self.check_category(idx, inputs)?;
         }
@@ -147,6 +151,13 @@ impl ExtractSpec {
         let category = &inputs.category;
         if self.categories[..idx].iter().any(|earlier| earlier.category == *category) {
             return Err(Error::Spec(format!("category `{category}` is there twice")));
+        }
+        let (num_safe, num_unsafe) = (inputs.safe_side.len(), inputs.unsafe_side.len());
+        if self.variant.pairing == Pairing::Matched && num_safe != num_unsafe {
+            return Err(Error::Spec(format!(
+                "category `{category}` has {num_safe} safe and {num_unsafe} unsafe inputs; matched pairs \
+                 need equally many"
+            )));
         }
         for (side, texts) in [("unsafe", &inputs.unsafe_side), ("safe", &inputs.safe_side)] {
             if texts.is_empty() {

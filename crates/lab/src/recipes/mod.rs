@@ -30,7 +30,7 @@ use crate::contrast::ContrastSet;
 use crate::data::DataSet;
 use crate::error::Result;
 use crate::extract::{
-    ExtractSpec, Extraction, PromptForm, PublishOptions, TokenMode, to_generation,
+    ExtractSpec, Extraction, PromptForm, PublishOptions, TokenMode, Variant, to_generation,
 };
 use crate::split::{Part, SplitRule};
 
@@ -58,6 +58,7 @@ pub fn shipped(catqa: &DataSet) -> Result<ExtractSpec> {
         tokens: TokenMode::Response,
         max_response_tokens: Some(SHIPPED_RESPONSE_TOKENS),
         prompt_form: PromptForm::ChatTemplate,
+        variant: Variant::default(),
         categories: contrast.pair_with(&prompts)?,
         data_sha256: vec![catqa.sha256.clone(), contrast.sha256().to_owned()],
     })

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use skeg_lab::extract::{
-    CategoryInputs, EncodedInput, ExtractSpec, Extraction, PromptForm, RunOptions, Side, Text,
-    TokenMode, extract_encoded,
+    CategoryInputs, EncodedInput, ExtractSpec, Extraction, Pairing, PromptForm, RunOptions, Side, Text,
+    TokenMode, Variant, extract_encoded,
 };
-use skeg_lab::{Error, NoProgress, Progress};
+use skeg_lab::{NoProgress, Progress};
 use skeg_model::steering::Site;
 use skeg_model::testing::{RandomWeights, random_llama, tiny_config};
 use skeg_model::{Capture, Hooks, KvCache, KvCacheDtype, Llama, ModelIdentity, PackedBatch};
@@ -16,11 +16,11 @@ use skeg_model::{Capture, Hooks, KvCache, KvCacheDtype, Llama, ModelIdentity, Pa
 const LAYERS: [usize; 2] = [0, 2];
 const NUM_INPUTS: usize = 5;
 
-fn llama() -> Llama {
+pub(crate) fn llama() -> Llama {
     random_llama(tiny_config(), 11, RandomWeights::Dense(candle_core::DType::F32)).unwrap()
 }
 
-fn identity() -> ModelIdentity {
+pub(crate) fn identity() -> ModelIdentity {
     ModelIdentity {
         architecture_id: "a".repeat(64),
         weights_id: "b".repeat(64),
@@ -30,7 +30,7 @@ fn identity() -> ModelIdentity {
 }
 
 /// Two categories of five inputs a side; texts stand for token ids, which `inputs` makes up.
-fn spec(site: Site, tokens: TokenMode) -> ExtractSpec {
+pub(crate) fn spec(site: Site, tokens: TokenMode) -> ExtractSpec {
     let side = |name: &str| -> Vec<Text> {
         (0..NUM_INPUTS).map(|idx| Text::with_response(&format!("{name}-{idx}"), "p", "r")).collect()
     };
@@ -45,6 +45,7 @@ fn spec(site: Site, tokens: TokenMode) -> ExtractSpec {
         tokens,
         max_response_tokens: None,
         prompt_form: PromptForm::ChatTemplate,
+        variant: Variant::default(),
         categories: categories.to_vec(),
         data_sha256: Vec::new(),
     }
@@ -59,7 +60,7 @@ fn token_ids(category_idx: usize, side: Side, idx: usize) -> (Vec<u32>, Vec<u32>
     (ids(seed, 4 + idx), ids(seed * 3, 3 + (idx + category_idx) % 4))
 }
 
-fn inputs(tokens: TokenMode) -> Vec<EncodedInput> {
+pub(crate) fn inputs(tokens: TokenMode) -> Vec<EncodedInput> {
     let mut inputs = Vec::new();
     for category_idx in 0..2 {
         for side in [Side::Unsafe, Side::Safe] {
@@ -73,7 +74,7 @@ fn inputs(tokens: TokenMode) -> Vec<EncodedInput> {
     inputs
 }
 
-fn options(max_batch_tokens: usize, checkpoint: Option<&Path>) -> RunOptions {
+pub(crate) fn options(max_batch_tokens: usize, checkpoint: Option<&Path>) -> RunOptions {
     RunOptions {
         max_batch_tokens,
         checkpoint: checkpoint.map(Path::to_owned),
@@ -88,7 +89,7 @@ fn run(site: Site, tokens: TokenMode, max_batch_tokens: usize) -> Extraction {
     extract_encoded(&llama(), &identity(), &spec, &inputs, (&options, &mut NoProgress)).unwrap()
 }
 
-fn bits(extraction: &Extraction) -> Vec<u32> {
+pub(crate) fn bits(extraction: &Extraction) -> Vec<u32> {
     extraction
         .categories
         .values()
@@ -194,10 +195,10 @@ fn token_modes_give_different_vectors() {
 
 /// Stops after a number of inputs and keeps what it was told.
 #[derive(Default)]
-struct StopAfter {
-    num_left: Option<usize>,
-    num_done: usize,
-    notes: Vec<String>,
+pub(crate) struct StopAfter {
+    pub(crate) num_left: Option<usize>,
+    pub(crate) num_done: usize,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Progress for StopAfter {
@@ -216,31 +217,6 @@ impl Progress for StopAfter {
     }
 
     fn finish(&mut self) {}
-}
-
-#[test]
-fn an_interrupted_extraction_goes_on_and_gives_the_same_bytes() {
-    let folder = tempfile::tempdir().unwrap();
-    let part = folder.path().join("vectors.part");
-    let (tokens, options) = (TokenMode::Response, options(1, Some(&part)));
-    let (llama, spec, inputs) = (llama(), spec(Site::AttnOut, tokens), inputs(tokens));
-    let run = |spec: &ExtractSpec, progress: &mut StopAfter| {
-        extract_encoded(&llama, &identity(), spec, &inputs, (&options, progress))
-    };
-    let uninterrupted = run(&spec, &mut StopAfter::default()).unwrap();
-    assert!(!part.exists(), "a complete run leaves no state file");
-
-    let error =
-        run(&spec, &mut StopAfter { num_left: Some(7), ..StopAfter::default() }).unwrap_err();
-    assert!(matches!(error, Error::Interrupted { done: 7, total: 20 }), "{error}");
-    assert!(part.exists());
-
-    let mut progress = StopAfter::default();
-    let resumed = run(&spec, &mut progress).unwrap();
-    assert_eq!(progress.notes, ["going on after 7 inputs"]);
-    assert_eq!(resumed, uninterrupted);
-    assert_eq!(bits(&resumed), bits(&uninterrupted));
-    assert!(!part.exists());
 }
 
 #[test]
@@ -278,12 +254,16 @@ fn specs_that_cannot_be_extracted_are_refused_by_name() {
     empty_side.categories[0].unsafe_side.clear();
     let mut twice = good();
     twice.categories[1].category = twice.categories[0].category.clone();
+    let mut unmatched = good();
+    unmatched.variant.pairing = Pairing::Matched;
+    unmatched.categories[0].safe_side.pop();
     let mut unsorted = good();
     unsorted.layers = vec![2, 2];
     for (spec, expected) in [
         (no_response, "`safe-3` on the safe side has no response"),
         (empty_side, "`adult_content` has no input on its unsafe side"),
         (twice, "`adult_content` is there twice"),
+        (unmatched, "`adult_content` has 4 safe and 5 unsafe inputs"),
         (unsorted, "layers [2, 2]"),
     ] {
         let error = spec.check().unwrap_err().to_string();

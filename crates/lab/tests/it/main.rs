@@ -6,3 +6,4 @@ mod judge;
 mod quick;
 mod real_model;
 mod shipped;
+mod variants;

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use skeg_lab::NoProgress;
 use skeg_lab::evaluate::{Answerer, AppliedVector, EngineAnswerer, Question, is_refusal};
-use skeg_lab::extract::{CategoryInputs, ExtractSpec, PromptForm, Side, Text, TokenMode, encode};
+use skeg_lab::extract::{
+    CategoryInputs, ExtractSpec, PromptForm, Side, Text, TokenMode, Variant, encode,
+};
 use skeg_model::engine::EngineConfig;
 use skeg_model::steering::{LayerVector, Operator, Positions, Site};
 use skeg_model::{LoadOptions, LoadedModel};
@@ -33,6 +35,7 @@ fn a_response_is_cut_and_joined_to_the_prompt_as_it_is_served() {
         tokens: TokenMode::Response,
         max_response_tokens: Some(8),
         prompt_form: PromptForm::ChatTemplate,
+        variant: Variant::default(),
         categories: vec![CategoryInputs {
             category: "adult_content".parse().unwrap(),
             unsafe_side: text("Sure."),

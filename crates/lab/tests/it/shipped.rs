@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use skeg_lab::evaluate::{Condition, ConditionReport, QuickReport, QuickSpec, Tally};
-use skeg_lab::extract::{CategoryExtraction, Extraction, LayerExtraction, PromptForm, TokenMode};
+use skeg_lab::extract::{
+    CategoryExtraction, Extraction, LayerExtraction, PromptForm, TokenMode, Variant,
+};
 use skeg_lab::recipes::{Measured, StrengthPoint, shipped_generation};
 use skeg_lab::{catqa_categories, select};
 use skeg_model::ModelIdentity;
@@ -24,6 +26,7 @@ fn extraction() -> Extraction {
                 activation_norm: 8.0,
                 relative_norm: (idx as f64 + 1.0) / 8.0,
                 split_half_cosine: Some(0.9),
+                num_kept: None,
             })
             .collect(),
     };
@@ -33,6 +36,7 @@ fn extraction() -> Extraction {
         tokens: TokenMode::Response,
         max_response_tokens: Some(8),
         prompt_form: PromptForm::ChatTemplate,
+        variant: Variant::default(),
         categories: catqa_categories()
             .into_iter()
             .enumerate()

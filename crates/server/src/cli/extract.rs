@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde_json::json;
 use skeg_lab::extract::{
-    ExtractSpec, Extraction, PromptForm, PublishOptions, RunOptions, TokenMode, extract,
+    ExtractSpec, Extraction, PromptForm, PublishOptions, RunOptions, TokenMode, Variant, extract,
     to_generation,
 };
 use skeg_lab::recipes::{self, Measured};
@@ -151,6 +151,7 @@ fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Resu
         tokens: args.tokens,
         max_response_tokens: args.max_response_tokens,
         prompt_form: PromptForm::ChatTemplate,
+        variant: Variant::default(),
         categories: inputs_of(&items, form)?,
         data_sha256: data.iter().map(|set| set.sha256.clone()).collect(),
     })
