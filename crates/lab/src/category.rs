@@ -24,6 +24,13 @@ pub fn category_of_catqa_name(name: &str) -> Option<Category> {
     slug.parse().ok()
 }
 
+/// A name of another taxonomy as a slug, where that is a valid one. Letters beyond ASCII stay and make it invalid: left out,
+/// they would make one category of two names.
+pub(crate) fn slug_of_name(name: &str) -> Option<Category> {
+    let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect::<Vec<_>>().join("_").parse().ok()
+}
+
 /// All eleven, sorted as the store sorts them.
 #[must_use]
 pub fn catqa_categories() -> Vec<Category> {

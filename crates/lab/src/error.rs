@@ -1,6 +1,7 @@
 //! The crate's error: one variant a cause, with what was found, what was expected and what to do.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// What can go wrong in extraction and evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -14,15 +15,42 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A line of a data file is not an item.
-    #[error("{path}:{line}: {reason}")]
-    BadLine {
+    /// A row of a data file does not give an item.
+    #[error("{path}{place}: {reason}")]
+    BadRow {
         /// The file.
         path: PathBuf,
-        /// Its line, from 1.
-        line: usize,
-        /// What was found and what was expected.
+        /// Where in the file.
+        place: Place,
+        /// What was found and what was expected; never the row's text.
         reason: String,
+    },
+    /// Two items of a data file have the same prompt and answer and different labels.
+    #[error(
+        "{path}{place}: labels in conflict: items `{first}` and `{second}` have the same prompt and answer and differ \
+         in {fields}; correct the file, or have conflicts dropped"
+    )]
+    Conflict {
+        /// The file.
+        path: PathBuf,
+        /// Where the second is.
+        place: Place,
+        /// Id of the first.
+        first: String,
+        /// Id of the second.
+        second: String,
+        /// The labels that differ.
+        fields: String,
+    },
+    /// Two sets that must not share a prompt do.
+    #[error(
+        "{num_texts} texts are in both data sets, among them {pairs}; leave them out of one, and split by text, not by row"
+    )]
+    Overlap {
+        /// How many texts are in both.
+        num_texts: usize,
+        /// The first ones, by their ids in either set.
+        pairs: String,
     },
     /// Data is well formed but cannot serve its purpose.
     #[error("data: {0}")]
@@ -53,3 +81,33 @@ pub enum Error {
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// [`Error::BadRow`].
+    pub(crate) fn bad_row(path: &Path, place: Place, reason: impl Into<String>) -> Self {
+        Self::BadRow { path: path.to_owned(), place, reason: reason.into() }
+    }
+
+    /// [`Error::Io`].
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// Where in a data file, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The line on which the row starts.
+    Line(usize),
+    /// The row, where the format has no lines: Parquet, and JSON arrays.
+    Row(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, ":{line}"),
+            Self::Row(row) => write!(f, ", row {row}"),
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! skeg-lab: extraction and evaluation of category-wise steering vectors (arXiv 2410.01174).
 //!
-//! The offline half of the method. [`read_jsonl`] reads data, a [`recipes`] function or a caller's own
+//! The offline half of the method. [`read_data`] reads data files, a [`recipes`] function or a caller's own
 //! [`extract::ExtractSpec`] says what is compared with what, [`extract::extract`] captures activations on the
 //! kernels that serve and takes differences of means, and [`evaluate::evaluate_quick`] says what the
 //! vectors do to a model's answers, with controls.
@@ -11,7 +11,7 @@
 
 mod category;
 mod contrast;
-mod data;
+pub mod data;
 mod error;
 pub mod evaluate;
 pub mod extract;
@@ -23,7 +23,7 @@ mod split;
 
 pub use category::{category_of_catqa_name, catqa_categories};
 pub use contrast::{ContrastSet, ContrastTexts};
-pub use data::{DataSet, Item, MAX_LINE_BYTES, read_jsonl};
-pub use error::{Error, Result};
+pub use data::{DataSet, Item, ReadOptions, read_data};
+pub use error::{Error, Place, Result};
 pub use progress::{NoProgress, Progress};
 pub use split::{Part, SplitRule, select};

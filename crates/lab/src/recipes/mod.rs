@@ -1,12 +1,13 @@
 //! How the shipped vectors are made, so that anyone can make them again.
 //!
 //! ```no_run
-//! use skeg_lab::{NoProgress, extract, read_jsonl, recipes};
+//! use skeg_lab::{NoProgress, ReadOptions, extract, read_data, recipes};
 //! use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 //!
 //! let options = LoadOptions { weights: WeightForm::F32, ..LoadOptions::default() };
 //! let model = LoadedModel::load("SmolLM2-135M-Instruct.Q4_1.gguf".as_ref(), &options)?;
-//! let spec = recipes::shipped(&read_jsonl("catqa.jsonl".as_ref())?)?;
+//! let catqa = read_data("catqa.jsonl".as_ref(), &ReadOptions::default())?;
+//! let spec = recipes::shipped(&catqa)?;
 //! let extraction = extract::extract(&model, &spec, &Default::default(), &mut NoProgress)?;
 //! let measured = recipes::Measured::read("vectors/smollm2-135m-instruct/measured.json".as_ref())?;
 //! let generation = recipes::shipped_generation(&extraction, &measured);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use skeg_lab::evaluate::{Agreement, EngineAnswerer, QuickSpec, evaluate_quick, refusal_agreement};
 use skeg_lab::recipes::{MeasurePlan, Measured, measure};
-use skeg_lab::{Item, Part, SplitRule, read_jsonl};
+use skeg_lab::{Item, Part, ReadOptions, SplitRule, read_data};
 use skeg_model::LoadedModel;
 use skeg_model::engine::EngineConfig;
 use skeg_vector_store::{Category, load_generation, read_current};
@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// The quick evaluation, the only one there is: short greedy answers, judged by refusal phrases
     #[arg(long, required = true)]
     quick: bool,
-    /// Prompts, one JSON object a line, with CatQA categories
+    /// Prompts (.jsonl, .json, .csv, .tsv or .parquet) with CatQA categories
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Answers labelled `refusal` or `compliance`, to measure the judge on; may be given several times
@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.model.config(args.vectors.clone())?;
     let root = config.model.vectors_root()?;
     let path = model_path(&config.model, args.model.fetch)?;
-    let items = read_jsonl(&args.data)?.items;
+    let items = read_data(&args.data, &ReadOptions::default())?.items;
     let judge =
         args.judge_data.iter().map(|path| agreement(path)).collect::<anyhow::Result<_>>()?;
     let model = LoadedModel::load(&path, &config.model.load_options())?;
@@ -126,7 +126,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The judge's agreement with the people who labelled a file's answers.
 fn agreement(path: &Path) -> anyhow::Result<Agreement> {
-    let set = read_jsonl(path)?;
+    let set = read_data(path, &ReadOptions::default())?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     Ok(refusal_agreement(&name, &set.items))
 }

@@ -10,7 +10,7 @@ use skeg_lab::extract::{
     to_generation,
 };
 use skeg_lab::recipes::{self, Measured};
-use skeg_lab::{DataSet, read_jsonl};
+use skeg_lab::{DataSet, ReadOptions, read_data};
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 use skeg_vector_store::{
@@ -29,7 +29,8 @@ use crate::output::{self, Table};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Data, one JSON object a line: id, text, category, harmful, response, `response_label`, source
+    /// Data (.jsonl, .json, .csv, .tsv or .parquet) with the fields id, text, category, harmful, response,
+    /// `response_label`, source
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
     /// Vector store to write to; made if it is not there
@@ -101,8 +102,9 @@ fn parse_site(name: &str) -> Result<Site, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.model.config(None)?;
-    let data =
-        args.data.iter().map(|path| Ok(read_jsonl(path)?)).collect::<anyhow::Result<Vec<_>>>()?;
+    let options = ReadOptions::default();
+    let data = args.data.iter().map(|path| read_data(path, &options));
+    let data = data.collect::<Result<Vec<_>, _>>()?;
     let measured = args.measured.as_deref().map(Measured::read).transpose()?;
     let path = model_path(&config.model, args.model.fetch)?;
     let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };

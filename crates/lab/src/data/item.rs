@@ -1,0 +1,78 @@
+//! One prompt of a data set, with what the set says about it.
+
+use skeg_vector_store::Category;
+
+use crate::category::{category_of_catqa_name, slug_of_name};
+
+/// One prompt, and an answer to it where the set has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Unique in its set.
+    pub id: String,
+    /// The prompt.
+    pub text: String,
+    /// The set's own name of the category, if it has one.
+    pub category: Option<String>,
+    /// The set's own name of a finer category; or of several categories, joined by ` | `, where none is the one.
+    pub subcategory: Option<String>,
+    /// Whether the prompt is harmful; `None` where the set does not say.
+    pub harmful: Option<bool>,
+    /// An answer to the prompt.
+    pub response: Option<String>,
+    /// The set's label of that answer: `safe`, `unsafe`, `refusal`, `compliance` and others.
+    pub response_label: Option<String>,
+    /// Where the item is from.
+    pub source: String,
+}
+
+impl Item {
+    /// The category, where it is one of CatQA's (display name or slug).
+    #[must_use]
+    pub fn catqa_category(&self) -> Option<Category> {
+        category_of_catqa_name(self.category.as_deref()?)
+    }
+
+    /// The category: CatQA's, where the name is one of CatQA's, otherwise the set's name as a slug, in lower case and
+    /// with `_` for what is neither letter nor digit. `None` where that is not a slug: a name that starts
+    /// with a digit, has letters beyond ASCII, is too long or is a reserved word.
+    #[must_use]
+    pub fn category_slug(&self) -> Option<Category> {
+        self.catqa_category().or_else(|| slug_of_name(self.category.as_deref()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slug(category: &str) -> Option<String> {
+        let item = Item {
+            id: "a".to_owned(),
+            text: "x".to_owned(),
+            category: Some(category.to_owned()),
+            subcategory: None,
+            harmful: None,
+            response: None,
+            response_label: None,
+            source: "own".to_owned(),
+        };
+        item.category_slug().map(String::from)
+    }
+
+    #[test]
+    fn catqa_names_win_over_the_slug_of_the_name() {
+        // The slug of the display name would be another one.
+        assert_eq!(slug("Privacy Violation Activity").as_deref(), Some("privacy_violation"));
+        assert_eq!(slug("privacy_violation").as_deref(), Some("privacy_violation"));
+    }
+
+    #[test]
+    fn other_names_become_slugs_where_they_can() {
+        let name = "drug_abuse,weapons,banned_substance";
+        assert_eq!(slug(name).as_deref(), Some("drug_abuse_weapons_banned_substance"));
+        assert_eq!(slug(" Self-Harm (all ages) ").as_deref(), Some("self_harm_all_ages"));
+        for name in ["", "---", "9 lives", "None", "Gewalt gegen Füße", &"long ".repeat(20)] {
+            assert_eq!(slug(name), None, "{name:?}");
+        }
+    }
+}
