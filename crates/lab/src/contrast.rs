@@ -189,6 +189,7 @@ mod tests {
                 response: None,
                 response_label: None,
                 source: "own".to_owned(),
+                twin_of: None,
             })
             .collect();
         let prompts = BTreeMap::from([(category.clone(), items.iter().collect())]);

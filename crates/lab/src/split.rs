@@ -38,7 +38,7 @@ impl SplitRule {
     /// The split of the shipped vectors on CatQA: the first 40 of a category, and the last 10.
     pub const SHIPPED: Self = Self { num_extraction: 40, num_evaluation: 10 };
 
-    /// The items of one part by category; items without a CatQA category are left out.
+    /// The items of one part by category; items without a category are left out.
     ///
     /// # Errors
     /// [`Error::Data`] when a category has too few prompts to give both sides at least one.
@@ -71,12 +71,12 @@ impl SplitRule {
 }
 
 /// Of each category, the items after the first `skip`, at most `limit` of them, in the file's order;
-/// items without a CatQA category are left out.
+/// items without a category are left out.
 #[must_use]
 pub fn select(items: &[Item], skip: usize, limit: usize) -> BTreeMap<Category, Vec<&Item>> {
     let mut chosen: BTreeMap<Category, Vec<&Item>> = BTreeMap::new();
     for item in items {
-        if let Some(category) = item.catqa_category() {
+        if let Some(category) = item.category_slug() {
             chosen.entry(category).or_default().push(item);
         }
     }
@@ -104,6 +104,7 @@ mod tests {
                 response: None,
                 response_label: None,
                 source: "own".to_owned(),
+                twin_of: None,
             })
             .collect()
     }

@@ -143,6 +143,7 @@ mod tests {
             response: response.map(ToOwned::to_owned),
             response_label: None,
             source: "own".to_owned(),
+            twin_of: None,
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Item {
     pub response_label: Option<String>,
     /// Where the item is from.
     pub source: String,
+    /// The id of the harmful item, in this set or another, that this one is the harmless twin of.
+    pub twin_of: Option<String>,
 }
 
 impl Item {
@@ -55,6 +57,7 @@ mod tests {
             response: None,
             response_label: None,
             source: "own".to_owned(),
+            twin_of: None,
         };
         item.category_slug().map(String::from)
     }

@@ -20,8 +20,8 @@ pub struct ReadOptions {
 /// where it has no source, that is the file's stem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
-    /// The lab's own form: `id`, `text` and `source`, and `category`, `subcategory`, `harmful`, `response` and
-    /// `response_label`, each of which may be null.
+    /// The lab's own form: `id`, `text` and `source`, and `category`, `subcategory`, `harmful`, `response`,
+    /// `response_label` and `twin_of`, each of which may be null or absent.
     #[default]
     Skeg,
     /// CatQA's files: `Question`, `Category`, and `Subcategory`, which may be absent. Every prompt is harmful.

@@ -70,6 +70,7 @@ mod tests {
             response: Some(idx.to_string()),
             response_label: None,
             source: name.to_owned(),
+            twin_of: None,
         };
         DataSet {
             items: texts.iter().enumerate().map(item).collect(),

@@ -72,6 +72,7 @@ mod tests {
             response: Some(response.to_owned()),
             response_label: Some(label.to_owned()),
             source: "own".to_owned(),
+            twin_of: None,
         }
     }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use skeg_lab::extract::{
-    CategoryInputs, EncodedInput, ExtractSpec, Extraction, Pairing, PromptForm, RunOptions, Side, Text,
-    TokenMode, Variant, extract_encoded,
+    CategoryInputs, EncodedInput, ExtractSpec, Extraction, Pairing, PromptForm, RunOptions, Side,
+    Text, TokenMode, Variant, extract_encoded,
 };
 use skeg_lab::{NoProgress, Progress};
 use skeg_model::steering::Site;

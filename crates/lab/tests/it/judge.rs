@@ -6,7 +6,7 @@ use skeg_lab::evaluate::refusal_agreement;
 use skeg_lab::{ReadOptions, read_data};
 
 #[expect(clippy::disallowed_methods, reason = "tests find data by the environment alone")]
-fn data_dir() -> Option<String> {
+pub(crate) fn data_dir() -> Option<String> {
     std::env::var("SKEG_DATA_DIR").ok()
 }
 

@@ -7,4 +7,5 @@ mod judge;
 mod quick;
 mod real_model;
 mod shipped;
+mod twins;
 mod variants;

@@ -55,6 +55,7 @@ fn items() -> Vec<Item> {
                 response: None,
                 response_label: None,
                 source: "own".to_owned(),
+                twin_of: None,
             })
         })
         .collect()

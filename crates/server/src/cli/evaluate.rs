@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use skeg_lab::evaluate::{Agreement, EngineAnswerer, QuickSpec, evaluate_quick, refusal_agreement};
 use skeg_lab::recipes::{MeasurePlan, Measured, measure};
-use skeg_lab::{Item, Part, ReadOptions, SplitRule, read_data};
+use skeg_lab::{Item, Part, SplitRule};
 use skeg_model::LoadedModel;
 use skeg_model::engine::EngineConfig;
 use skeg_vector_store::{Category, load_generation, read_current};
 
 use super::ModelFlags;
+use super::data_flags::DataFlags;
 use super::progress::Bar;
 use super::running::{binding, model_path};
 use crate::output;
@@ -23,9 +24,11 @@ pub(super) struct Args {
     /// The quick evaluation, the only one there is: short greedy answers, judged by refusal phrases
     #[arg(long, required = true)]
     quick: bool,
-    /// Prompts (.jsonl, .json, .csv, .tsv or .parquet) with CatQA categories
+    /// Prompts (.jsonl, .json, .csv, .tsv or .parquet) with categories
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    #[command(flatten)]
+    data_flags: DataFlags,
     /// Answers labelled `refusal` or `compliance`, to measure the judge on; may be given several times
     #[arg(long, value_name = "FILE")]
     judge_data: Vec<PathBuf>,
@@ -73,9 +76,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.model.config(args.vectors.clone())?;
     let root = config.model.vectors_root()?;
     let path = model_path(&config.model, args.model.fetch)?;
-    let items = read_data(&args.data, &ReadOptions::default())?.items;
-    let judge =
-        args.judge_data.iter().map(|path| agreement(path)).collect::<anyhow::Result<_>>()?;
+    let items = args.data_flags.read(&args.data)?.items;
+    let judge = args
+        .judge_data
+        .iter()
+        .map(|path| agreement(path, &args.data_flags))
+        .collect::<anyhow::Result<_>>()?;
     let model = LoadedModel::load(&path, &config.model.load_options())?;
     let current = read_current(&root)?;
     let generation = load_generation(&root, &current.generation, Some(&binding(&model.identity)))?;
@@ -125,8 +131,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The judge's agreement with the people who labelled a file's answers.
-fn agreement(path: &Path) -> anyhow::Result<Agreement> {
-    let set = read_data(path, &ReadOptions::default())?;
+fn agreement(path: &Path, flags: &DataFlags) -> anyhow::Result<Agreement> {
+    let set = flags.read(path)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     Ok(refusal_agreement(&name, &set.items))
 }

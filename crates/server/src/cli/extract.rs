@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use serde_json::json;
+use skeg_lab::DataSet;
 use skeg_lab::extract::{
     ExtractSpec, Extraction, PromptForm, PublishOptions, RunOptions, TokenMode, Variant, extract,
     to_generation,
 };
 use skeg_lab::recipes::{self, Measured};
-use skeg_lab::{DataSet, ReadOptions, read_data};
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 use skeg_vector_store::{
@@ -20,7 +20,9 @@ use skeg_vector_store::{
 };
 
 use super::ModelFlags;
+use super::data_flags::DataFlags;
 use super::extract_inputs::{Form, inputs_of};
+use super::extract_variant::VariantFlags;
 use super::progress::Bar;
 use super::running::model_path;
 use crate::output::{self, Table};
@@ -29,10 +31,12 @@ use crate::output::{self, Table};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Data (.jsonl, .json, .csv, .tsv or .parquet) with the fields id, text, category, harmful, response,
-    /// `response_label`, source
+    /// Data (.jsonl, .json, .csv, .tsv or .parquet); in the layout `skeg` with the fields id, text, category, harmful,
+    /// response, `response_label`, source, `twin_of`
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    data_flags: DataFlags,
     /// Vector store to write to; made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -55,6 +59,8 @@ pub(super) struct Args {
     /// Count only this many tokens of each response: whether it declines is decided in its first words
     #[arg(long, value_name = "NUM")]
     max_response_tokens: Option<usize>,
+    #[command(flatten)]
+    variant: VariantFlags,
     /// Steer with this default strength, also the highest that is allowed; without it the policy only
     /// logs, since nothing is measured yet
     #[arg(long)]
@@ -76,6 +82,8 @@ const AFTER_HELP: &str = "\
 Examples:
   skeg extract --data answers.jsonl --out my-vectors --layers 8-19
   skeg extract --data prompts.jsonl --recipe prompts --tokens last --out my-vectors --strength 0.5
+  skeg extract --data catqa.jsonl --data vectors/data/catqa_twins.jsonl --recipe prompts --tokens all --matched \\
+      --prune 0.5 --out my-vectors
   skeg extract --data catqa.jsonl --recipe shipped --measured vectors/smollm2-135m-instruct/measured.json \\
       --out vectors/smollm2-135m-instruct
 
@@ -102,8 +110,7 @@ fn parse_site(name: &str) -> Result<Site, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.model.config(None)?;
-    let options = ReadOptions::default();
-    let data = args.data.iter().map(|path| read_data(path, &options));
+    let data = args.data.iter().map(|path| args.data_flags.read(path));
     let data = data.collect::<Result<Vec<_>, _>>()?;
     let measured = args.measured.as_deref().map(Measured::read).transpose()?;
     let path = model_path(&config.model, args.model.fetch)?;
@@ -137,6 +144,11 @@ fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Resu
     let form = match args.recipe {
         Recipe::Shipped => {
             let [catqa] = data else { bail!("--recipe shipped takes one --data file: CatQA") };
+            if args.variant.variant() != Variant::default() {
+                bail!(
+                    "--recipe shipped has a variant of its own; leave the flags of `Variant` out"
+                );
+            }
             return Ok(recipes::shipped(catqa)?);
         }
         Recipe::Prompts => Form::Prompts,
@@ -146,6 +158,7 @@ fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Resu
         Some(layers) => parse_layers(layers)?,
         None => (num_hidden_layers / 3..num_hidden_layers - num_hidden_layers / 3).collect(),
     };
+    let variant = args.variant.variant();
     let items: Vec<_> = data.iter().flat_map(|set| &set.items).collect();
     Ok(ExtractSpec {
         site: args.site,
@@ -153,8 +166,8 @@ fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Resu
         tokens: args.tokens,
         max_response_tokens: args.max_response_tokens,
         prompt_form: PromptForm::ChatTemplate,
-        variant: Variant::default(),
-        categories: inputs_of(&items, form)?,
+        variant,
+        categories: inputs_of(&items, form, variant.pairing)?,
         data_sha256: data.iter().map(|set| set.sha256.clone()).collect(),
     })
 }
@@ -224,8 +237,9 @@ fn card(extraction: &Extraction, strength: Option<f32>) -> String {
     };
     let mut text = format!(
         "# Category vectors\n\nMade by `skeg extract`. **The effect of these vectors was not measured.** {chosen}\n\n\
-         Difference of means (safe minus unsafe) over {} tokens; data SHA-256 {}.\n\n\
+         Safe minus unsafe ({}) over {} tokens; data SHA-256 {}.\n\n\
          | category | safe | unsafe | layers |\n|---|---|---|---|\n",
+        extraction.variant,
         extraction.tokens,
         extraction.data_sha256.join(", ")
     );

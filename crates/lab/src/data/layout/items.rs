@@ -28,6 +28,7 @@ impl<'a> Source<'a> {
             response: None,
             response_label: None,
             source: self.stem.to_owned(),
+            twin_of: None,
         }
     }
 
@@ -42,6 +43,7 @@ impl<'a> Source<'a> {
             response: fields.optional_text("response")?,
             response_label: fields.optional_text("response_label")?,
             source: fields.text("source")?,
+            twin_of: fields.optional_text("twin_of")?,
         })
     }
 

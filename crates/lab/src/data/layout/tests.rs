@@ -34,6 +34,7 @@ fn bare(text: &str) -> Item {
         response: None,
         response_label: None,
         source: "set".to_owned(),
+        twin_of: None,
     }
 }
 
@@ -53,6 +54,7 @@ fn the_own_form_takes_all_its_fields() {
         response: some("r"),
         response_label: some("safe"),
         source: "own".to_owned(),
+        twin_of: None,
         ..bare("x")
     };
     assert_eq!(one(Layout::Skeg, fields), expected);
