@@ -128,8 +128,8 @@ fn principal_component(differences: &[Vec<f64>]) -> Option<Vec<f64>> {
             break;
         }
     }
-    let sign = if dot(&direction, &mean) < 0.0 { -1.0 } else { 1.0 };
-    Some(direction.into_iter().map(|value| sign * length * value).collect())
+    // Every round keeps the direction on the mean's side: the sum of squares has no negative part.
+    Some(direction.into_iter().map(|value| length * value).collect())
 }
 
 fn unit(vector: &[f64]) -> Option<Vec<f64>> {
