@@ -1,8 +1,10 @@
 //! Integration tests of skeg-lab on a tiny random Llama and, where data is given, on public data.
 #![expect(clippy::unwrap_used, reason = "clippy lets tests panic, not the functions they share")]
 
+mod embedder;
 mod extraction;
 mod judge;
+mod judges;
 mod quick;
 mod real_model;
 mod shipped;

@@ -7,6 +7,7 @@ mod conversation;
 mod evaluate;
 mod extract;
 mod extract_inputs;
+mod judges;
 mod model;
 mod progress;
 mod running;
