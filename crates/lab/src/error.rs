@@ -74,6 +74,14 @@ pub enum Error {
         /// The engine's reason.
         reason: String,
     },
+    /// A sentence embedder could not be loaded or run.
+    #[error("embedder {path}: {reason}")]
+    Embedder {
+        /// Its folder or the file at fault.
+        path: PathBuf,
+        /// What was found and what was expected.
+        reason: String,
+    },
     /// The model refused its input, or a pass failed.
     #[error(transparent)]
     Model(#[from] skeg_model::Error),

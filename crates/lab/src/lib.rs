@@ -15,11 +15,13 @@ pub mod data;
 mod error;
 pub mod evaluate;
 pub mod extract;
+pub mod judge;
 pub mod model_words;
 mod numbers;
 mod progress;
 pub mod recipes;
 mod split;
+mod table;
 
 pub use category::{category_of_catqa_name, catqa_categories};
 pub use contrast::{ContrastSet, ContrastTexts};

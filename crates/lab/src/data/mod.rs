@@ -32,6 +32,7 @@ use layout::LayoutReader;
 
 pub use item::Item;
 pub use options::{FieldNames, Layout, OnConflict, ReadOptions};
+pub(crate) use overlap::normalised;
 pub use overlap::{overlap, refuse_overlap};
 pub use rows::MAX_ROW_BYTES;
 
@@ -54,6 +55,21 @@ pub struct DataSet {
     pub layout: Layout,
     /// Lower-case hex SHA-256 of the file.
     pub sha256: String,
+}
+
+impl DataSet {
+    /// Items that were made or gathered otherwise, under the digest of what they come from.
+    #[must_use]
+    pub fn of(items: Vec<Item>, sha256: String) -> Self {
+        Self {
+            items,
+            num_repeats: 0,
+            num_conflicts: 0,
+            num_several_categories: 0,
+            layout: Layout::Skeg,
+            sha256,
+        }
+    }
 }
 
 /// Reads a data file. The extension says the format: `.jsonl` or `.ndjson` (one JSON object a line), `.json` (the

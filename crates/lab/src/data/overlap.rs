@@ -48,7 +48,7 @@ pub fn refuse_overlap(train: &DataSet, test: &DataSet) -> Result<()> {
 
 /// One form for all texts that read alike. Upper case first: it has one form where lower case has several, as the
 /// final sigma and `ß`.
-fn normalised(text: &str) -> String {
+pub(crate) fn normalised(text: &str) -> String {
     let folded = text.nfkc().collect::<String>().to_uppercase().to_lowercase();
     let words: Vec<&str> = folded.split_whitespace().collect();
     // Changing the case may take characters apart again.
@@ -58,7 +58,7 @@ fn normalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Item, Layout};
+    use crate::data::Item;
 
     fn set(name: &str, texts: &[&str]) -> DataSet {
         let item = |(idx, text): (usize, &&str)| Item {
@@ -72,14 +72,7 @@ mod tests {
             source: name.to_owned(),
             twin_of: None,
         };
-        DataSet {
-            items: texts.iter().enumerate().map(item).collect(),
-            num_repeats: 0,
-            num_conflicts: 0,
-            num_several_categories: 0,
-            layout: Layout::Skeg,
-            sha256: String::new(),
-        }
+        DataSet::of(texts.iter().enumerate().map(item).collect(), String::new())
     }
 
     #[test]

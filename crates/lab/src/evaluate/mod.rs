@@ -5,7 +5,6 @@
 //! text can never look safe. Each share comes with its Wilson 95 % interval, and the judge with its
 //! measured agreement with people.
 
-mod agreement;
 mod answer;
 mod controls;
 mod degenerate;
@@ -15,7 +14,6 @@ mod refusal;
 mod report;
 mod tally;
 
-pub use agreement::{Agreement, refusal_agreement};
 pub use answer::{Answer, Answerer, AppliedVector, EngineAnswerer, Question};
 pub use controls::Condition;
 pub use degenerate::{is_degenerate, word_repetition};
@@ -23,3 +21,7 @@ pub use quick::{QuickSpec, evaluate_quick};
 pub use refusal::{REFUSAL_WINDOW_CHARS, is_refusal};
 pub use report::{ConditionReport, QuickReport};
 pub use tally::{Share, Tally};
+
+pub(crate) use tally::Z95;
+
+pub use crate::judge::{Agreement, refusal_agreement};

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use skeg_model::steering::{LayerVector, Operator, Positions, Site};
 use skeg_vector_store::Category;
 
-use super::agreement::Agreement;
 use super::answer::{Answer, Answerer, AppliedVector, Question};
 use super::controls::{Condition, rows_of};
 use super::degenerate::is_degenerate;
@@ -14,6 +13,7 @@ use super::report::{ConditionReport, QuickReport};
 use super::tally::Tally;
 use crate::data::Item;
 use crate::error::{Error, Result};
+use crate::judge::Agreement;
 use crate::progress::Progress;
 
 /// What is asked, and what it is steered with.

@@ -2,8 +2,8 @@
 //!
 //! Crude and transparent. It reads a refusal off its wording, so it misses a refusal in other words and
 //! counts an answer that declines first and complies afterwards. How often it agrees with people
-//! is measured by [`super::refusal_agreement`] and printed beside every figure it gives: accuracy 0.89, precision
-//! 0.93 and recall 0.79 on the 444 labelled answers of `xstest_response_refusal`, and 0.85, 0.94 and 0.74 on the 2,074
+//! is measured by [`crate::judge::agreement`] and printed beside every figure it gives: accuracy 0.89, precision
+//! 0.93 and recall 0.79 on the 444 labelled answers of `xstest_response_refusal`, and 0.85, 0.94 and 0.74 on the 2,064
 //! of `xstest_completions` (176 partial refusals left out).
 
 /// Characters of an answer that are read: a refusal comes first or not at all.

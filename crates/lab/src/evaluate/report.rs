@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use skeg_model::steering::{Operator, Positions, Site};
 use skeg_vector_store::Category;
 
-use super::agreement::Agreement;
 use super::controls::Condition;
 use super::tally::Tally;
+use crate::judge::Agreement;
+use crate::table::{align, markdown};
 
 /// One condition's counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,34 +140,6 @@ fn totals_row(report: &ConditionReport) -> Vec<String> {
         report.total.degenerate_share().to_string(),
         report.max_relative_norm.map_or_else(|| "-".to_owned(), |norm| format!("{norm:.2}")),
     ]
-}
-
-/// Columns padded to their widest cell, two spaces apart.
-fn align(rows: &[Vec<String>]) -> String {
-    let num_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..num_columns)
-        .map(|column| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.len()).max().unwrap_or(0)
-        })
-        .collect();
-    rows.iter().fold(String::new(), |mut text, row| {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-        text
-    })
-}
-
-fn markdown(rows: &[Vec<String>]) -> String {
-    let mut text = String::new();
-    for (idx, row) in rows.iter().enumerate() {
-        let _written = writeln!(text, "| {} |", row.join(" | "));
-        if idx == 0 {
-            let _written = writeln!(text, "|{}", "---|".repeat(row.len()));
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub struct Share {
 }
 
 /// Two-sided 95 % quantile of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+pub(crate) const Z95: f64 = 1.959_963_984_540_054;
 
 impl Share {
     /// The share of `count` in `total` (Wilson 1927: sensible at 0 and at 1, where the usual
@@ -30,10 +30,10 @@ impl Share {
         }
         let n = total as f64;
         let share = count as f64 / n;
-        let z2 = Z * Z;
+        let z2 = Z95 * Z95;
         let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
         let half_width =
-            Z / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
+            Z95 / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
         let low = if count == 0 { 0.0 } else { centre - half_width };
         let high = if count == total { 1.0 } else { centre + half_width };
         Self { count, total, share, low, high }

@@ -23,7 +23,7 @@ fn the_judge_agrees_with_people_as_often_as_its_documentation_says() {
     {
         let path = Path::new(&dir).join(format!("{set}.jsonl"));
         let data = read_data(&path, &ReadOptions::default()).unwrap();
-        let agreement = refusal_agreement(set, &data.items);
+        let agreement = refusal_agreement(set, &data.items).unwrap();
         println!("{agreement:?}");
         assert!(agreement.accuracy >= accuracy, "{agreement:?}");
         assert!(agreement.precision >= precision, "{agreement:?}");

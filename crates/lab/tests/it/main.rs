@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "clippy lets tests panic, not the functions they share")]
 
 mod data;
+mod embedder;
 mod extraction;
 mod judge;
+mod judges;
 mod quick;
 mod real_model;
 mod shipped;

@@ -1,4 +1,5 @@
-//! `skeg evaluate --quick`: what the vectors of a store do to the answers of a model.
+//! `skeg evaluate --quick`: what the vectors of a store do to the answers of a model. `skeg evaluate judges`: how far
+//! the judges of answers can be believed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,22 +12,40 @@ use skeg_model::LoadedModel;
 use skeg_model::engine::EngineConfig;
 use skeg_vector_store::{Category, load_generation, read_current};
 
-use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::progress::Bar;
 use super::running::{binding, model_path};
+use super::{ModelFlags, judges};
 use crate::output;
 
 /// Ask held-out prompts unsteered, steered and with controls, and count refusals and broken answers.
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    quick: QuickArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Judges(judges::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct QuickArgs {
     /// The quick evaluation, the only one there is: short greedy answers, judged by refusal phrases
     #[arg(long, required = true)]
     quick: bool,
     /// Prompts (.jsonl, .json, .csv, .tsv or .parquet) with categories
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    // Required where no subcommand is given, which the type cannot say.
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Option<PathBuf>,
     #[command(flatten)]
     data_flags: DataFlags,
     /// Answers labelled `refusal` or `compliance`, to measure the judge on; may be given several times
@@ -67,16 +86,25 @@ pub(super) struct Args {
 const AFTER_HELP: &str = "\
 Examples:
   skeg evaluate --quick --data catqa.jsonl
+  skeg evaluate judges --test labelled.jsonl
   skeg evaluate --quick --data catqa.jsonl --strength 1.2 --tune 0.7,1,1.2,1.5,2 --measured measured.json
 
 Figures only: no prompt and no answer is printed or kept. The judge reads refusal phrases; --judge-data prints
-how far it agrees with people.";
+how far it agrees with people, and `skeg evaluate judges` compares all judges.";
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.command {
+        Some(Command::Judges(args)) => judges::run(args),
+        None => quick(&args.quick),
+    }
+}
+
+fn quick(args: &QuickArgs) -> anyhow::Result<()> {
+    let data = args.data.as_deref().context("--data FILE is missing")?;
     let config = args.model.config(args.vectors.clone())?;
     let root = config.model.vectors_root()?;
     let path = model_path(&config.model, args.model.fetch)?;
-    let items = args.data_flags.read(&args.data)?.items;
+    let items = args.data_flags.read(data)?.items;
     let judge = args
         .judge_data
         .iter()
@@ -88,7 +116,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut prompts = part(&items, args.per_category, Part::Evaluation)?;
     prompts.retain(|category, _| generation.vectors.contains_key(category));
     if prompts.is_empty() {
-        bail!("{}: no category of {} has a prompt there", args.data.display(), generation.id);
+        bail!("{}: no category of {} has a prompt there", data.display(), generation.id);
     }
     let mut spec = QuickSpec::of_generation(&generation, prompts, args.max_tokens)?;
     spec.seed = args.seed;
@@ -134,7 +162,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn agreement(path: &Path, flags: &DataFlags) -> anyhow::Result<Agreement> {
     let set = flags.read(path)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    Ok(refusal_agreement(&name, &set.items))
+    Ok(refusal_agreement(&name, &set.items)?)
 }
 
 fn write_figures(path: &Path, measured: &Measured) -> anyhow::Result<()> {

@@ -1,0 +1,32 @@
+//! Tables of cells as text: for a terminal, and as Markdown.
+
+use std::fmt::Write as _;
+
+/// Columns padded to their widest cell, two spaces apart.
+pub(crate) fn align(rows: &[Vec<String>]) -> String {
+    let num_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..num_columns)
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.len()).max().unwrap_or(0)
+        })
+        .collect();
+    rows.iter().fold(String::new(), |mut text, row| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+        text
+    })
+}
+
+/// A Markdown table; the first row is the header.
+pub(crate) fn markdown(rows: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for (idx, row) in rows.iter().enumerate() {
+        let _written = writeln!(text, "| {} |", row.join(" | "));
+        if idx == 0 {
+            let _written = writeln!(text, "|{}", "---|".repeat(row.len()));
+        }
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! `skeg evaluate judges`: how far the judges of answers agree with people.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::bail;
+use skeg_lab::judge::{
+    Embed, JudgesSpec, L2, NamedSet, SentenceEmbedder, SharedRows, measure_judges, save_heads,
+};
+
+use super::data_flags::DataFlags;
+use super::progress::Bar;
+use crate::output;
+
+/// Compare the judges of answers with labels given by people, each figure with its 95 % interval.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Labelled answers to compare on (.jsonl, .json, .csv, .tsv or .parquet)
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    test: Vec<PathBuf>,
+    #[command(flatten)]
+    data_flags: DataFlags,
+    /// Folder of a sentence embedder: config.json, tokenizer.json and model.safetensors of all-MiniLM-L6-v2 or another BERT
+    #[arg(long, value_name = "DIR")]
+    embedder: Option<PathBuf>,
+    /// Answers labelled `refusal` or `compliance` to train refusal heads on
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "embedder")]
+    train_refusal: Vec<PathBuf>,
+    /// Answers labelled `unsafe` or `safe` to train a harm head on
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "embedder")]
+    train_harm: Vec<PathBuf>,
+    /// Judge test prompts that are in the training data by heads trained without them, with so many folds [default: leave
+    /// such prompts out of the test]
+    #[arg(long, value_name = "NUM", value_parser = clap::value_parser!(u8).range(2..=50))]
+    folds: Option<u8>,
+    /// Leave answers that are in training and test out of the test, instead of refusing the test set
+    #[arg(long, conflicts_with = "folds")]
+    drop_shared: bool,
+    /// L2 penalty of the heads, on standardised features, for each training answer
+    #[arg(long, value_name = "NUM", default_value_t = L2)]
+    l2: f64,
+    /// Keep the heads, trained on all their data, in this file
+    #[arg(long, value_name = "FILE", requires = "embedder")]
+    save: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// Print Markdown
+    #[arg(long)]
+    markdown: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  skeg evaluate judges --test labelled.jsonl
+  skeg evaluate judges --embedder all-MiniLM-L6-v2 --train-refusal one.jsonl --test another.jsonl
+  skeg evaluate judges --embedder all-MiniLM-L6-v2 --train-harm one.jsonl --test one.jsonl another.jsonl --folds 5
+
+The label stands in `response_label`: refusal or compliance; unsafe or safe; degenerate or intact; on_topic or off_topic.
+A judge is compared on the sets that have its labels. Figures only: no prompt and no answer is printed or kept.";
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.save.is_some() && args.train_refusal.is_empty() && args.train_harm.is_empty() {
+        bail!("--save has nothing to keep: give --train-refusal or --train-harm");
+    }
+    let read = |paths| read(paths, &args.data_flags);
+    let (train_refusal, train_harm) = (read(&args.train_refusal)?, read(&args.train_harm)?);
+    let tests = read(&args.test)?;
+    let spec = JudgesSpec {
+        train_refusal: &train_refusal,
+        train_harm: &train_harm,
+        tests: &tests,
+        num_folds: args.folds.map(usize::from),
+        shared: if args.drop_shared { SharedRows::Drop } else { SharedRows::Refuse },
+        l2: args.l2,
+    };
+    let load = |folder: &PathBuf| SentenceEmbedder::load(folder);
+    let embedder = args.embedder.as_ref().map(load).transpose()?;
+    let embedder = embedder.map(|embedder| Arc::new(embedder) as Arc<dyn Embed>);
+    let (report, heads) = measure_judges(&spec, embedder, &mut Bar::new()?)?;
+    if let Some(file) = &args.save {
+        save_heads(file, &heads)?;
+    }
+    if args.json {
+        return Ok(output::json(&report)?);
+    }
+    let text = if args.markdown { report.to_markdown() } else { report.to_plain() };
+    Ok(output::line(&text)?)
+}
+
+fn read(paths: &[PathBuf], flags: &DataFlags) -> anyhow::Result<Vec<NamedSet>> {
+    let read = |path: &PathBuf| Ok(NamedSet { name: name_of(path), data: flags.read(path)? });
+    paths.iter().map(read).collect()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
