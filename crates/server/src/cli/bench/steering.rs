@@ -200,7 +200,7 @@ impl Report {
         let points = self.costs.iter().filter(shown).map(|cost| {
             let rate = |ratio| cost.num_seqs as f64 / (cost.median_disabled_step_seconds * ratio);
             Point {
-                label: cost.mode.to_string(),
+                label: short(cost.mode),
                 value: rate(cost.ratio),
                 range: Some((rate(cost.upper), rate(cost.lower))),
             }
@@ -211,10 +211,20 @@ impl Report {
                 "{}: {num_seqs} sequences steered at {num_layers} layers",
                 self.subject.model
             ),
-            x_name: "mode",
+            x_name: "mode, or number of distinct vectors",
             y_name: "tokens per second",
             points: points.collect(),
         }
+    }
+}
+
+/// A mode's name as it fits below a chart's axis.
+fn short(mode: Mode) -> String {
+    match mode {
+        Mode::Disabled => "disabled".to_owned(),
+        Mode::EnabledIdle => "idle".to_owned(),
+        Mode::AllSteeredShared => "shared".to_owned(),
+        Mode::PerRequest(number) => number.to_string(),
     }
 }
 
