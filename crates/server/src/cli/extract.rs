@@ -59,8 +59,6 @@ pub(super) struct Args {
     /// Count only this many tokens of each response: whether it declines is decided in its first words
     #[arg(long, value_name = "NUM")]
     max_response_tokens: Option<usize>,
-    #[command(flatten)]
-    variant: VariantFlags,
     /// Steer with this default strength, also the highest that is allowed; without it the policy only
     /// logs, since nothing is measured yet
     #[arg(long)]
@@ -76,6 +74,9 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    // Last: its heading holds for all flags after it.
+    #[command(flatten)]
+    variant: VariantFlags,
 }
 
 const AFTER_HELP: &str = "\
