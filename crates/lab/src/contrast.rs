@@ -179,19 +179,8 @@ mod tests {
     fn texts_are_dealt_to_prompts_in_turn() {
         let set = ContrastSet::built_in().unwrap();
         let category: Category = "adult_content".parse().unwrap();
-        let items: Vec<Item> = (0..25)
-            .map(|number| Item {
-                id: number.to_string(),
-                text: "a prompt".to_owned(),
-                category: None,
-                subcategory: None,
-                harmful: None,
-                response: None,
-                response_label: None,
-                source: "own".to_owned(),
-                twin_of: None,
-            })
-            .collect();
+        let items: Vec<Item> =
+            (0..25).map(|number| Item::new(number.to_string(), "a prompt", "own")).collect();
         let prompts = BTreeMap::from([(category.clone(), items.iter().collect())]);
         let inputs = set.pair_with(&prompts).unwrap();
         let texts = &set.by_category()[&category];

@@ -96,15 +96,9 @@ mod tests {
     fn items(count: usize) -> Vec<Item> {
         (0..count)
             .map(|number| Item {
-                id: number.to_string(),
-                text: format!("prompt {number}"),
                 category: Some("Adult Content".to_owned()),
-                subcategory: None,
                 harmful: Some(true),
-                response: None,
-                response_label: None,
-                source: "own".to_owned(),
-                twin_of: None,
+                ..Item::new(number.to_string(), format!("prompt {number}"), "own")
             })
             .collect()
     }

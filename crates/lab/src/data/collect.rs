@@ -135,15 +135,10 @@ mod tests {
 
     fn item(id: &str, text: &str, response: Option<&str>) -> Item {
         Item {
-            id: id.to_owned(),
-            text: text.to_owned(),
             category: Some("a".to_owned()),
-            subcategory: None,
             harmful: Some(true),
             response: response.map(ToOwned::to_owned),
-            response_label: None,
-            source: "own".to_owned(),
-            twin_of: None,
+            ..Item::new(id, text, "own")
         }
     }
 

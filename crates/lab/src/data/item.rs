@@ -28,6 +28,22 @@ pub struct Item {
 }
 
 impl Item {
+    /// A prompt of which nothing else is said.
+    #[must_use]
+    pub fn new(id: impl Into<String>, text: impl Into<String>, source: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            text: text.into(),
+            category: None,
+            subcategory: None,
+            harmful: None,
+            response: None,
+            response_label: None,
+            source: source.into(),
+            twin_of: None,
+        }
+    }
+
     /// The category, where it is one of CatQA's (display name or slug).
     #[must_use]
     pub fn catqa_category(&self) -> Option<Category> {
@@ -48,17 +64,7 @@ mod tests {
     use super::*;
 
     fn slug(category: &str) -> Option<String> {
-        let item = Item {
-            id: "a".to_owned(),
-            text: "x".to_owned(),
-            category: Some(category.to_owned()),
-            subcategory: None,
-            harmful: None,
-            response: None,
-            response_label: None,
-            source: "own".to_owned(),
-            twin_of: None,
-        };
+        let item = Item { category: Some(category.to_owned()), ..Item::new("a", "x", "own") };
         item.category_slug().map(String::from)
     }
 

@@ -62,15 +62,8 @@ mod tests {
 
     fn set(name: &str, texts: &[&str]) -> DataSet {
         let item = |(idx, text): (usize, &&str)| Item {
-            id: format!("{name}-{idx}"),
-            text: (*text).to_owned(),
-            category: None,
-            subcategory: None,
-            harmful: None,
             response: Some(idx.to_string()),
-            response_label: None,
-            source: name.to_owned(),
-            twin_of: None,
+            ..Item::new(format!("{name}-{idx}"), *text, name)
         };
         DataSet::of(texts.iter().enumerate().map(item).collect(), String::new())
     }

@@ -172,15 +172,9 @@ mod tests {
 
     fn item(prompt: &str, response: &str, label: &str) -> Item {
         Item {
-            id: response.to_owned(),
-            text: prompt.to_owned(),
-            category: None,
-            subcategory: None,
-            harmful: None,
             response: Some(response.to_owned()),
             response_label: Some(label.to_owned()),
-            source: "own".to_owned(),
-            twin_of: None,
+            ..Item::new(response, prompt, "own")
         }
     }
 

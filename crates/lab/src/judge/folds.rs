@@ -118,11 +118,6 @@ mod tests {
     /// Two answers to each of 40 prompts: those with many `a` are refusals, but for one prompt the labels are wrong.
     fn set() -> NamedSet {
         let item = |number: usize, refuses: bool| Item {
-            id: format!("{number}-{refuses}"),
-            text: format!("prompt {number}"),
-            category: None,
-            subcategory: None,
-            harmful: None,
             response: Some(format!(
                 "{} b{}",
                 if refuses { "aaaa" } else { "bbbb" },
@@ -131,8 +126,7 @@ mod tests {
             response_label: Some(
                 if refuses == (number != 0) { "refusal" } else { "compliance" }.to_owned(),
             ),
-            source: "own".to_owned(),
-            twin_of: None,
+            ..Item::new(format!("{number}-{refuses}"), format!("prompt {number}"), "own")
         };
         let items = (0..40).flat_map(|number| [item(number, true), item(number, false)]).collect();
         let data = DataSet::of(items, "00".repeat(32));

@@ -1,13 +1,14 @@
 //! The sentence embedder: on a tiny random BERT always, on all-MiniLM-L6-v2 where `SKEG_TEST_EMBEDDER` names its folder.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 use skeg_lab::judge::{Embed, SentenceEmbedder};
-use skeg_lab::{Error, NoProgress, Progress};
+use skeg_lab::{Error, NoProgress};
+
+use crate::extraction::StopAfter;
 
 const HIDDEN: usize = 16;
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
@@ -140,16 +141,8 @@ fn a_folder_that_holds_no_embedder_is_an_error_that_names_the_file() {
 
 #[test]
 fn embedding_can_be_interrupted() {
-    struct StopAtOnce;
-    impl Progress for StopAtOnce {
-        fn start(&mut self, _what: &str, _total: usize) {}
-        fn advance(&mut self, _num_steps: usize) -> ControlFlow<()> {
-            ControlFlow::Break(())
-        }
-        fn note(&mut self, _message: &str) {}
-        fn finish(&mut self) {}
-    }
-    let error = tiny_embedder().embed(&["a"], &mut StopAtOnce).unwrap_err();
+    let mut stop = StopAfter { num_left: Some(1), ..StopAfter::default() };
+    let error = tiny_embedder().embed(&["a"], &mut stop).unwrap_err();
     assert!(matches!(error, Error::Interrupted { done: 1, total: 1 }), "{error}");
 }
 

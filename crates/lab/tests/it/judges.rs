@@ -36,15 +36,9 @@ impl Embed for Words {
 
 fn item(id: &str, text: &str, response: &str, label: &str) -> Item {
     Item {
-        id: id.to_owned(),
-        text: text.to_owned(),
-        category: None,
-        subcategory: None,
-        harmful: None,
         response: Some(response.to_owned()),
         response_label: Some(label.to_owned()),
-        source: "own".to_owned(),
-        twin_of: None,
+        ..Item::new(id, text, "own")
     }
 }
 

@@ -1,13 +1,14 @@
 //! The quick evaluation with scripted answers.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use skeg_lab::evaluate::{
     Answer, Answerer, AppliedVector, Condition, Question, QuickSpec, evaluate_quick,
 };
 use skeg_lab::{Error, Item, NoProgress, Part, Progress, Result, SplitRule, catqa_categories};
 use skeg_model::steering::{LayerVector, Operator, Positions, Site};
+
+use crate::extraction::StopAfter;
 
 /// Answers by the first value of the vector: none complies, negative breaks down, positive refuses.
 struct Script;
@@ -47,15 +48,13 @@ fn items() -> Vec<Item> {
         .iter()
         .flat_map(|category| {
             (0..20).map(move |number| Item {
-                id: format!("{category}-{number}"),
-                text: format!("prompt {number} of {category}"),
                 category: Some(category.to_string()),
-                subcategory: None,
                 harmful: Some(true),
-                response: None,
-                response_label: None,
-                source: "own".to_owned(),
-                twin_of: None,
+                ..Item::new(
+                    format!("{category}-{number}"),
+                    format!("prompt {number} of {category}"),
+                    "own",
+                )
             })
         })
         .collect()
@@ -117,16 +116,8 @@ fn a_category_without_a_vector_is_an_error_that_names_it() {
 
 #[test]
 fn an_evaluation_can_be_interrupted() {
-    struct StopAtOnce;
-    impl Progress for StopAtOnce {
-        fn start(&mut self, _what: &str, _total: usize) {}
-        fn advance(&mut self, _num_steps: usize) -> ControlFlow<()> {
-            ControlFlow::Break(())
-        }
-        fn note(&mut self, _message: &str) {}
-        fn finish(&mut self) {}
-    }
+    let mut stop = StopAfter { num_left: Some(1), ..StopAfter::default() };
     let items = items();
-    let error = evaluate_quick(&mut Script, &spec(&items), &mut StopAtOnce).unwrap_err();
+    let error = evaluate_quick(&mut Script, &spec(&items), &mut stop).unwrap_err();
     assert!(matches!(error, Error::Interrupted { .. }), "{error}");
 }

@@ -146,15 +146,11 @@ mod tests {
 
     fn item(id: &str, category: Option<&str>, harmful: Option<bool>, label: Option<&str>) -> Item {
         Item {
-            id: id.to_owned(),
-            text: format!("text {id}"),
             category: category.map(ToOwned::to_owned),
-            subcategory: None,
             harmful,
             response: label.map(|_| "answer".to_owned()),
             response_label: label.map(ToOwned::to_owned),
-            source: "own".to_owned(),
-            twin_of: None,
+            ..Item::new(id, format!("text {id}"), "own")
         }
     }
 

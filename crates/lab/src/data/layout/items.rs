@@ -19,17 +19,7 @@ impl<'a> Source<'a> {
 
     /// A prompt with a made id and nothing said about it.
     fn prompt(&self, text: String) -> Item {
-        Item {
-            id: format!("{}-{}", self.stem, self.row),
-            text,
-            category: None,
-            subcategory: None,
-            harmful: None,
-            response: None,
-            response_label: None,
-            source: self.stem.to_owned(),
-            twin_of: None,
-        }
+        Item::new(format!("{}-{}", self.stem, self.row), text, self.stem)
     }
 
     pub(super) fn skeg(&self) -> Result<Item, String> {

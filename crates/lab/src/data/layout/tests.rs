@@ -25,17 +25,7 @@ fn one(layout: Layout, fields: Value) -> Item {
 
 /// An item of row 7 with nothing said about it.
 fn bare(text: &str) -> Item {
-    Item {
-        id: "set-7".to_owned(),
-        text: text.to_owned(),
-        category: None,
-        subcategory: None,
-        harmful: None,
-        response: None,
-        response_label: None,
-        source: "set".to_owned(),
-        twin_of: None,
-    }
+    Item::new("set-7", text, "set")
 }
 
 fn some(text: &str) -> Option<String> {
@@ -45,7 +35,7 @@ fn some(text: &str) -> Option<String> {
 #[test]
 fn the_own_form_takes_all_its_fields() {
     let fields = json!({"id": "a", "text": "x", "category": "c", "subcategory": "s", "harmful": true,
-        "response": "r", "response_label": "safe", "source": "own", "other": 1});
+        "response": "r", "response_label": "safe", "source": "own", "twin_of": "b", "other": 1});
     let expected = Item {
         id: "a".to_owned(),
         category: some("c"),
@@ -54,7 +44,7 @@ fn the_own_form_takes_all_its_fields() {
         response: some("r"),
         response_label: some("safe"),
         source: "own".to_owned(),
-        twin_of: None,
+        twin_of: some("b"),
         ..bare("x")
     };
     assert_eq!(one(Layout::Skeg, fields), expected);
