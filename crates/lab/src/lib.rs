@@ -9,13 +9,17 @@
 //! data set and no model answer is written to a file, only figures; the same data, model and binary give
 //! the same bytes.
 
+pub mod calibrate;
 mod category;
 mod contrast;
 pub mod data;
+mod disk_cache;
 mod error;
 pub mod evaluate;
+pub mod experiment;
 pub mod extract;
 pub mod judge;
+pub mod likelihood;
 pub mod model_words;
 mod numbers;
 mod progress;
@@ -26,6 +30,7 @@ mod table;
 pub use category::{category_of_catqa_name, catqa_categories};
 pub use contrast::{ContrastSet, ContrastTexts};
 pub use data::{DataSet, Item, ReadOptions, read_data};
+pub use disk_cache::DiskCache;
 pub use error::{Error, Place, Result};
 pub use progress::{NoProgress, Progress};
 pub use split::{Part, SplitRule, select};

@@ -6,22 +6,29 @@
 //! measured agreement with people.
 
 mod answer;
+mod cached;
 mod controls;
 mod degenerate;
+mod engine_answerer;
 mod from_store;
 mod quick;
 mod refusal;
 mod report;
+mod shared_model;
 mod tally;
 
-pub use answer::{Answer, Answerer, AppliedVector, EngineAnswerer, Question};
+pub use answer::{Answer, Answerer, AppliedVector, Question};
+pub use cached::CachedAnswerer;
 pub use controls::Condition;
 pub use degenerate::{is_degenerate, word_repetition};
+pub use engine_answerer::EngineAnswerer;
 pub use quick::{QuickSpec, evaluate_quick};
 pub use refusal::{REFUSAL_WINDOW_CHARS, is_refusal};
 pub use report::{ConditionReport, QuickReport};
+pub use shared_model::{SharedModel, TextSide};
 pub use tally::{Share, Tally};
 
+pub(crate) use controls::rows_of;
 pub(crate) use tally::Z95;
 
 pub use crate::judge::{Agreement, refusal_agreement};

@@ -1,6 +1,7 @@
 //! The quick evaluation: held-out prompts, five conditions, short greedy answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use skeg_model::steering::{LayerVector, Operator, Positions, Site};
 use skeg_vector_store::Category;
@@ -99,11 +100,9 @@ fn run_condition(
                 Some(vectors.len() - 1)
             }
         };
-        questions.extend(items.iter().map(|item| Question {
-            id: item.id.clone(),
-            prompt: item.text.clone(),
-            vector_idx,
-        }));
+        questions.extend(
+            items.iter().map(|item| Question { vector_idx, ..Question::new(&item.id, &item.text) }),
+        );
     }
     let answers = answerer.answer(&questions, &vectors, progress)?;
     if answers.len() != questions.len() {
@@ -132,7 +131,7 @@ fn applied(
         operator: spec.operator,
         positions: spec.positions,
         strength,
-        layers: layers.clone(),
+        layers: Arc::new(layers.clone()),
     })
 }
 

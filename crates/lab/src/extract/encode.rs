@@ -101,18 +101,40 @@ fn no_row(text: &Text, tokens: TokenMode) -> Error {
 /// # Errors
 /// [`Error::Model`] when a template is asked for and missing, or the text cannot be tokenised.
 pub(crate) fn prompt_token_ids(
-    (tokenizer, chat_template): (&Tokenizer, Option<&ChatTemplate>),
+    text_side: (&Tokenizer, Option<&ChatTemplate>),
     form: PromptForm,
     prompt: &str,
 ) -> Result<Vec<u32>> {
+    messages_token_ids(text_side, form, None, prompt)
+}
+
+/// The same after a system message; without a template the message stands before the prompt as a paragraph.
+///
+/// # Errors
+/// As [`prompt_token_ids`].
+pub(crate) fn messages_token_ids(
+    (tokenizer, chat_template): (&Tokenizer, Option<&ChatTemplate>),
+    form: PromptForm,
+    system: Option<&str>,
+    prompt: &str,
+) -> Result<Vec<u32>> {
     match form {
-        PromptForm::Raw => Ok(tokenizer.encode(prompt, true)?),
+        PromptForm::Raw => {
+            let before = system.map(|system| format!("{system}\n\n")).unwrap_or_default();
+            Ok(tokenizer.encode(&format!("{before}{prompt}"), true)?)
+        }
         PromptForm::ChatTemplate => {
             let template = chat_template.ok_or_else(|| {
                 Error::Spec("the model has no chat template; use the raw prompt form".to_owned())
             })?;
-            let message = ChatMessage { role: "user".to_owned(), content: prompt.to_owned() };
-            let rendered = template.render(&[message], true)?;
+            let message = |role: &str, content: &str| ChatMessage {
+                role: role.to_owned(),
+                content: content.to_owned(),
+            };
+            let mut messages: Vec<ChatMessage> =
+                system.map(|system| message("system", system)).into_iter().collect();
+            messages.push(message("user", prompt));
+            let rendered = template.render(&messages, true)?;
             Ok(tokenizer.encode(&rendered, false)?)
         }
     }

@@ -22,7 +22,7 @@ mod statistics;
 mod sums;
 mod variant;
 
-pub(crate) use encode::prompt_token_ids;
+pub(crate) use encode::messages_token_ids;
 pub use encode::{EncodedInput, Side, encode};
 pub use publish::{PublishOptions, to_generation};
 pub use run::{

@@ -102,6 +102,19 @@ pub struct Extraction {
     pub model: ModelIdentity,
 }
 
+impl Extraction {
+    /// The same with only the vectors of some layers; layers it does not have are left out.
+    #[must_use]
+    pub fn restricted_to(&self, layers: &[usize]) -> Self {
+        let mut restricted = self.clone();
+        restricted.layers.retain(|layer| layers.contains(layer));
+        for category in restricted.categories.values_mut() {
+            category.layers.retain(|one| layers.contains(&one.layer));
+        }
+        restricted
+    }
+}
+
 /// Extracts vectors from texts.
 ///
 /// For figures that others can make again, load the model with `WeightForm::F32` on the CPU.

@@ -21,6 +21,7 @@ mod overlap;
 mod report;
 mod rules;
 mod run;
+mod set;
 mod training;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,7 @@ pub use overlap::SharedRows;
 pub use report::{Flagged, JudgesReport, TrainedHead};
 pub use rules::{DegenerateJudge, PhraseJudge};
 pub use run::{JudgesSpec, measure_judges};
+pub use set::Judges;
 pub use training::{L2, NamedSet, Training};
 
 /// A prompt and an answer to it.

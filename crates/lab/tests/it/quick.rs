@@ -37,6 +37,7 @@ impl Answerer for Script {
             .iter()
             .map(|question| Answer {
                 text: text(question).to_owned(),
+                token_ids: vec![1],
                 max_relative_norm: question.vector_idx.map(|_| 0.2),
             })
             .collect())

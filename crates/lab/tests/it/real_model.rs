@@ -82,7 +82,10 @@ fn the_shipped_vectors_make_the_model_decline() {
             operator: Operator::Add,
             positions: Positions::All,
             strength: generation.policy.strength(&category, None).unwrap(),
-            layers: rows.map(|(layer, row)| LayerVector { layer, values: row.to_vec() }).collect(),
+            layers: rows
+                .map(|(layer, row)| LayerVector { layer, values: row.to_vec() })
+                .collect::<Vec<_>>()
+                .into(),
         }
     });
     let mut answerer = EngineAnswerer::new(model, &EngineConfig::default(), 24).unwrap();
@@ -91,9 +94,8 @@ fn the_shipped_vectors_make_the_model_decline() {
             .iter()
             .enumerate()
             .map(|(idx, (slug, prompt))| Question {
-                id: (*slug).to_owned(),
-                prompt: (*prompt).to_owned(),
                 vector_idx: is_steered.then_some(idx),
+                ..Question::new(*slug, *prompt)
             })
             .collect();
         let answers = answerer.answer(&questions, &vectors, &mut NoProgress).unwrap();

@@ -1,0 +1,164 @@
+//! From a calibration to a generation: policy, figures and card follow from what was measured.
+
+use std::collections::BTreeMap;
+
+use skeg_model::steering::{Operator, Positions};
+use skeg_vector_store::{
+    self as store, Action, Category, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, Measurement,
+    NewGeneration, OnAbstain, Orientation, Policy, Strength, WhenMissing,
+};
+
+use super::{Calibration, TestArm};
+use crate::error::{Error, Result};
+use crate::experiment::Counts;
+use crate::extract::{Extraction, PublishOptions, to_generation};
+use crate::numbers::to_f32;
+
+/// What is done with categories that the gate stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// They are only logged (shadow mode), and the card says why.
+    No,
+    /// They steer all the same, where a strength is safe, and the card says that they failed.
+    Yes,
+}
+
+/// What a calibration does not know and a generation needs.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The model's name, for the card.
+    pub model: String,
+    /// The test data's name, for the figures.
+    pub data: String,
+    /// How prompts were chosen, a sentence for the card.
+    pub split: String,
+    /// Longest answer, in tokens.
+    pub max_new_tokens: usize,
+    /// What is done with categories that the gate stopped.
+    pub force: Force,
+}
+
+/// The generation of a calibration that chose `extraction`.
+///
+/// # Errors
+/// [`Error::Spec`] when the gate let no category through and none is forced.
+pub fn generation_of(
+    calibration: &Calibration,
+    extraction: &Extraction,
+    publication: &Publication,
+) -> Result<NewGeneration> {
+    let rules: BTreeMap<Category, CategoryPolicy> = calibration
+        .gates
+        .keys()
+        .map(|category| (category.clone(), rule(calibration, category, publication.force)))
+        .collect();
+    if rules.values().all(|rule| rule.action != Action::Steer) {
+        return Err(Error::Spec(
+            "no category passed the gate, so nothing is published; see the reasons above, try other data or another \
+             variant, or force it"
+                .to_owned(),
+        ));
+    }
+    let extraction = extraction.restricted_to(&calibration.setting.layers);
+    let orientation =
+        if calibration.is_reversed { Orientation::Reversed } else { Orientation::SafeMinusUnsafe };
+    let windows = rules.keys().map(|category| (category.clone(), calibration.window));
+    let options = PublishOptions {
+        policy: Policy {
+            categories: rules.clone(),
+            when_missing: WhenMissing::None,
+            on_abstain: OnAbstain::Reject,
+            max_combined_norm: 1.0,
+            allow_other_quantisation: false,
+            groups: BTreeMap::from([("anonymous".to_owned(), anonymous())]),
+        },
+        operator: store_operator(calibration.setting.operator),
+        orientation,
+        safe_windows: windows.collect(),
+        measured: measurements(calibration, &publication.data),
+        card: calibration.card(&extraction, publication),
+    };
+    Ok(to_generation(&extraction, options))
+}
+
+fn rule(calibration: &Calibration, category: &Category, force: Force) -> CategoryPolicy {
+    let passed = calibration.gates.get(category).is_some_and(|gate| gate.passed);
+    let strength = calibration.strengths.get(category).copied();
+    let steers = strength.is_some() && (passed || force == Force::Yes);
+    CategoryPolicy {
+        action: if steers { Action::Steer } else { Action::Log },
+        strength: strength.unwrap_or(Strength { default: 0.0, floor: 0.0, ceiling: 0.0 }),
+        positions: store_positions(calibration.setting.positions),
+        refusal: DEFAULT_REFUSAL.to_owned(),
+    }
+}
+
+/// Callers without a key are on this machine alone; they may also compare.
+fn anonymous() -> GroupPolicy {
+    GroupPolicy {
+        categories: None,
+        may_none: true,
+        may_raise: true,
+        may_lower: true,
+        may_compare: true,
+    }
+}
+
+/// The test's figures in the manifest's form: each arm over all categories, and unsteered and chosen ones by category.
+fn measurements(calibration: &Calibration, data: &str) -> Vec<Measurement> {
+    let mut measured = Vec::new();
+    for report in &calibration.test.arms {
+        let name = report.arm.name();
+        measured.extend(figures(name, data, None, &report.harmful));
+        let harmless = format!("harmless prompts beside {data}");
+        measured.extend(figures(name, &harmless, None, &report.harmless));
+        if matches!(report.arm, TestArm::Unsteered | TestArm::Own) {
+            for (category, counts) in &report.by_category {
+                measured.extend(figures(name, data, Some(category), counts));
+            }
+        }
+    }
+    measured
+}
+
+fn figures(
+    condition: &str,
+    data: &str,
+    category: Option<&Category>,
+    counts: &Counts,
+) -> Vec<Measurement> {
+    let figure = |metric: &str, value: f64| Measurement {
+        metric: metric.to_owned(),
+        condition: condition.to_owned(),
+        data: data.to_owned(),
+        category: category.cloned(),
+        value: to_f32(value),
+        num_items: counts.total as u64,
+    };
+    if counts.total == 0 {
+        return Vec::new();
+    }
+    let mut figures = vec![
+        figure("unsafe_rate", counts.unsafe_share().share),
+        figure("refusal_rate", counts.refused_share().share),
+        figure("degenerate_rate", counts.degenerate_share().share),
+    ];
+    figures.extend(counts.nll.map(|nll| figure("answer_nll", nll)));
+    figures
+}
+
+fn store_operator(operator: Operator) -> store::Operator {
+    match operator {
+        Operator::Add => store::Operator::Add,
+        Operator::AddNormRestored => store::Operator::AddNormRestored,
+        Operator::ProjectOut => store::Operator::ProjectOut,
+    }
+}
+
+fn store_positions(positions: Positions) -> store::Positions {
+    match positions {
+        Positions::All => store::Positions::All,
+        Positions::Prompt => store::Positions::Prompt,
+        Positions::Generation => store::Positions::Generation,
+    }
+}

@@ -1,0 +1,223 @@
+//! A calibration as tables, and as the card that travels with its generation: figures only.
+
+use std::fmt::Write as _;
+
+use super::{Calibration, Publication, Rung, TestArm};
+use crate::experiment::Counts;
+use crate::extract::Extraction;
+use crate::table::{align, markdown};
+
+type Rows = Vec<Vec<String>>;
+
+fn cells(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}
+
+fn optional(value: Option<impl std::fmt::Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"))
+}
+
+impl Calibration {
+    /// What was chosen, in one sentence.
+    #[must_use]
+    pub fn chosen(&self) -> String {
+        let setting = &self.setting;
+        let layers: Vec<String> = setting.layers.iter().map(ToString::to_string).collect();
+        let name = self.candidates.get(setting.candidate_idx).map_or("?", String::as_str);
+        format!(
+            "{name} at {:?}, layers {}, {:?} on {:?} tokens, strength {}{}; safe window 0 to {}",
+            self.site,
+            layers.join(" "),
+            setting.operator,
+            setting.positions,
+            setting.strength,
+            if self.is_reversed { ", reversed" } else { "" },
+            self.window.max
+        )
+    }
+
+    /// The dose-response.
+    pub(crate) fn ladder_rows(&self) -> Rows {
+        let header = [
+            "strength",
+            "unsafe",
+            "refuses",
+            "degenerate",
+            "answer NLL",
+            "harmless: refuses",
+            "harmless: on topic",
+            "max relative norm",
+        ];
+        let row = |rung: &Rung| {
+            vec![
+                rung.strength.to_string(),
+                rung.harmful.unsafe_share().to_string(),
+                rung.harmful.refused_share().to_string(),
+                rung.harmful.degenerate_share().to_string(),
+                optional(rung.harmful.nll),
+                rung.harmless.refused_share().to_string(),
+                rung.harmless.on_topic_share().map_or_else(|| "-".to_owned(), |s| s.to_string()),
+                optional(rung.harmful.max_relative_norm),
+            ]
+        };
+        std::iter::once(cells(&header)).chain(self.ladder.iter().map(row)).collect()
+    }
+
+    /// The test's arms.
+    pub(crate) fn test_rows(&self) -> Rows {
+        let header = [
+            "condition",
+            "unsafe",
+            "refuses",
+            "degenerate",
+            "answer NLL",
+            "own minus this",
+            "harmless: refuses",
+            "harmless: degenerate",
+        ];
+        let rows = self.test.arms.iter().map(|report| {
+            let difference = self.test.comparison(report.arm);
+            vec![
+                report.arm.name().to_owned(),
+                report.harmful.unsafe_share().to_string(),
+                report.harmful.refused_share().to_string(),
+                report.harmful.degenerate_share().to_string(),
+                optional(report.harmful.nll),
+                difference.map_or_else(|| "-".to_owned(), |one| one.total.to_string()),
+                report.harmless.refused_share().to_string(),
+                report.harmless.degenerate_share().to_string(),
+            ]
+        });
+        std::iter::once(cells(&header)).chain(rows).collect()
+    }
+
+    /// Each category's strengths, test figures and verdict.
+    pub(crate) fn category_rows(&self) -> Rows {
+        let header = [
+            "category",
+            "strength (floor to ceiling)",
+            "unsafe, unsteered",
+            "unsafe, steered",
+            "degenerate",
+            "gate",
+        ];
+        let counts = |arm, category| -> Counts {
+            let report = self.test.arm(arm);
+            report.and_then(|one| one.by_category.get(category)).copied().unwrap_or_default()
+        };
+        let rows = self.gates.iter().map(|(category, gate)| {
+            let own = counts(TestArm::Own, category);
+            vec![
+                category.to_string(),
+                self.strengths.get(category).map_or_else(
+                    || "none is safe".to_owned(),
+                    |s| format!("{} ({} to {})", s.default, s.floor, s.ceiling),
+                ),
+                counts(TestArm::Unsteered, category).unsafe_share().to_string(),
+                own.unsafe_share().to_string(),
+                own.degenerate_share().to_string(),
+                if gate.passed { "passed".to_owned() } else { gate.reasons.join("; ") },
+            ]
+        });
+        std::iter::once(cells(&header)).chain(rows).collect()
+    }
+
+    /// All tables in plain text.
+    #[must_use]
+    pub fn to_plain(&self) -> String {
+        let mut text = format!("Chosen: {}\n", self.chosen());
+        for (title, rows) in self.sections() {
+            let _written = write!(text, "\n{title}\n\n{}", align(&rows));
+        }
+        let _written = writeln!(text, "\n{}", self.notes());
+        text
+    }
+
+    /// All tables as Markdown.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("Chosen: {}.\n", self.chosen());
+        for (title, rows) in self.sections() {
+            let _written = write!(text, "\n### {title}\n\n{}", markdown(&rows));
+        }
+        let _written = writeln!(text, "\n{}", self.notes());
+        text
+    }
+
+    fn sections(&self) -> [(&'static str, Rows); 3] {
+        [
+            ("Dose-response on the calibration prompts", self.ladder_rows()),
+            ("Test prompts, on which nothing was chosen", self.test_rows()),
+            ("By category, on the test prompts", self.category_rows()),
+        ]
+    }
+
+    fn notes(&self) -> String {
+        format!(
+            "Every answer is one of unsafe, refused, degenerate, or answered safely; a degenerate one is never counted as safe or \
+             as a refusal. Judges: {}. Shares have Wilson's 95 % interval, differences of %UR a paired bootstrap's. NLL: mean \
+             negative log-likelihood of a token under the unsteered model, in nats. {} settings were tried.",
+            self.judges.join(", "),
+            self.trials.len()
+        )
+    }
+
+    /// `CARD.md` of the generation.
+    pub(super) fn card(&self, extraction: &Extraction, publication: &Publication) -> String {
+        let mut text = format!(
+            "# Category vectors for {}\n\nOne vector a category and layer, added to the activations while the model generates \
+             (arXiv 2410.01174). Positive strength is the measured safer side.\n\n## How they were made\n\n\
+             - Variant: {}; token mode {}; data SHA-256 {}.\n- Inputs SHA-256: `{}`.\n- Model weights SHA-256: `{}`.\n\
+             - Split: {}\n\n## What was measured\n\nGreedy answers of at most {} tokens. ",
+            publication.model,
+            extraction.variant,
+            extraction.tokens,
+            extraction.data_sha256.join(", "),
+            extraction.inputs_sha256,
+            extraction.model.weights_id,
+            publication.split,
+            publication.max_new_tokens,
+        );
+        text.push_str(&self.to_markdown());
+        text.push_str(&norms(extraction));
+        text.push_str(LIMITS);
+        text
+    }
+}
+
+/// Relative norm and stability, least and most over the layers.
+fn norms(extraction: &Extraction) -> String {
+    let range = |values: Vec<f64>| {
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if values.is_empty() { "-".to_owned() } else { format!("{least:.2} to {most:.2}") }
+    };
+    let header = ["category", "safe", "unsafe", "relative norm", "split-half cosine"];
+    let rows = extraction.categories.iter().map(|(category, one)| {
+        vec![
+            category.to_string(),
+            one.num_safe.to_string(),
+            one.num_unsafe.to_string(),
+            range(one.layers.iter().map(|layer| layer.relative_norm).collect()),
+            range(one.layers.iter().filter_map(|layer| layer.split_half_cosine).collect()),
+        ]
+    });
+    let rows: Rows = std::iter::once(cells(&header)).chain(rows).collect();
+    format!(
+        "\n### Inputs, norms and stability\n\nNorms at strength 1, relative to the activations'; cosines between the vectors of \
+         two halves of the inputs; least to most over the layers.\n\n{}\n",
+        markdown(&rows)
+    )
+}
+
+const LIMITS: &str = "\
+## Limits
+
+- Steering is meant for requests whose category is known: what it does to harmless prompts that are steered all the same stands \
+in the tables above.
+- Compare the own category's vector with the unrelated and the pooled one: what they share does not depend on the \
+category.
+- Judges are programs. `skeg evaluate judges` says how far each agrees with people. Answers are short; what would follow was \
+not read.
+- The repetition measure sees loops and rubble, not fluent nonsense.
+";
