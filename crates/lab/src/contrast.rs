@@ -5,6 +5,7 @@
 //! data when vectors are made and are stored nowhere.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use base16ct::lower::encode_string;
 use serde::Deserialize;
@@ -63,12 +64,8 @@ impl ContrastSet {
         let mut by_category = BTreeMap::new();
         for (slug, content) in FILES {
             hasher.update(content);
-            let bad =
-                |reason: String| Error::Data(format!("vectors/contrast/{slug}.toml: {reason}"));
-            let category = slug.parse().map_err(|error| bad(format!("file name: {error}")))?;
-            let texts: ContrastTexts =
-                toml::from_str(content).map_err(|error| bad(error.to_string()))?;
-            check(&texts).map_err(bad)?;
+            let (category, texts) = parse(slug, content)
+                .map_err(|reason| Error::Data(format!("vectors/contrast/{slug}.toml: {reason}")))?;
             by_category.insert(category, texts);
         }
         Ok(Self { by_category, sha256: encode_string(&hasher.finalize()) })
@@ -86,11 +83,54 @@ impl ContrastSet {
         &self.by_category
     }
 
-    /// Puts an answer and an opening of each category behind its prompts: prompt i takes text
-    /// i modulo the number of texts.
+    /// Adds the texts of a folder with one file a category, `<category>.toml`, in the form of `vectors/contrast`; they take
+    /// the place of built-in ones.
     ///
     /// # Errors
-    /// [`Error::Data`] when a category has prompts and no texts.
+    /// [`Error::Io`] when the folder cannot be read, [`Error::Data`] naming the file that is not valid or has too few texts.
+    pub fn with_folder(mut self, folder: &Path) -> Result<Self> {
+        let io = |source| Error::io(folder, source);
+        let entries: std::io::Result<Vec<_>> = std::fs::read_dir(folder).map_err(io)?.collect();
+        let mut paths: Vec<PathBuf> = entries.map_err(io)?.iter().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.sort();
+        let mut hasher = Sha256::new();
+        hasher.update(&self.sha256);
+        for path in paths {
+            let content = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
+            hasher.update(&content);
+            let slug = path.file_stem().unwrap_or_default().to_string_lossy();
+            let (category, texts) = parse(&slug, &content)
+                .map_err(|reason| Error::Data(format!("{}: {reason}", path.display())))?;
+            self.by_category.insert(category, texts);
+        }
+        self.sha256 = encode_string(&hasher.finalize());
+        Ok(self)
+    }
+
+    /// The texts for a category: its own, or those of all categories, which decline and comply in general words too.
+    fn texts_for(&self, category: &Category) -> ContrastTexts {
+        if let Some(own) = self.by_category.get(category) {
+            return own.clone();
+        }
+        let all = || self.by_category.values();
+        // One of each category in turn, so that a few prompts meet many categories' words.
+        let in_turn = |of: fn(&ContrastTexts) -> &Vec<String>| {
+            let most = all().map(|texts| of(texts).len()).max().unwrap_or_default();
+            let row = |idx: usize| all().filter_map(move |texts| of(texts).get(idx).cloned());
+            (0..most).flat_map(row).collect()
+        };
+        ContrastTexts {
+            safe_answers: in_turn(|texts| &texts.safe_answers),
+            compliant_openings: in_turn(|texts| &texts.compliant_openings),
+        }
+    }
+
+    /// Puts an answer and an opening behind each category's prompts: prompt i takes text i modulo the number of texts. A
+    /// category without texts of its own takes those of all in turn.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when there are no texts at all.
     pub fn pair_with(
         &self,
         prompts: &BTreeMap<Category, Vec<&Item>>,
@@ -98,8 +138,9 @@ impl ContrastSet {
         prompts
             .iter()
             .map(|(category, items)| {
-                let texts = self.by_category.get(category).ok_or_else(|| {
-                    Error::Data(format!("there are no contrast texts for category `{category}`"))
+                let texts = self.texts_for(category);
+                check(&texts).map_err(|reason| {
+                    Error::Data(format!("contrast texts for category `{category}`: {reason}"))
                 })?;
                 let pair = |responses: &[String]| -> Vec<Text> {
                     let responses = responses.iter().cycle();
@@ -117,6 +158,13 @@ impl ContrastSet {
             })
             .collect()
     }
+}
+
+fn parse(slug: &str, content: &str) -> Result<(Category, ContrastTexts), String> {
+    let category = slug.parse().map_err(|error| format!("file name: {error}"))?;
+    let texts: ContrastTexts = toml::from_str(content).map_err(|error| error.to_string())?;
+    check(&texts)?;
+    Ok((category, texts))
 }
 
 fn check(texts: &ContrastTexts) -> Result<(), String> {
@@ -173,6 +221,34 @@ mod tests {
             let ratio = mean_words(&texts.safe_answers) / mean_words(&texts.compliant_openings);
             assert!((0.7..1.4).contains(&ratio), "{category}: {ratio}");
         }
+    }
+
+    #[test]
+    fn a_new_category_takes_all_texts_in_turn_or_a_file_of_its_own() {
+        let category: Category = "gambling".parse().unwrap();
+        let items: Vec<Item> = (0..30).map(|n| Item::new(n.to_string(), "a prompt", "own")).collect();
+        let prompts = BTreeMap::from([(category, items.iter().collect())]);
+        let built_in = ContrastSet::built_in().unwrap();
+        let inputs = built_in.pair_with(&prompts).unwrap();
+        let firsts = built_in.by_category().values().map(|texts| &texts.safe_answers[0]);
+        for (text, first) in inputs[0].safe_side.iter().zip(firsts) {
+            assert_eq!(text.response.as_ref(), Some(first));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let lines = |word: &str| {
+            let texts: Vec<String> = (0..20).map(|n| format!("\"{word} {n}.\"")).collect();
+            texts.join(", ")
+        };
+        let path = folder.path().join("gambling.toml");
+        let content = format!("safe_answers = [{}]\ncompliant_openings = [{}]\n", lines("No"), lines("Yes"));
+        std::fs::write(&path, content).unwrap();
+        let own = built_in.clone().with_folder(folder.path()).unwrap();
+        assert_ne!(own.sha256(), built_in.sha256());
+        let inputs = own.pair_with(&prompts).unwrap();
+        assert_eq!(inputs[0].safe_side[21].response.as_deref(), Some("No 1."));
+        std::fs::write(&path, "safe_answers = [\"a\"]\ncompliant_openings = []\n").unwrap();
+        let error = built_in.with_folder(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("gambling.toml: safe_answers has 1 texts"), "{error}");
     }
 
     #[test]

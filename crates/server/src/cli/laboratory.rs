@@ -1,0 +1,85 @@
+//! What calibration and evaluation share: the model that answers, its kept answers, and their flags.
+
+use std::path::PathBuf;
+
+use skeg_lab::evaluate::{Answerer, CachedAnswerer, EngineAnswerer, SharedModel};
+use skeg_model::{DeviceChoice, LoadedModel};
+use skeg_model::engine::EngineConfig;
+
+use super::ModelFlags;
+use super::running::model_path;
+use crate::config::Config;
+
+/// Sets of vector rows in the engine at once: arms run side by side.
+const NUM_STEERING_SLOTS: usize = 256;
+
+/// Where finished work is kept, and how answers are made.
+#[derive(Debug, clap::Args)]
+pub(super) struct AnswerFlags {
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "TOKENS", default_value_t = 48)]
+    pub(super) max_tokens: usize,
+    /// Folder that keeps answers and judgements by what they were made from, so that a second run is quick and a broken one
+    /// goes on; it holds texts, for you alone [default: `lab` in the platform's cache folder]
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// Keep nothing, and use nothing that is kept
+    #[arg(long, conflicts_with = "work_dir")]
+    no_cache: bool,
+    /// Seed of random controls and intervals
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+}
+
+impl AnswerFlags {
+    /// Where finished work is kept; `None` = nowhere.
+    pub(super) fn work_dir(&self, config: &Config) -> Option<PathBuf> {
+        if self.no_cache {
+            return None;
+        }
+        Some(self.work_dir.clone().unwrap_or_else(|| config.model.cache_dir.join("lab")))
+    }
+}
+
+/// A model that answers, and itself.
+pub(super) struct Answering {
+    pub(super) answerer: Box<dyn Answerer>,
+    pub(super) model: SharedModel,
+}
+
+/// Loads the model as it is served.
+pub(super) fn answering(
+    config: &Config,
+    model_flags: &ModelFlags,
+    flags: &AnswerFlags,
+) -> anyhow::Result<Answering> {
+    let path = model_path(&config.model, model_flags.fetch)?;
+    let loaded = LoadedModel::load(&path, &config.model.load_options())?;
+    let engine_config = EngineConfig {
+        max_num_seqs: config.engine.max_num_seqs,
+        max_num_batched_tokens: config.engine.max_num_batched_tokens,
+        kv_cache_tokens: config.engine.kv_cache_tokens,
+        max_model_len: config.engine.max_model_len,
+        num_steering_slots: NUM_STEERING_SLOTS,
+        ..EngineConfig::default()
+    };
+    let fingerprint = format!(
+        "skeg {} {} {} {} {:?} {}",
+        env!("CARGO_PKG_VERSION"),
+        loaded.identity.architecture_id,
+        loaded.identity.weights_id,
+        config.model.weights_name(),
+        engine_config.kv_cache_dtype,
+        flags.max_tokens
+    );
+    let engine = EngineAnswerer::new(loaded, &engine_config, flags.max_tokens)?;
+    let model = engine.model().clone();
+    let answerer: Box<dyn Answerer> = match flags.work_dir(config) {
+        // Elsewhere answers depend on what is answered beside them.
+        Some(folder) if config.model.device == DeviceChoice::Cpu => {
+            Box::new(CachedAnswerer::open(engine, &folder, fingerprint)?)
+        }
+        Some(_) | None => Box::new(engine),
+    };
+    Ok(Answering { answerer, model })
+}
