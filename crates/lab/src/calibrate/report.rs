@@ -170,7 +170,7 @@ impl Calibration {
              - Variant: {}; token mode {}; data SHA-256 {}.\n- Inputs SHA-256: `{}`.\n- Model weights SHA-256: `{}`.\n\
              - Split: {}\n\n## What was measured\n\nGreedy answers of at most {} tokens. ",
             publication.model,
-            extraction.variant,
+            extraction.method(),
             extraction.tokens,
             extraction.data_sha256.join(", "),
             extraction.inputs_sha256,
