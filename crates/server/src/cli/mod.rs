@@ -9,6 +9,7 @@ mod evaluate;
 mod extract;
 mod extract_inputs;
 mod extract_variant;
+mod judge_flags;
 mod judges;
 mod model;
 mod progress;
