@@ -11,45 +11,46 @@ use skeg_lab::judge::{
 
 /// The value of `--judge-prompt` that is no file.
 const LLAMA_GUARD: &str = "llama-guard";
+/// Named by each flag, since the heading of a flattened struct goes on to the flags after it.
+const HEADING: &str = "Judges";
 
 /// Who judges answers. Without any of these flags: refusal phrases and the repetition measure.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Judges")]
 pub(super) struct JudgeFlags {
     /// Folder of a sentence embedder: config.json, tokenizer.json and model.safetensors of all-MiniLM-L6-v2 or another BERT
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = HEADING, value_name = "DIR")]
     embedder: Option<PathBuf>,
     /// Heads for refusal and harm, as `skeg evaluate judges --save` keeps them
-    #[arg(long, value_name = "FILE", requires = "embedder")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "embedder")]
     heads: Option<PathBuf>,
     /// Endpoint whose model judges harm: an address up to before /chat/completions, such as http://127.0.0.1:8000/v1
-    #[arg(long, value_name = "URL", requires = "judge_model")]
+    #[arg(long, help_heading = HEADING, value_name = "URL", requires = "judge_model")]
     judge_url: Option<String>,
     /// The model's name there
-    #[arg(long, value_name = "NAME", requires = "judge_url")]
+    #[arg(long, help_heading = HEADING, value_name = "NAME", requires = "judge_url")]
     judge_model: Option<String>,
     /// Name of the environment variable that holds the endpoint's key
-    #[arg(long, value_name = "VAR", requires = "judge_url")]
+    #[arg(long, help_heading = HEADING, value_name = "VAR", requires = "judge_url")]
     judge_key_env: Option<String>,
     /// What it is asked: llama-guard (the exchange as it is, for a guard model with a chat template), or a text file with
     /// {prompt} and {response}, answered by `safe` or `unsafe` first, or by JSON such as {"unsafe": true, "score": 0.9}
-    #[arg(long, value_name = "llama-guard|FILE", default_value = LLAMA_GUARD)]
+    #[arg(long, help_heading = HEADING, value_name = "llama-guard|FILE", default_value = LLAMA_GUARD)]
     judge_prompt: PathBuf,
     /// Requests under way at once, at either endpoint
-    #[arg(long, value_name = "NUM", default_value_t = 4,
+    #[arg(long, help_heading = HEADING, value_name = "NUM", default_value_t = 4,
         value_parser = clap::value_parser!(u8).range(1..=64))]
     judge_concurrency: u8,
     /// Endpoint whose model scores helpfulness and coherence, 0 to 4
-    #[arg(long, value_name = "URL", requires = "reward_model")]
+    #[arg(long, help_heading = HEADING, value_name = "URL", requires = "reward_model")]
     reward_url: Option<String>,
     /// The model's name there
-    #[arg(long, value_name = "NAME", requires = "reward_url")]
+    #[arg(long, help_heading = HEADING, value_name = "NAME", requires = "reward_url")]
     reward_model: Option<String>,
     /// Name of the environment variable that holds that endpoint's key
-    #[arg(long, value_name = "VAR", requires = "reward_url")]
+    #[arg(long, help_heading = HEADING, value_name = "VAR", requires = "reward_url")]
     reward_key_env: Option<String>,
     /// What it is asked: rubric (any chat model), or helpsteer (a reward model that answers `helpfulness:1.6,...`)
-    #[arg(long, value_name = "FORM", default_value = "rubric")]
+    #[arg(long, help_heading = HEADING, value_name = "FORM", default_value = "rubric")]
     reward_form: FormName,
 }
 

@@ -61,8 +61,8 @@ Examples:
   skeg evaluate judges --judge-url http://127.0.0.1:8000/v1 --judge-model Llama-Guard-3-8B --test labelled.jsonl
 
 The label stands in `response_label`: refusal or compliance; unsafe or safe; degenerate or intact; on_topic or off_topic.
-A judge is compared on the sets that have its labels. Figures only: no prompt and no answer is printed or kept; an endpoint
-gets them.";
+A judge is compared on the sets that have its labels. Figures only: no prompt and no answer is printed or kept, but the
+endpoint of --judge-url gets them.";
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.save.is_some() && args.train_refusal.is_empty() && args.train_harm.is_empty() {

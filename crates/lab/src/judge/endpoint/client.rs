@@ -253,9 +253,8 @@ impl Problem {
 
 /// `Retry-After` in seconds, bounded; its other form, a date, is not read: the backoff serves.
 fn seconds(text: &str) -> Option<Duration> {
-    let seconds: f64 = text.trim().parse().ok()?;
-    let bounded = seconds.min(MAX_RETRY_AFTER.as_secs_f64());
-    Duration::try_from_secs_f64(bounded).ok()
+    let seconds: f64 = text.trim().parse().ok().filter(|seconds: &f64| seconds.is_finite())?;
+    Duration::try_from_secs_f64(seconds.min(MAX_RETRY_AFTER.as_secs_f64())).ok()
 }
 
 #[cfg(test)]
