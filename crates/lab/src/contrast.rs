@@ -91,13 +91,15 @@ impl ContrastSet {
     pub fn with_folder(mut self, folder: &Path) -> Result<Self> {
         let io = |source| Error::io(folder, source);
         let entries: std::io::Result<Vec<_>> = std::fs::read_dir(folder).map_err(io)?.collect();
-        let mut paths: Vec<PathBuf> = entries.map_err(io)?.iter().map(|entry| entry.path()).collect();
+        let mut paths: Vec<PathBuf> =
+            entries.map_err(io)?.iter().map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
         paths.sort();
         let mut hasher = Sha256::new();
         hasher.update(&self.sha256);
         for path in paths {
-            let content = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
+            let content =
+                std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
             hasher.update(&content);
             let slug = path.file_stem().unwrap_or_default().to_string_lossy();
             let (category, texts) = parse(&slug, &content)
@@ -226,7 +228,8 @@ mod tests {
     #[test]
     fn a_new_category_takes_all_texts_in_turn_or_a_file_of_its_own() {
         let category: Category = "gambling".parse().unwrap();
-        let items: Vec<Item> = (0..30).map(|n| Item::new(n.to_string(), "a prompt", "own")).collect();
+        let items: Vec<Item> =
+            (0..30).map(|n| Item::new(n.to_string(), "a prompt", "own")).collect();
         let prompts = BTreeMap::from([(category, items.iter().collect())]);
         let built_in = ContrastSet::built_in().unwrap();
         let inputs = built_in.pair_with(&prompts).unwrap();
@@ -240,7 +243,8 @@ mod tests {
             texts.join(", ")
         };
         let path = folder.path().join("gambling.toml");
-        let content = format!("safe_answers = [{}]\ncompliant_openings = [{}]\n", lines("No"), lines("Yes"));
+        let content =
+            format!("safe_answers = [{}]\ncompliant_openings = [{}]\n", lines("No"), lines("Yes"));
         std::fs::write(&path, content).unwrap();
         let own = built_in.clone().with_folder(folder.path()).unwrap();
         assert_ne!(own.sha256(), built_in.sha256());

@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_divided_is_an_error_that_says_why() {
-        let message = |shares: Shares, items: &[Item]| shares.divide(items).unwrap_err().to_string();
+        let message =
+            |shares: Shares, items: &[Item]| shares.divide(items).unwrap_err().to_string();
         assert!(message(Shares::default(), &items(4)).contains("`adult_content` has 4 different"));
         assert!(message(Shares::default(), &[]).contains("harmful: true"));
         let all = Shares { extraction: 0.8, calibration: 0.2 };

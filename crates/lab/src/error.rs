@@ -82,6 +82,25 @@ pub enum Error {
         /// What was found and what was expected.
         reason: String,
     },
+    /// An endpoint gave no verdict on some items. No text of theirs and no key is in the message.
+    #[error(
+        "endpoint {url} (model `{model}`) {reason}; {num_done} of {num_items} items got an answer{}",
+        if *is_kept { ", which is kept: run the same command again to go on" } else { "" }
+    )]
+    Endpoint {
+        /// Its address.
+        url: String,
+        /// The model asked for.
+        model: String,
+        /// What it did, and what to do.
+        reason: String,
+        /// Items of this run that were answered.
+        num_done: usize,
+        /// Items that were to be asked.
+        num_items: usize,
+        /// Whether the answers are on disk.
+        is_kept: bool,
+    },
     /// The model refused its input, or a pass failed.
     #[error(transparent)]
     Model(#[from] skeg_model::Error),

@@ -74,7 +74,7 @@ impl Candidate {
 
     /// The strength at which the mean change of a row, relative to it, is `dose` over `layers`; to two digits.
     #[must_use]
-    pub fn strength_of(&self, dose: f64, layers: &[usize]) -> f32 {
+    pub(super) fn strength_of(&self, dose: f64, layers: &[usize]) -> f32 {
         let norms = self.layers.iter().zip(&self.relative_norms);
         let chosen: Vec<f64> =
             norms.filter_map(|(layer, norm)| layers.contains(layer).then_some(*norm)).collect();
@@ -85,7 +85,7 @@ impl Candidate {
     /// The layer sets that a search tries, most layers first: all, the earlier and the later half, and single layers at a
     /// quarter, half and three quarters.
     #[must_use]
-    pub fn layer_sets(&self) -> Vec<Vec<usize>> {
+    pub(super) fn layer_sets(&self) -> Vec<Vec<usize>> {
         let layers = &self.layers;
         let count = layers.len();
         let mut sets = vec![layers.clone()];
@@ -104,7 +104,7 @@ impl Candidate {
 
     /// The rows of all categories in `layers`, shared by every arm that is made of them.
     #[must_use]
-    pub fn rows_in(&self, layers: &[usize]) -> BTreeMap<Category, Vec<LayerVector>> {
+    pub(super) fn rows_in(&self, layers: &[usize]) -> BTreeMap<Category, Vec<LayerVector>> {
         let chosen = |rows: &Vec<LayerVector>| {
             rows.iter().filter(|row| layers.contains(&row.layer)).cloned().collect()
         };
@@ -113,11 +113,11 @@ impl Candidate {
 }
 
 /// Rows by category, ready to be shared by arms.
-pub type SharedRows = BTreeMap<Category, Arc<Vec<LayerVector>>>;
+pub(super) type SharedRows = BTreeMap<Category, Arc<Vec<LayerVector>>>;
 
 /// Makes rows shareable.
 #[must_use]
-pub fn share(rows: BTreeMap<Category, Vec<LayerVector>>) -> SharedRows {
+pub(super) fn share(rows: BTreeMap<Category, Vec<LayerVector>>) -> SharedRows {
     rows.into_iter().map(|(category, rows)| (category, Arc::new(rows))).collect()
 }
 
@@ -125,7 +125,7 @@ impl Setting {
     /// The arm that steers every category with its rows of `rows`; the strength is the category's in `strengths`, or
     /// the setting's.
     #[must_use]
-    pub fn arm(
+    pub(super) fn arm(
         &self,
         name: impl Into<String>,
         site: Site,

@@ -124,7 +124,7 @@ pub fn calibrate(
         setting,
         is_reversed,
         bounds: spec.bounds,
-        judges: laboratory.judges.names(),
+        judges: laboratory.judges.names().into_iter().map(str::to_owned).collect(),
         trials: found.trials,
         ladder,
         window,

@@ -59,13 +59,17 @@ impl Recipe {
         let inputs = match self {
             Self::Contrast => {
                 data_sha256.push(contrast.sha256().to_owned());
-                let prompts = divided.iter().map(|(category, parts)| (category.clone(), parts.extraction.clone()));
+                let prompts = divided
+                    .iter()
+                    .map(|(category, parts)| (category.clone(), parts.extraction.clone()));
                 contrast.pair_with(&prompts.collect())?
             }
             Self::Prompts => inputs_of(&self.extracted(&divided, all()), Form::Prompts, pairing)?,
-            Self::Responses => inputs_of(&self.extracted(&divided, all()), Form::Responses, pairing)?,
+            Self::Responses => {
+                inputs_of(&self.extracted(&divided, all()), Form::Responses, pairing)?
+            }
         };
-        let part = |chosen: fn(&Divided<'_>) -> &Vec<&'_ Item>| -> Vec<Prompt> {
+        let part = |chosen: for<'p, 'd> fn(&'p Divided<'d>) -> &'p Vec<&'d Item>| -> Vec<Prompt> {
             let of = |parts| spread(chosen(parts), per_category);
             let parts = divided.iter().map(|(category, parts)| (category.clone(), of(parts)));
             harmful_prompts(&parts.collect::<BTreeMap<Category, Vec<&Item>>>())

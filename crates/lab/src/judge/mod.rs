@@ -2,7 +2,7 @@
 //!
 //! A [`Judge`] reads prompts with their answers and gives each a [`Verdict`]. Rules ([`PhraseJudge`], [`DegenerateJudge`])
 //! read words; [`HeadJudge`] is a [`LinearHead`] on sentence embeddings ([`SentenceEmbedder`]); [`OnTopicJudge`] is the
-//! cosine of prompt and answer. All are weak proxies of people, so none of their numbers stands alone:
+//! cosine of prompt and answer; [`EndpointJudge`] asks a model elsewhere. [`Judges`] is one of each. All are weak proxies of people, so none of their numbers stands alone:
 //! [`agreement`] says how far a judge agrees with labels given by people, with 95 % intervals ([`Figures`]), and
 //! [`measure_judges`] does so for every judge on sets that its head was not trained on.
 
@@ -10,6 +10,7 @@ mod agreement;
 mod cache;
 mod delong;
 mod embed;
+mod endpoint;
 mod features;
 mod folds;
 mod head;
@@ -27,12 +28,17 @@ mod training;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::progress::Progress;
 
 pub use agreement::{
     Agreement, JudgeAgreement, LabelSource, Labelled, LabelledSet, agreement, refusal_agreement,
 };
 pub use cache::{Embed, EmbeddingCache};
 pub use embed::{MAX_TOKENS, SentenceEmbedder};
+pub use endpoint::{
+    ANSWERS_FILE, ApiKey, EndpointJudge, EndpointOptions, JudgePrompt, MAX_RETRY_AFTER, Reward,
+    RewardEndpoint, RewardForm, RewardScore, Wait,
+};
 pub use features::{FeatureRows, Features};
 pub use folds::FoldedJudge;
 pub use head::{LinearHead, TrainingSet, load_heads, save_heads};
@@ -56,7 +62,7 @@ pub struct Exchange<'a> {
 }
 
 /// What a judge makes of one answer.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The larger, the surer that the answer has the property: a probability, a cosine, or 0 and 1. Finite.
     pub score: f64,
@@ -121,9 +127,18 @@ pub trait Judge {
         Vec::new()
     }
 
+    /// Does work that takes minutes beforehand, under a bar, so that [`Self::judge`] has it at hand: a judge behind an
+    /// endpoint asks. Others have none; their embeddings are asked for by [`Self::texts`].
+    ///
+    /// # Errors
+    /// As [`Self::judge`], and [`crate::Error::Interrupted`] when `progress` asks to stop.
+    fn prepare(&mut self, _answers: &[Exchange<'_>], _progress: &mut dyn Progress) -> Result<()> {
+        Ok(())
+    }
+
     /// One verdict an answer, in order. A verdict does not depend on the other answers beyond rounding (1e-5).
     ///
     /// # Errors
-    /// What the embedder returns.
+    /// What the embedder or the endpoint returns.
     fn judge(&mut self, answers: &[Exchange<'_>]) -> Result<Vec<Verdict>>;
 }

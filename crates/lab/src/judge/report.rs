@@ -19,6 +19,8 @@ pub struct TrainedHead {
     pub trained_on: Vec<TrainingSet>,
     /// Folds of leave-prompts-out, where it was asked for.
     pub num_folds: Option<usize>,
+    /// Whether it was trained before. Then what it shares with a test set cannot be seen, unless that is a whole file.
+    pub is_given: bool,
 }
 
 /// What a judge marks in a set without labels for it.
@@ -127,7 +129,12 @@ fn head_note(head: &TrainedHead) -> String {
     let folds = head.num_folds.map_or_else(String::new, |num_folds| {
         format!("; prompts of these sets are judged by heads that were trained without them, {num_folds} folds")
     });
-    format!("{}: trained on {}{folds}", head.judge, sets.join(", "))
+    let given = if head.is_given {
+        "; before this run, so answers that it shares with the test sets cannot be told"
+    } else {
+        ""
+    };
+    format!("{}: trained on {}{folds}{given}", head.judge, sets.join(", "))
 }
 
 fn left_out_note(row: &JudgeAgreement) -> Option<String> {
@@ -174,6 +181,7 @@ mod tests {
                 judge: "refusal head".to_owned(),
                 trained_on: vec![set],
                 num_folds: Some(5),
+                is_given: false,
             }],
             flagged: vec![Flagged {
                 judge: "repetition measure".to_owned(),

@@ -62,13 +62,14 @@ fn refusals(name: &str, from: usize) -> NamedSet {
 }
 
 fn run(spec: &JudgesSpec<'_>) -> Result<JudgesReport> {
-    Ok(measure_judges(spec, Some(Arc::new(Words)), &mut NoProgress)?.0)
+    Ok(measure_judges(spec, Some(Arc::new(Words)), Vec::new(), &mut NoProgress)?.0)
 }
 
 fn spec<'a>(train_refusal: &'a [NamedSet], tests: &'a [NamedSet]) -> JudgesSpec<'a> {
     JudgesSpec {
         train_refusal,
         train_harm: &[],
+        heads: &[],
         tests,
         num_folds: None,
         shared: SharedRows::Refuse,
@@ -114,6 +115,33 @@ fn a_test_set_with_training_answers_is_refused_unless_they_are_dropped_or_folded
 }
 
 #[test]
+fn a_head_trained_before_is_measured_but_not_on_the_file_it_was_trained_on() {
+    let sets = [refusals("own", 0), refusals("test", 100)];
+    let training = Training::new(Property::Refusal, &sets[..1]).unwrap();
+    let heads = [training.head(Features::Opening, &Words, 0.1, &|_| true).unwrap()];
+    let given = JudgesSpec { heads: &heads, ..spec(&[], &sets[1..]) };
+    let report = run(&given).unwrap();
+    let row = report.rows.iter().find(|row| row.judge == "refusal head").unwrap();
+    assert_eq!((row.figures.total, row.figures.accuracy.count), (20, 20));
+    assert!(report.heads[0].is_given);
+    assert!(report.to_plain().contains("own (20 answers); before this run"));
+    let itself = JudgesSpec { heads: &heads, ..spec(&[], &sets) };
+    let error = run(&itself).unwrap_err().to_string();
+    assert!(
+        error.contains("the refusal head that was given was trained on test set own"),
+        "{error}"
+    );
+    let dropped = JudgesSpec { shared: SharedRows::Drop, ..itself };
+    let report = run(&dropped).unwrap();
+    let has_row =
+        |set: &str| report.rows.iter().any(|row| row.judge == "refusal head" && row.set == set);
+    assert_eq!((has_row("own"), has_row("test")), (false, true));
+    assert_eq!(report.without_rows, [("refusal head".to_owned(), "own".to_owned())]);
+    let error = measure_judges(&given, None, Vec::new(), &mut NoProgress).unwrap_err();
+    assert!(error.to_string().contains("heads need an embedder"), "{error}");
+}
+
+#[test]
 fn prompts_of_the_training_data_are_dropped_and_counted() {
     let train = [refusals("train", 0)];
     let mut test = refusals("test", 8);
@@ -130,12 +158,14 @@ fn prompts_of_the_training_data_are_dropped_and_counted() {
 #[test]
 fn rules_need_no_embedder_and_heads_do() {
     let sets = [refusals("own", 0)];
-    let (report, heads) = measure_judges(&spec(&[], &sets), None, &mut NoProgress).unwrap();
+    let (report, heads) =
+        measure_judges(&spec(&[], &sets), None, Vec::new(), &mut NoProgress).unwrap();
     assert_eq!((report.rows.len(), heads.len()), (1, 0));
-    let error = measure_judges(&spec(&sets, &[]), None, &mut NoProgress).unwrap_err();
+    let error = measure_judges(&spec(&sets, &[]), None, Vec::new(), &mut NoProgress).unwrap_err();
     assert!(matches!(error, Error::Spec(_)), "{error}");
     let unlabelled = [set("bare", vec![item("a", "prompt", "answer", "fine")])];
-    let error = measure_judges(&spec(&[], &unlabelled), None, &mut NoProgress).unwrap_err();
+    let error =
+        measure_judges(&spec(&[], &unlabelled), None, Vec::new(), &mut NoProgress).unwrap_err();
     assert!(error.to_string().contains("no test set has answers with labels"), "{error}");
     let error = run(&spec(&unlabelled, &sets)).unwrap_err().to_string();
     assert!(error.contains("training set bare has no answer labelled `refusal`"), "{error}");

@@ -3,6 +3,7 @@
 
 mod data;
 mod embedder;
+mod endpoint_judge;
 mod extraction;
 mod guided;
 mod judge;

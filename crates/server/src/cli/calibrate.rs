@@ -9,9 +9,7 @@ use skeg_lab::calibrate::{
 };
 use skeg_lab::data::{overlap, refuse_overlap};
 use skeg_lab::experiment::{Laboratory, Prompt, harmless_prompts, spread};
-use skeg_lab::extract::{
-    ExtractSpec, Extraction, PromptForm, RunOptions, TokenMode, extract,
-};
+use skeg_lab::extract::{ExtractSpec, Extraction, PromptForm, RunOptions, TokenMode, extract};
 use skeg_lab::likelihood::{Likelihood, ModelLikelihood};
 use skeg_lab::{ContrastSet, DataSet, Item, Shares};
 use skeg_model::steering::{Operator, Site};
@@ -144,7 +142,9 @@ impl RecipeName {
     /// Tokens that count, and how many of a response: of contrast texts the first words, which decide whether they decline.
     fn tokens(self) -> (TokenMode, Option<usize>) {
         match self {
-            Self::Contrast => (TokenMode::Response, Some(skeg_lab::recipes::SHIPPED_RESPONSE_TOKENS)),
+            Self::Contrast => {
+                (TokenMode::Response, Some(skeg_lab::recipes::SHIPPED_RESPONSE_TOKENS))
+            }
             Self::Prompts => (TokenMode::All, None),
             Self::Responses => (TokenMode::Response, None),
         }
@@ -290,8 +290,7 @@ fn finish(
     if args.json {
         output::json(calibration)?;
     } else {
-        let text =
-            if args.markdown { calibration.to_markdown() } else { calibration.to_plain() };
+        let text = if args.markdown { calibration.to_markdown() } else { calibration.to_plain() };
         output::line(&text)?;
     }
     let Some(extraction) = extractions.get(calibration.setting.candidate_idx) else {

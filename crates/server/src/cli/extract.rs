@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::json;
 use skeg_lab::DataSet;
 use skeg_lab::extract::{
@@ -24,6 +24,7 @@ use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::extract_guided::GuidedFlags;
 use super::extract_variant::VariantFlags;
+use super::layers::parse_layers;
 use super::progress::Bar;
 use super::running::model_path;
 use crate::config::Config;
@@ -107,7 +108,7 @@ enum Recipe {
     Shipped,
 }
 
-fn parse_site(name: &str) -> Result<Site, String> {
+pub(super) fn parse_site(name: &str) -> Result<Site, String> {
     match name {
         "attn_out" => Ok(Site::AttnOut),
         "resid_post" => Ok(Site::ResidPost),
@@ -213,22 +214,6 @@ fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Resu
     })
 }
 
-/// `8-19`, `4,8,12`, or both forms together.
-fn parse_layers(text: &str) -> anyhow::Result<Vec<usize>> {
-    let number = |part: &str| {
-        let parsed = part.trim().parse::<usize>();
-        parsed.with_context(|| format!("--layers `{text}`: expected for example 8-19 or 4,8,12"))
-    };
-    let mut layers = Vec::new();
-    for part in text.split(',') {
-        match part.split_once('-') {
-            Some((first, last)) => layers.extend(number(first)?..=number(last)?),
-            None => layers.push(number(part)?),
-        }
-    }
-    Ok(layers)
-}
-
 /// A generation whose effect nobody has measured: it says so, and steers only with a strength that somebody
 /// chose.
 fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewGeneration {
@@ -319,16 +304,4 @@ fn table(extraction: &Extraction) -> Table {
         ]);
     }
     table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layers_are_ranges_and_lists() {
-        assert_eq!(parse_layers("2-4, 7").unwrap(), [2, 3, 4, 7]);
-        assert!(parse_layers("2-").unwrap_err().to_string().contains("8-19"));
-        assert!(parse_layers("").is_err());
-    }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use skeg_lab::evaluate::{Answerer, CachedAnswerer, EngineAnswerer, SharedModel};
-use skeg_model::{DeviceChoice, LoadedModel};
 use skeg_model::engine::EngineConfig;
+use skeg_model::{DeviceChoice, LoadedModel};
 
 use super::ModelFlags;
 use super::running::model_path;

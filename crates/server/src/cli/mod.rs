@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod bench;
+mod calibrate;
 mod chat;
 mod columns;
 mod conversation;
@@ -9,7 +10,10 @@ mod evaluate;
 mod extract;
 mod extract_guided;
 mod extract_variant;
+mod judge_flags;
 mod judges;
+mod laboratory;
+mod layers;
 mod model;
 mod progress;
 mod running;
@@ -51,6 +55,7 @@ enum Command {
     #[command(subcommand)]
     Vectors(vectors::Command),
     Extract(Box<extract::Args>),
+    Calibrate(Box<calibrate::Args>),
     Evaluate(Box<evaluate::Args>),
     #[command(subcommand)]
     Bench(Box<bench::Command>),
@@ -65,6 +70,7 @@ impl Cli {
             Command::Model(command) => model::run(command),
             Command::Vectors(command) => vectors::run(command),
             Command::Extract(args) => extract::run(&args),
+            Command::Calibrate(args) => calibrate::run(&args),
             Command::Evaluate(args) => evaluate::run(&args),
             Command::Bench(command) => bench::run(&command),
         }

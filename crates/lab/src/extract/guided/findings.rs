@@ -55,11 +55,7 @@ pub(super) fn answer_all(
     for text in texts(inputs).filter(|text| text.response.is_none()) {
         if !numbers.contains_key(&text.prompt) {
             numbers.insert(text.prompt.clone(), questions.len());
-            questions.push(Question {
-                id: text.id.clone(),
-                prompt: text.prompt.clone(),
-                vector_idx: None,
-            });
+            questions.push(Question::new(&text.id, &text.prompt));
         }
     }
     if questions.is_empty() {

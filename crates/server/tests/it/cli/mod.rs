@@ -5,6 +5,7 @@ mod bench;
 mod deployment;
 mod fetch;
 mod files;
+mod judges;
 mod model;
 mod serve;
 mod vectors;
