@@ -1,6 +1,7 @@
 //! Integration tests of skeg-lab on a tiny random Llama and, where data is given, on public data.
 #![expect(clippy::unwrap_used, reason = "clippy lets tests panic, not the functions they share")]
 
+mod calibrate;
 mod data;
 mod embedder;
 mod endpoint_judge;
