@@ -13,6 +13,7 @@ use crate::wire::OneOrMany;
 pub(crate) struct GenerationFacts {
     pub(crate) id: String,
     pub(crate) site: Site,
+    /// Those in which the resolved categories act, ascending.
     pub(crate) layers: Vec<usize>,
     pub(crate) operator: Operator,
     pub(crate) weights_mismatch: bool,

@@ -3,7 +3,7 @@
 //! The store and the model know nothing of each other; what one calls a site, an operator or a position is turned
 //! into the other's word here, exhaustively, so that a word one of them does not know fails to compile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
 use skeg_lab::model_words::{operator, positions, site};
@@ -39,8 +39,9 @@ pub fn steering_slots(
                 .to_owned());
         }
         let site = site(generation.manifest.site);
+        let vectors = generation.vectors.values();
         let vectors: Vec<SteeringVector> =
-            generation.vectors.values().map(|vectors| steering_vector(site, vectors)).collect();
+            vectors.map(|vectors| steering_vector(site, vectors.acting_rows())).collect();
         let lease = engine.register_vectors(vectors).map_err(|error| error.to_string())?;
         let slot_by_category =
             generation.vectors.keys().cloned().zip(lease.slots().iter().copied()).collect();
@@ -50,8 +51,8 @@ pub fn steering_slots(
 
 /// The plan of a resolved request; `None` where nothing is to be steered.
 ///
-/// A single category uses the slot it has. Several are added up, each with its strength, bounded by the policy's norm,
-/// and get a slot of their own for as long as the request runs.
+/// A single category uses the slot it has, in the layers in which it acts. Several are added up, each with its strength,
+/// bounded by the policy's norm, and get a slot of their own for as long as the request runs.
 pub(crate) async fn plan(
     app: &App,
     live: &Live<SteeringSlots>,
@@ -81,13 +82,9 @@ pub(crate) async fn plan(
                 generation.id
             ))
         })?;
-        let plan = plan_with_slot(
-            app,
-            generation,
-            resolution.positions,
-            (slot, *strength),
-            &vectors.layers,
-        );
+        let layers: Vec<usize> = vectors.acting_rows().map(|(layer, _)| layer).collect();
+        let applied = (slot, *strength);
+        let plan = plan_with_slot(app, generation, resolution.positions, applied, &layers);
         return Ok(Some((plan, live.attached.lease.clone())));
     }
     if !matches!(generation.manifest.operator, store::Operator::Add) {
@@ -100,7 +97,8 @@ pub(crate) async fn plan(
     let summands: Vec<(&CategoryVectors, f32)> =
         chosen.iter().map(|(_, vectors, strength)| (*vectors, *strength)).collect();
     let sum = combine(&summands, generation.policy.max_combined_norm);
-    let lease = register_sum(app, steering_vector(site(generation.manifest.site), &sum)).await?;
+    let lease =
+        register_sum(app, steering_vector(site(generation.manifest.site), sum.rows())).await?;
     let slot = lease.slots().first().copied().ok_or_else(|| {
         ApiError::steering_unavailable("the engine registered the combined vector without a slot")
     })?;
@@ -143,18 +141,27 @@ fn plan_with_slot(
     }
 }
 
-fn steering_vector(site: Site, vectors: &CategoryVectors) -> SteeringVector {
-    let rows = vectors.rows();
+fn steering_vector<'a>(
+    site: Site,
+    rows: impl Iterator<Item = (usize, &'a [f32])>,
+) -> SteeringVector {
     let layers = rows.map(|(layer, row)| LayerVector { layer, values: row.to_vec() }).collect();
     SteeringVector { site, layers }
 }
 
-/// What the evidence says of a generation.
-pub(crate) fn facts(generation: &Generation) -> GenerationFacts {
+/// What the evidence says of a generation: of its layers those in which one of the resolved categories acts.
+pub(crate) fn facts(generation: &Generation, resolution: &Resolution) -> GenerationFacts {
+    let named = |category: &Category| {
+        let resolved = resolution.categories.iter().find(|one| one.slug == category.as_str());
+        resolved.is_some_and(|resolved| resolved.action == Action::Steer)
+    };
+    let vectors = generation.vectors.iter().filter(|(category, _)| named(category));
+    let layers: BTreeSet<usize> =
+        vectors.flat_map(|(_, vectors)| vectors.acting_rows().map(|(layer, _)| layer)).collect();
     GenerationFacts {
         id: generation.id.to_string(),
         site: site(generation.manifest.site),
-        layers: generation.manifest.layers.clone(),
+        layers: layers.into_iter().collect(),
         operator: operator(generation.manifest.operator),
         weights_mismatch: generation.weights_mismatch,
     }

@@ -7,18 +7,18 @@ use crate::{Category, CategoryVectors, Generation, Operator};
 
 /// Adds up `strength * vector` layer by layer and bounds the length of each sum.
 ///
-/// The layers of the result are all layers of the members; a member that lacks a layer adds nothing there. A sum longer
+/// The layers of the result are those in which a member acts; one that lacks a layer, or has zeros there, adds nothing. A sum longer
 /// than `max_combined_norm` times its longest summand in that layer is scaled down to that length, so categories that
 /// point the same way do not add up to a strength that was never measured. The result is applied with strength 1.
 ///
 /// # Shapes
 /// - `members`: each `[its layers, hidden_size]`, of one generation
-/// - returns: `[all layers, hidden_size]`, f32; summed in f64 and rounded once
+/// - returns: `[layers of any member, hidden_size]`, f32; summed in f64 and rounded once
 #[must_use]
 pub fn combine(members: &[(&CategoryVectors, f32)], max_combined_norm: f32) -> CategoryVectors {
     let mut by_layer: BTreeMap<usize, Vec<(&[f32], f64)>> = BTreeMap::new();
     for (vectors, strength) in members {
-        for (layer, row) in vectors.rows() {
+        for (layer, row) in vectors.acting_rows() {
             by_layer.entry(layer).or_default().push((row, f64::from(*strength)));
         }
     }
@@ -116,6 +116,15 @@ mod tests {
     fn a_layer_that_one_member_has_is_the_members_alone() {
         let (a, b) = (vectors(&[1, 2], &[1.0, 2.0]), vectors(&[2, 5], &[1.0, 7.0]));
         check(&[(&a, 1.0), (&b, 0.5)], 9.0, &[1, 2, 5], &[1.0, 2.5, 3.5]);
+    }
+
+    #[test]
+    fn a_layer_that_every_member_leaves_alone_is_left_out() {
+        let (a, b) =
+            (vectors(&[1, 2, 3], &[0.0, 2.0, 0.0]), vectors(&[1, 2, 3], &[-0.0, 0.0, 7.0]));
+        check(&[(&a, 1.0), (&b, 0.5)], 1.0, &[2, 3], &[2.0, 3.5]);
+        // A strength of 0 is somebody's choice, and keeps the layer.
+        check(&[(&a, 0.0), (&b, 0.5)], 1.0, &[2, 3], &[0.0, 3.5]);
     }
 
     #[test]

@@ -27,13 +27,13 @@ pub enum Error {
         /// What was found, what was expected and what to do.
         reason: String,
     },
-    /// The manifest is of a format that this program does not read.
+    /// The manifest or the figures are of a format that this program does not read.
     #[error(
         "{path}: field `format_version`: found {found}, expected {expected}; \
          use a program that reads this version, or write the generation again with this one"
     )]
     UnsupportedFormat {
-        /// The manifest.
+        /// The file.
         path: PathBuf,
         /// The version in the file.
         found: String,

@@ -12,6 +12,7 @@ pub(crate) const POLICY: &str = "policy.toml";
 pub(crate) const VECTORS: &str = "vectors.safetensors";
 pub(crate) const CARD: &str = "CARD.md";
 pub(crate) const PROBE: &str = "probe.safetensors";
+pub(crate) const FIGURES: &str = "figures.json";
 
 pub(crate) const CURRENT: &str = "CURRENT";
 pub(crate) const CURRENT_LOCK: &str = "CURRENT.lock";
@@ -20,13 +21,16 @@ pub(crate) const GENERATIONS: &str = "generations";
 /// Files that every generation has beside its manifest.
 pub(crate) const REQUIRED: [&str; 3] = [CARD, POLICY, VECTORS];
 
+/// Files that a generation may have.
+pub(crate) const OPTIONAL: [&str; 2] = [FIGURES, PROBE];
+
 const MIB: u64 = 1024 * 1024;
 /// `CURRENT` is one short line.
 const MAX_CURRENT_BYTES: u64 = 4096;
 
 /// Whether the manifest may list a file of this name.
 pub(crate) fn is_listed_name(name: &str) -> bool {
-    REQUIRED.contains(&name) || name == PROBE
+    REQUIRED.contains(&name) || OPTIONAL.contains(&name)
 }
 
 /// The most bytes a file may have: far above any real one, and little enough to be read whole.
@@ -34,7 +38,7 @@ fn max_bytes(name: &str) -> u64 {
     match name {
         VECTORS => 1024 * MIB,
         PROBE => 256 * MIB,
-        MANIFEST => 16 * MIB,
+        MANIFEST | FIGURES => 16 * MIB,
         CURRENT => MAX_CURRENT_BYTES,
         _ => MIB,
     }

@@ -1,13 +1,14 @@
 //! Category vectors and policy as immutable generations on disk: validated, pinned and reloaded while serving.
 //!
-//! A *generation* is a content-addressed folder with a manifest, a policy, one vector tensor a category, an optional
-//! probe and a card. `CURRENT` names the one that serves. The model crate is handed plain numbers and never sees a
+//! A *generation* is a content-addressed folder with a manifest, a policy, one vector tensor a category, a card, and
+//! where there are some a probe and figures. `CURRENT` names the one that serves. The model crate is handed plain numbers and never sees a
 //! category; this crate never sees a model, only its [`ModelBinding`].
 //!
 //! ```text
 //! <root>/CURRENT                    {"sequence": 42, "generation": "<id>"}
 //! <root>/CURRENT.lock               held while CURRENT is replaced
-//! <root>/generations/<id>/          manifest.json policy.toml vectors.safetensors CARD.md [probe.safetensors]
+//! <root>/generations/<id>/          manifest.json policy.toml vectors.safetensors CARD.md
+//!                                  [probe.safetensors] [figures.json]
 //! ```
 //!
 //! `<id>` is the first 16 hex digits of the *root hash*: the SHA-256 over one line `name NUL sha256 LF` for each file
@@ -61,8 +62,8 @@ pub use combine::{CombineError, combine};
 pub use current::{Current, read_current, set_current};
 pub use error::{BadValue, Error, Result};
 pub use generation::{
-    FileReport, Generation, NewGeneration, Verification, list_generations, load_generation, verify,
-    write_generation,
+    FIGURES_FORMAT_VERSION, FileReport, Generation, NewGeneration, Verification, list_generations,
+    load_generation, verify, write_generation,
 };
 pub use hash::{GenerationId, ParseGenerationIdError};
 pub use manifest::{

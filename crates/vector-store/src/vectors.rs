@@ -15,7 +15,7 @@ const NORM_TOLERANCE: f64 = 1e-3;
 const F32_BYTES: usize = 4;
 const MAKE_AGAIN: &str = "extract the vectors and write the generation again";
 
-/// A category's rows, one a steered layer.
+/// A category's rows, one a steered layer of the generation. A row of zeros leaves its layer alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CategoryVectors {
     /// Blocks from 0, ascending.
@@ -45,6 +45,11 @@ impl CategoryVectors {
     pub fn rows(&self) -> impl Iterator<Item = (usize, &[f32])> {
         let layers = self.layers.iter().copied().enumerate();
         layers.map(|(layer_idx, layer)| (layer, self.row(layer_idx)))
+    }
+
+    /// Each layer in which the category acts, with its row: those whose row is not all zeros.
+    pub fn acting_rows(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        self.rows().filter(|(_, row)| row.iter().any(|value| *value != 0.0))
     }
 }
 

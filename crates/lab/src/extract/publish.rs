@@ -27,6 +27,8 @@ pub struct PublishOptions {
     pub measured: Vec<Measurement>,
     /// The text of `CARD.md`.
     pub card: String,
+    /// The bytes of `figures.json`, if there are figures.
+    pub figures: Option<Vec<u8>>,
 }
 
 /// Puts an extraction into the store's form. It holds no time and no machine's name, so that the same
@@ -60,6 +62,7 @@ pub fn to_generation(extraction: &Extraction, options: PublishOptions) -> NewGen
         policy: options.policy,
         probe: None,
         card: options.card,
+        figures: options.figures,
     }
 }
 

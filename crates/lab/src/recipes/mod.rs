@@ -79,6 +79,7 @@ pub fn shipped_generation(extraction: &Extraction, measured: &Measured) -> NewGe
         safe_windows: categories.map(|category| (category.clone(), measured.window())).collect(),
         measured: measured.measurements(),
         card: card::card(extraction, measured),
+        figures: None,
     };
     to_generation(extraction, options)
 }

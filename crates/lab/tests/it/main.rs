@@ -7,6 +7,7 @@ mod embedder;
 mod endpoint_judge;
 mod extraction;
 mod guided;
+mod ifeval;
 mod judge;
 mod judges;
 mod quick;

@@ -73,7 +73,7 @@ pub(crate) async fn completions(
     let live = app.store.current();
     let rules = rules(&live.generation.policy, &caller.group);
     let resolution = resolve(header.as_deref(), &request.steering, &rules)?;
-    let facts = facts(&live.generation);
+    let facts = facts(&live.generation, &resolution);
     let mut record =
         Record::new(app.decision_log.clone(), request_id.0, caller, &resolution, &facts.id);
 

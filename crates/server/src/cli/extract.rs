@@ -241,6 +241,7 @@ fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewG
             .collect(),
         measured: Vec::new(),
         card: card(extraction, strength),
+        figures: None,
     };
     to_generation(extraction, options)
 }

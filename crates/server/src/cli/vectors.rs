@@ -1,4 +1,4 @@
-//! `skeg vectors list|inspect|verify`: what is in a vector store.
+//! `skeg vectors list|inspect|figures|verify`: what is in a vector store.
 
 use std::path::PathBuf;
 
@@ -19,6 +19,7 @@ use crate::output::{self, Table};
 pub(super) enum Command {
     List(ListArgs),
     Inspect(InspectArgs),
+    Figures(FiguresArgs),
     Verify(VerifyArgs),
 }
 
@@ -60,6 +61,15 @@ pub(super) struct InspectArgs {
     store: StoreFlags,
 }
 
+/// Print one generation's figures as they are stored: JSON, what was measured
+#[derive(Debug, clap::Args)]
+pub(super) struct FiguresArgs {
+    /// A generation's id [default: the live one]
+    generation: Option<String>,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
 /// Check hashes, shapes, values and policy of every generation; exits with 1 if one is unsound.
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
@@ -76,6 +86,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::List(args) => list(&args.store),
         Command::Inspect(args) => inspect(&args),
+        Command::Figures(args) => figures(&args),
         Command::Verify(args) => verify(&args),
     }
 }
@@ -147,6 +158,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
             "generation": id.to_string(),
             "manifest": generation.manifest,
             "categories": categories,
+            "has_figures": generation.has_figures(),
             "card": generation.card,
         });
         return Ok(output::json(&value)?);
@@ -154,12 +166,27 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let (_, cells) = describe(&generation);
     output::line(&format!("generation {id}: {} at {}, layers {}", cells[2], cells[1], cells[3]))?;
     output::line(&format!("architecture {}", generation.manifest.architecture_id))?;
-    output::line(&format!("weights      {}\n", generation.manifest.weights_id))?;
+    output::line(&format!("weights      {}", generation.manifest.weights_id))?;
+    let figures = if generation.has_figures() { "yes, see `skeg vectors figures`" } else { "none" };
+    output::line(&format!("figures      {figures}\n"))?;
     category_table(&categories).print()?;
     if args.card {
         output::line(&format!("\n{}", generation.card))?;
     }
     Ok(())
+}
+
+/// Not printed anew: the bytes are those whose digest is on record.
+fn figures(args: &FiguresArgs) -> anyhow::Result<()> {
+    let root = args.store.root()?;
+    let id = chosen(&root, args.generation.as_deref())?;
+    let Some(figures) = load_generation(&root, &id, None)?.figures else {
+        bail!(
+            "generation {id} has no figures.json; its card says what was measured: \
+             skeg vectors inspect {id} --card"
+        );
+    };
+    Ok(output::line(figures.trim_end())?)
 }
 
 fn category_table(categories: &[Value]) -> Table {

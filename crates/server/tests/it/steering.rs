@@ -156,6 +156,22 @@ async fn several_categories_get_a_slot_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_layer_that_a_category_leaves_alone_is_not_steered_for_it() {
+    let policy = TestPolicy { partial: true, ..TestPolicy::default() };
+    let server = Setup { policy, ..Setup::default() }.start();
+    for (categories, layers, slots) in [
+        ("malware_viruses", json!([2]), [0, 0, 3, 0]),
+        ("fraud_deception", json!([1, 2]), [0, 2, 2, 0]),
+        ("malware_viruses,fraud_deception", json!([1, 2]), [0, 5, 5, 0]),
+    ] {
+        let answer = server.chat(&[("x-safety-category", categories)], json!({})).await;
+        assert_eq!(answer.json()["choices"][0]["steering"]["layers"], layers, "{categories}");
+        let plan = server.control.journal.lock().unwrap().submitted.pop().unwrap().1.unwrap();
+        assert_eq!(plan.slot_by_layer, slots, "{categories}");
+    }
+}
+
+#[tokio::test]
 async fn several_categories_without_room_or_with_another_operator_are_refused() {
     let both = [("x-safety-category", "malware_viruses,fraud_deception")];
     let script = Script { text: "x".to_owned(), fail: None, num_slots: 4 };

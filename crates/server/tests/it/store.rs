@@ -29,11 +29,13 @@ pub(crate) struct TestPolicy {
     /// Whether `anonymous` may do everything; otherwise it may name categories only.
     pub(crate) permissive: bool,
     pub(crate) operator: Operator,
+    /// `malware_viruses` leaves layer 1 alone.
+    pub(crate) partial: bool,
 }
 
 impl Default for TestPolicy {
     fn default() -> Self {
-        Self { when_missing: "none", permissive: true, operator: Operator::Add }
+        Self { when_missing: "none", permissive: true, operator: Operator::Add, partial: false }
     }
 }
 
@@ -66,13 +68,20 @@ fn policy(policy: &TestPolicy) -> Policy {
 pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
     let slugs = || ACTIONS.iter().map(|(slug, _)| Category::parse(slug).unwrap());
     let vectors = CategoryVectors { layers: vec![1, 2], values: vec![0.5; 2 * HIDDEN_SIZE] };
+    let vectors_of = |category: Category| {
+        let mut vectors = vectors.clone();
+        if test_policy.partial && category.as_str() == "malware_viruses" {
+            vectors.values[..HIDDEN_SIZE].fill(0.0);
+        }
+        (category, vectors)
+    };
     let generation = NewGeneration {
         model: binding(),
         also_measured_on: Vec::new(),
         site: Site::AttnOut,
         operator: test_policy.operator,
         orientation: Orientation::SafeMinusUnsafe,
-        vectors: slugs().map(|category| (category, vectors.clone())).collect(),
+        vectors: slugs().map(vectors_of).collect(),
         activation_norms: slugs().map(|category| (category, vec![4.0, 4.0])).collect(),
         safe_windows: slugs()
             .map(|category| (category, SafeWindow { min: 0.0, max: 2.0 }))
@@ -88,6 +97,7 @@ pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
         policy: policy(test_policy),
         probe: None,
         card: "# Card\n".to_owned(),
+        figures: None,
     };
     let id = write_generation(root, &generation).unwrap();
     set_current(root, &id, None).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Generation;
+use super::{Generation, figures};
 use crate::error::{BadValue, Error, Result};
 use crate::files::GenerationDir;
 use crate::manifest::check::{category_difference, list};
@@ -40,6 +40,15 @@ pub(super) fn load_dir(
         let path = dir.path().to_owned();
         return Err(Error::Damaged { path, found: root_hash, expected: format!("{id}...") });
     }
+    let figures = match contents.remove(files::FIGURES) {
+        None => None,
+        Some(bytes) => {
+            let path = dir.file(files::FIGURES);
+            let text = utf8(bytes, &path)?;
+            figures::check(&text, &path)?;
+            Some(text)
+        }
+    };
     let mut take = |name| contents.remove(name).unwrap_or_default();
     let policy_path = dir.file(files::POLICY);
     let policy = Policy::parse_at(&utf8(take(files::POLICY), &policy_path)?, &policy_path)?;
@@ -55,7 +64,16 @@ pub(super) fn load_dir(
             &dir.file(files::MANIFEST),
         )?,
     };
-    Ok(Generation { id: found_id, root_hash, manifest, policy, vectors, card, weights_mismatch })
+    Ok(Generation {
+        id: found_id,
+        root_hash,
+        manifest,
+        policy,
+        vectors,
+        card,
+        figures,
+        weights_mismatch,
+    })
 }
 
 /// The bytes of every file that the manifest lists, each with the digest on record, and nothing beside them.

@@ -1,5 +1,6 @@
 //! A generation: policy, vectors and card, immutable, addressed by content, bound to a model.
 
+mod figures;
 mod load;
 mod verify;
 mod write;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+pub use figures::FIGURES_FORMAT_VERSION;
 pub use load::load_generation;
 pub use verify::{FileReport, Verification, verify};
 pub use write::{NewGeneration, write_generation};
@@ -30,6 +32,8 @@ pub struct Generation {
     pub vectors: BTreeMap<Category, CategoryVectors>,
     /// `CARD.md`: what was measured, in words.
     pub card: String,
+    /// The text of `figures.json`, if it has figures: an object in JSON, of which this crate reads `format_version` alone.
+    pub figures: Option<String>,
     /// The loaded weights are none that the vectors were measured on, and the policy allows that.
     pub weights_mismatch: bool,
 }
@@ -39,6 +43,12 @@ impl Generation {
     #[must_use]
     pub fn has_probe(&self) -> bool {
         self.manifest.files.contains_key(files::PROBE)
+    }
+
+    /// Whether it has machine-readable figures.
+    #[must_use]
+    pub fn has_figures(&self) -> bool {
+        self.figures.is_some()
     }
 }
 

@@ -45,6 +45,9 @@ pub struct NewGeneration {
     pub probe: Option<Vec<u8>>,
     /// The text of `CARD.md`.
     pub card: String,
+    /// The bytes of `figures.json`, if there are figures: an object in JSON with
+    /// [`format_version`](crate::FIGURES_FORMAT_VERSION), at most 16 MiB.
+    pub figures: Option<Vec<u8>>,
 }
 
 /// Writes a generation into a store and says its id; equal content has an equal id and is written once.
@@ -89,6 +92,7 @@ impl NewGeneration {
             (files::CARD, self.card.clone().into_bytes()),
         ]);
         contents.extend(self.probe.clone().map(|probe| (files::PROBE, probe)));
+        contents.extend(self.figures.clone().map(|figures| (files::FIGURES, figures)));
         let digests =
             contents.iter().map(|(name, bytes)| ((*name).to_owned(), hash::sha256(bytes)));
         manifest.files = digests.collect();

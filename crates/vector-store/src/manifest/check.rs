@@ -104,13 +104,24 @@ impl Manifest {
                 return Err(BadValue::new(field, found, expected, MAKE_AGAIN));
             }
             for (layer, norm) in self.layers.iter().zip(norms) {
-                for (what, value) in [("vector", norm.vector), ("activation", norm.activation)] {
-                    if !(value.is_finite() && value > 0.0) {
-                        let field = format!("{field}.{what} (layer {layer})");
-                        let advice = "a row without length cannot steer: extract it again or leave the layer out";
-                        return Err(BadValue::new(field, value, "a finite norm above 0", advice));
-                    }
+                let bad = |what: &str, value: f32, expected: &str| {
+                    let field = format!("{field}.{what} (layer {layer})");
+                    let advice = "extract the vectors again, or leave the layer out";
+                    Err(BadValue::new(field, value, expected, advice))
+                };
+                if !(norm.vector.is_finite() && norm.vector >= 0.0) {
+                    let expected = "a finite norm, 0 where the category leaves the layer alone";
+                    return bad("vector", norm.vector, expected);
                 }
+                if !(norm.activation.is_finite() && norm.activation > 0.0) {
+                    return bad("activation", norm.activation, "a finite norm above 0");
+                }
+            }
+            if norms.iter().all(|norm| norm.vector <= 0.0) {
+                let advice =
+                    "a category without a vector cannot steer: extract it again, or leave it out";
+                let expected = "a norm above 0 in at least one layer";
+                return Err(BadValue::new(field, "norm 0 in every layer", expected, advice));
             }
         }
         Ok(())
@@ -125,7 +136,8 @@ impl Manifest {
         }
         for (name, digest) in &self.files {
             if !files::is_listed_name(name) {
-                let expected = format!("{} or {}", files::REQUIRED.join(", "), files::PROBE);
+                let known = [&files::REQUIRED[..], &files::OPTIONAL].concat();
+                let expected = format!("one of {}", known.join(", "));
                 return Err(BadValue::new(
                     "files",
                     format_args!("{name:?}"),

@@ -78,7 +78,7 @@ pub struct SafeWindow {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerNorm {
-    /// Euclidean norm of the row.
+    /// Euclidean norm of the row; 0 in a layer that the category leaves alone, but never in all of them.
     pub vector: f32,
     /// Mean Euclidean norm of the activations at the site, over the extraction inputs.
     pub activation: f32,

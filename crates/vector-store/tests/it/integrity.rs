@@ -33,10 +33,17 @@ fn any_changed_byte_in_any_file_is_found() {
     let root = tempfile::tempdir().unwrap();
     let mut new = new_generation(0);
     new.probe = Some(b"probe".to_vec());
+    new.figures = Some(b"{\"format_version\": 1}".to_vec());
     let id = skeg_vector_store::write_generation(root.path(), &new).unwrap();
     let dir = dir_of(root.path(), &id);
-    let names =
-        ["CARD.md", "manifest.json", "policy.toml", "probe.safetensors", "vectors.safetensors"];
+    let names = [
+        "CARD.md",
+        "figures.json",
+        "manifest.json",
+        "policy.toml",
+        "probe.safetensors",
+        "vectors.safetensors",
+    ];
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) };
     proptest!(config, |(file: prop::sample::Index, at: prop::sample::Index, mask in 1_u8..)| {
         let path = dir.join(file.get(&names));

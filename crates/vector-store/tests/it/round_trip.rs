@@ -186,6 +186,8 @@ fn a_generation_is_read_as_it_was_written() {
     let root = tempfile::tempdir().unwrap();
     let mut new = new_generation(3);
     new.probe = Some(b"a probe".to_vec());
+    let figures = "{\"shares\": [0.25],\n \"format_version\": 1}\n";
+    new.figures = Some(figures.as_bytes().to_vec());
     let id = write_generation(root.path(), &new).unwrap();
     let read = load_generation(root.path(), &id, Some(&model())).unwrap();
     assert_eq!(read.id, id);
@@ -193,6 +195,8 @@ fn a_generation_is_read_as_it_was_written() {
     assert_eq!(read.vectors, new.vectors);
     assert_eq!(read.policy, new.policy);
     assert_eq!(read.card, new.card);
+    assert!(read.has_figures());
+    assert_eq!(read.figures.as_deref(), Some(figures));
     assert_eq!(read.manifest.safe_windows, new.safe_windows);
     assert_eq!(read.manifest.provenance, new.provenance);
     assert_eq!(read.manifest.measured, new.measured);
@@ -212,5 +216,8 @@ fn equal_content_has_an_equal_id_in_any_store_and_other_content_another() {
     let mut dated = new_generation(1);
     dated.provenance.made_at = Some("2026-01-01T00:00:00Z".to_owned());
     assert_ne!(write_generation(here.path(), &dated).unwrap(), first);
-    assert_eq!(skeg_vector_store::list_generations(here.path()).unwrap().len(), 2);
+    let mut measured = new_generation(1);
+    measured.figures = Some(b"{\"format_version\": 1}".to_vec());
+    assert_ne!(write_generation(here.path(), &measured).unwrap(), first);
+    assert_eq!(skeg_vector_store::list_generations(here.path()).unwrap().len(), 3);
 }

@@ -87,6 +87,7 @@ pub(crate) fn new_generation(mark: u8) -> NewGeneration {
         policy: policy(),
         probe: None,
         card: card(mark),
+        figures: None,
     }
 }
 

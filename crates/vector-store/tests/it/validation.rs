@@ -113,7 +113,7 @@ fn the_manifests_parts_name_the_same_categories() {
 }
 
 #[test]
-fn recorded_norms_are_one_a_layer_finite_and_above_zero() {
+fn recorded_norms_are_one_a_layer_finite_and_not_negative() {
     check(
         |forged| {
             forged.manifest["norms"]["fraud_deception"] = json!([{"vector": 1, "activation": 1}]);
@@ -122,15 +122,27 @@ fn recorded_norms_are_one_a_layer_finite_and_above_zero() {
             "manifest.json: field `norms.fraud_deception`: found 1 entries, expected 2, one a layer; {MAKE_AGAIN}"
         ),
     );
-    for (what, value) in [("vector", 0), ("activation", -1)] {
+    for (what, value, expected) in [
+        ("vector", -1, "a finite norm, 0 where the category leaves the layer alone"),
+        ("activation", 0, "a finite norm above 0"),
+    ] {
         check(
             |forged| forged.manifest["norms"]["fraud_deception"][1][what] = json!(value),
             &format!(
-                "manifest.json: field `norms.fraud_deception.{what} (layer 3)`: found {value}, expected a finite norm \
-                 above 0; a row without length cannot steer: extract it again or leave the layer out"
+                "manifest.json: field `norms.fraud_deception.{what} (layer 3)`: found {value}, expected {expected}; \
+                 extract the vectors again, or leave the layer out"
             ),
         );
     }
+    check(
+        |forged| {
+            for layer in 0..2 {
+                forged.manifest["norms"]["fraud_deception"][layer]["vector"] = json!(0);
+            }
+        },
+        "manifest.json: field `norms.fraud_deception`: found norm 0 in every layer, expected a norm above 0 in at \
+         least one layer; a category without a vector cannot steer: extract it again, or leave it out",
+    );
 }
 
 #[test]
@@ -170,8 +182,8 @@ fn the_list_of_files_is_whole_and_has_no_other_names() {
     );
     unfixed(
         |files| files["../../x"] = json!("00"),
-        "manifest.json: field `files`: found \"../../x\", expected CARD.md, policy.toml, vectors.safetensors or \
-         probe.safetensors; remove it",
+        "manifest.json: field `files`: found \"../../x\", expected one of CARD.md, policy.toml, \
+         vectors.safetensors, figures.json, probe.safetensors; remove it",
     );
     unfixed(
         |files| files["CARD.md"] = json!("AB"),
@@ -237,6 +249,47 @@ fn auto_needs_a_probe() {
         forged.files.insert("probe.safetensors".to_owned(), b"kept as it is".to_vec());
     });
     assert!(load_generation(root.path(), &id, None).unwrap().has_probe());
+}
+
+#[test]
+fn figures_are_an_object_of_a_known_format() {
+    let check_figures = |figures: &[u8], expected: &str| {
+        check(
+            |forged| {
+                forged.files.insert("figures.json".to_owned(), figures.to_vec());
+            },
+            &format!("figures.json: {expected}"),
+        );
+    };
+    let again = "correct the file and write the generation again";
+    let object = format!("found something else, expected an object in JSON; {again}");
+    for figures in ["", "[1]", "1", "figures"] {
+        check_figures(figures.as_bytes(), &object);
+    }
+    check_figures(
+        br#"{"format_version": 1, "shares": [0.5}"#,
+        &format!("expected `,` or `]` at line 1 column 37; {again}"),
+    );
+    check_figures(
+        br#"{"shares": [0.5]}"#,
+        &format!("missing field `format_version` at line 1 column 17; {again}"),
+    );
+    check_figures(
+        b"{\"format_version\": \xff}",
+        &format!(
+            "found bytes that are not text (invalid utf-8 sequence of 1 bytes from index 19), expected UTF-8; {again}"
+        ),
+    );
+    check_figures(
+        br#"{"format_version": 2, "shares": {}}"#,
+        "field `format_version`: found 2, expected 1; use a program that reads this version, or write the generation \
+         again with this one",
+    );
+    let large = [b"{\"format_version\": 1, \"x\": \"", &vec![b'x'; 16 << 20][..], b"\"}"].concat();
+    check_figures(
+        &large,
+        "found more than 16777216 bytes, expected at most that; this is not such a file",
+    );
 }
 
 #[test]

@@ -49,6 +49,41 @@ fn a_row_longer_or_shorter_than_recorded_is_refused() {
 }
 
 #[test]
+fn a_row_of_zeros_is_accepted_where_the_manifest_says_so_and_not_in_every_layer() {
+    let fraud = crate::support::category("fraud_deception");
+    let root = tempfile::tempdir().unwrap();
+    let mut new = new_generation(0);
+    // Turning a vector round makes such zeros.
+    new.vectors.get_mut(&fraud).unwrap().values[4..].fill(-0.0);
+    let id = skeg_vector_store::write_generation(root.path(), &new).unwrap();
+    let read = skeg_vector_store::load_generation(root.path(), &id, None).unwrap();
+    let norms: Vec<f32> = read.manifest.norms[&fraud].iter().map(|norm| norm.vector).collect();
+    assert_eq!(norms, [2.0, 0.0]);
+    let acting = |slug: &str| {
+        let vectors = &read.vectors[&crate::support::category(slug)];
+        vectors.acting_rows().map(|(layer, _)| layer).collect::<Vec<usize>>()
+    };
+    assert_eq!((acting("fraud_deception"), acting("malware_viruses")), (vec![1], vec![1, 3]));
+    check_not_written(
+        |new| new.vectors.get_mut(&fraud).unwrap().values.fill(0.0),
+        "field `norms.fraud_deception`: found norm 0 in every layer",
+    );
+    let mut edited = tensor("fraud_deception");
+    edited.values[4] = 1e-6;
+    check(
+        |forged| {
+            forged.manifest["norms"]["fraud_deception"][1]["vector"] = serde_json::json!(0);
+            edited.values[5..].fill(0.0);
+            forged.set_tensors(&[edited, tensor("malware_viruses")]);
+        },
+        &format!(
+            "vectors.safetensors: tensor `fraud_deception/attn_out`: found norm 0.000001 at layer 3, expected 0.000000 \
+             within 0.1 %, as the manifest records it; {MAKE_AGAIN}"
+        ),
+    );
+}
+
+#[test]
 fn missing_and_extra_tensors_are_refused() {
     check(
         |forged| forged.set_tensors(&[tensor("malware_viruses")]),
@@ -133,4 +168,5 @@ fn what_would_not_load_is_not_written() {
         "field `categories.fraud_deception.strength`",
     );
     check_not_written(|new| new.model.num_hidden_layers = LAYERS[1], "field `layers`");
+    check_not_written(|new| new.figures = Some(b"{}".to_vec()), "missing field `format_version`");
 }

@@ -123,6 +123,12 @@ pub(crate) fn write_store(folder: &Path, model: &Path) -> PathBuf {
 
 /// Writes a generation for any model and makes it the live one.
 pub(crate) fn publish(root: &Path, model: ModelBinding) {
+    let id = write_generation(root, &generation(model)).unwrap();
+    set_current(root, &id, None).unwrap();
+}
+
+/// A generation of two categories, without figures.
+pub(crate) fn generation(model: ModelBinding) -> NewGeneration {
     let slugs = ["fraud_deception", "malware_viruses"];
     let categories = || slugs.map(|slug| Category::parse(slug).unwrap());
     let values: Vec<f32> = (0..model.hidden_size).map(|_| 0.25).collect();
@@ -133,7 +139,7 @@ pub(crate) fn publish(root: &Path, model: ModelBinding) {
         "when_missing = \"none\"\n{rules}\
          [groups.anonymous]\nmay_none = true\nmay_compare = true\nmay_raise = true\nmay_lower = true\n"
     );
-    let generation = NewGeneration {
+    NewGeneration {
         also_measured_on: Vec::new(),
         site: Site::AttnOut,
         operator: Operator::Add,
@@ -150,8 +156,7 @@ pub(crate) fn publish(root: &Path, model: ModelBinding) {
         policy: Policy::parse(&policy).unwrap(),
         probe: None,
         card: "# Test\n".to_owned(),
+        figures: None,
         model,
-    };
-    let id = write_generation(root, &generation).unwrap();
-    set_current(root, &id, None).unwrap();
+    }
 }

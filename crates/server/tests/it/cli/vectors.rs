@@ -1,9 +1,10 @@
 //! `skeg vectors`.
 
 use serde_json::Value;
+use skeg_vector_store::{ModelBinding, write_generation};
 use tempfile::TempDir;
 
-use super::files::{write_model, write_store};
+use super::files::{generation, write_model, write_store};
 use super::{run, skeg};
 
 fn fixture() -> TempDir {
@@ -33,6 +34,29 @@ fn generations_are_listed_and_described() {
     let row = stdout.lines().find(|line| line.starts_with("malware_viruses")).unwrap();
     // sqrt(8 * 0.25^2)
     assert!(row.contains("steer") && row.contains("0.71..0.71"), "{row}");
+}
+
+#[test]
+fn figures_are_printed_as_they_are_stored() {
+    let folder = fixture();
+    let (code, stdout, stderr) = vectors(&folder, &["inspect"]);
+    assert!(code == 0 && stdout.contains("figures      none"), "{stdout}{stderr}");
+    let (code, _, stderr) = vectors(&folder, &["figures"]);
+    assert!(code == 1 && stderr.contains("has no figures.json"), "{stderr}");
+    let model = ModelBinding {
+        architecture_id: "a".to_owned(),
+        weights_id: "b".to_owned(),
+        hidden_size: 8,
+        num_hidden_layers: 1,
+    };
+    let mut measured = generation(model);
+    let figures = "{\"format_version\": 1,\n  \"share\": 0.50}\n";
+    measured.figures = Some(figures.as_bytes().to_vec());
+    let id = write_generation(&folder.path().join("vectors"), &measured).unwrap().to_string();
+    assert_eq!(vectors(&folder, &["figures", &id]), (0, figures.to_owned(), String::new()));
+    let (_, stdout, _) = vectors(&folder, &["inspect", &id, "--json"]);
+    let facts: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(facts["has_figures"], true);
 }
 
 #[test]

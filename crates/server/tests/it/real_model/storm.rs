@@ -63,6 +63,7 @@ fn twin_of(generation: Generation) -> NewGeneration {
         policy,
         probe: None,
         card,
+        figures: None,
     }
 }
 
