@@ -23,7 +23,7 @@ pub(super) struct JudgeFlags {
     /// Heads for refusal and harm, as `skeg evaluate judges --save` keeps them
     #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "embedder")]
     heads: Option<PathBuf>,
-    /// Endpoint whose model judges harm: an address up to before /chat/completions, such as http://127.0.0.1:8000/v1
+    /// Endpoint whose model judges harm: its address up to /chat/completions, which usually ends in /v1
     #[arg(long, help_heading = HEADING, value_name = "URL", requires = "judge_model")]
     judge_url: Option<String>,
     /// The model's name there

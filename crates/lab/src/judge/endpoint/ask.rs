@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -121,7 +122,7 @@ impl<F: Form> Endpoint<F> {
     ) -> Result<()> {
         let (client, form) = (&self.client, &self.form);
         let (model, max_tokens) = (&self.model, self.max_tokens);
-        let work = |(_, exchange): &(&String, Exchange<'_>), stop: &_| {
+        let work = |(_, exchange): &(&String, Exchange<'_>), stop: &AtomicBool| {
             let body = json!({
                 "model": model,
                 "messages": form.messages(*exchange),
@@ -129,7 +130,12 @@ impl<F: Form> Endpoint<F> {
                 "max_tokens": max_tokens,
                 "stream": false,
             });
-            client.ask(&body, |answer| form.read(answer), form.expected(), stop)
+            let answer = client.ask(&body, |answer| form.read(answer), form.expected(), stop);
+            if matches!(answer, Err(Failure::Endpoint(_))) {
+                // Here, so that no thread begins another item on the way to the tally.
+                stop.store(true, Ordering::Relaxed);
+            }
+            answer
         };
         let cache = &mut self.cache;
         let mut tally = Tally::default();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use base16ct::lower::encode_string;
@@ -58,12 +58,11 @@ impl<V: Copy + Serialize + DeserializeOwned> Cache<V> {
         let path = folder.join(ANSWERS_FILE);
         let io = |error| Error::io(&path, error);
         let mut options = OpenOptions::new();
-        options.create(true).read(true).append(true);
+        options.create(true).append(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&path).map_err(io)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(io)?;
+        let bytes = std::fs::read(&path).map_err(io)?;
         for line in bytes.split(|&byte| byte == b'\n') {
             if let Ok(line) = serde_json::from_slice::<Line<V>>(line) {
                 cache.known.insert(line.key, line.value);

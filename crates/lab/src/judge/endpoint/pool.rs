@@ -11,8 +11,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// Does `work` for each item on `num_threads` threads at most, and gives index and result to `done` on this thread, as
 /// they come; `None` where nothing came for a while.
 ///
-/// After `done` has returned `Break` no item is begun; what is under way still comes to `done`. `work` gets
-/// the flag that says so.
+/// After `done` has returned `Break`, or `work` has set the flag it is given, no item is begun; what is under way still
+/// comes to `done`.
 pub(super) fn each<T: Sync, R: Send>(
     items: &[T],
     num_threads: usize,
