@@ -5,6 +5,7 @@ use super::encode::{EncodedInput, Side};
 use super::run::LayerExtraction;
 use super::spec::ExtractSpec;
 use super::statistics::{RowMean, Statistics, layer_extraction, read_words};
+use super::variant::Variant;
 use crate::numbers::{cosine, to_f32};
 
 /// Mean activations input by input: 4 bytes for each input, layer and dimension (550 inputs, 12 layers of 576
@@ -71,7 +72,7 @@ impl Statistics for Kept<'_> {
         self.inputs_of(category_idx, side).len() as u64
     }
 
-    fn layers_of(&self, category_idx: usize) -> Vec<LayerExtraction> {
+    fn layers_of(&self, category_idx: usize, variant: &Variant) -> Vec<LayerExtraction> {
         let num_layers = self.spec.layers.len();
         let inputs =
             [Side::Safe, Side::Unsafe].map(|side| self.inputs_of(category_idx, side)).concat();
@@ -79,7 +80,7 @@ impl Statistics for Kept<'_> {
         layers
             .map(|(layer_idx, &layer)| {
                 let derived = |chosen: fn(usize) -> bool| {
-                    derive(&self.sides(category_idx, layer_idx, chosen), &self.spec.variant)
+                    derive(&self.sides(category_idx, layer_idx, chosen), variant)
                 };
                 let whole = derived(|_| true);
                 let halves = (derived(|idx| idx % 2 == 0), derived(|idx| idx % 2 == 1));

@@ -9,14 +9,19 @@
 //! interruption changes a bit of the result.
 //!
 //! A [`Variant`] says which differences count and how they become one vector: the paper's pruning, the first principal
-//! component, masks. Variants that look at single differences keep every input's mean activation until the end.
+//! component, masks. Variants that look at single differences keep every input's mean activation until the end;
+//! [`extract_variants`] makes several from one pass. [`inputs_of`] says what is compared with what, and
+//! [`guided_inputs`] leaves only what judges confirm.
 
 mod checkpoint;
 mod derive;
 mod encode;
+mod guided;
+mod inputs;
 mod kept;
 mod publish;
 mod run;
+mod several;
 mod spec;
 mod statistics;
 mod sums;
@@ -24,9 +29,15 @@ mod variant;
 
 pub(crate) use encode::prompt_token_ids;
 pub use encode::{EncodedInput, Side, encode};
+pub use guided::{
+    Guided, GuidedCounts, GuidedJudges, GuidedOptions, GuidedReport, OnFew, SideCounts,
+    guided_inputs,
+};
+pub use inputs::{Form, inputs_of};
 pub use publish::{PublishOptions, to_generation};
 pub use run::{
     CategoryExtraction, Extraction, LayerExtraction, RunOptions, extract, extract_encoded,
+    extract_variants, extract_variants_encoded,
 };
 pub use spec::{CategoryInputs, ExtractSpec, PromptForm, Text, TokenMode};
 pub use variant::{Estimator, Pairing, PruneCriterion, Pruning, Variant};

@@ -99,7 +99,7 @@ fn provenance(extraction: &Extraction) -> Provenance {
         (category.clone(), record)
     });
     Provenance {
-        method: extraction.variant.to_string(),
+        method: extraction.method(),
         tokens: match extraction.max_response_tokens {
             None => extraction.tokens.to_string(),
             Some(limit) => format!("{} (first {limit} of a response)", extraction.tokens),

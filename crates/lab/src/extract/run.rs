@@ -14,10 +14,10 @@ use skeg_vector_store::Category;
 
 use super::checkpoint;
 use super::encode::{EncodedInput, Side, encode};
-use super::kept::Kept;
+use super::guided::GuidedReport;
+use super::several::{Several, check_variants};
 use super::spec::{ExtractSpec, PromptForm, TokenMode};
 use super::statistics::Statistics;
-use super::sums::Sums;
 use super::variant::Variant;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -92,6 +92,9 @@ pub struct Extraction {
     pub prompt_form: PromptForm,
     /// How inputs became vectors.
     pub variant: Variant,
+    /// How inputs were chosen, where judges chose them: set by whoever had [`super::guided_inputs`] do so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guided: Option<GuidedReport>,
     /// The vectors.
     pub categories: BTreeMap<Category, CategoryExtraction>,
     /// Lower-case hex SHA-256 of the data files.
@@ -100,6 +103,17 @@ pub struct Extraction {
     pub inputs_sha256: String,
     /// The model.
     pub model: ModelIdentity,
+}
+
+impl Extraction {
+    /// The method in words, as it stands in manifests and cards: the variant, and who chose the inputs.
+    #[must_use]
+    pub fn method(&self) -> String {
+        match &self.guided {
+            None => self.variant.to_string(),
+            Some(report) => format!("{}, {report}", self.variant),
+        }
+    }
 }
 
 /// Extracts vectors from texts.
@@ -130,11 +144,49 @@ pub fn extract_encoded(
     inputs: &[EncodedInput],
     (options, progress): (&RunOptions, &mut dyn Progress),
 ) -> Result<Extraction> {
+    let run = (spec, &[spec.variant][..]);
+    let mut extractions =
+        extract_variants_encoded(llama, identity, run, inputs, (options, progress))?;
+    extractions.pop().ok_or_else(|| Error::Spec("no variant was asked for".to_owned()))
+}
+
+/// Extracts vectors by several variants from one pass over the texts: an [`Extraction`] for each of `variants`, in
+/// their order, the same bit for bit as [`extract`] gives for it alone.
+///
+/// The inputs are paired for one pairing, so each of `variants` has that of [`ExtractSpec::variant`], whose other
+/// choices are not read.
+///
+/// # Errors
+/// As [`extract`]; [`Error::Spec`] also when there is no variant or one has another pairing.
+pub fn extract_variants(
+    model: &LoadedModel,
+    spec: &ExtractSpec,
+    variants: &[Variant],
+    options: &RunOptions,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Extraction>> {
+    let inputs = encode(model, spec)?;
+    let run = (spec, variants);
+    extract_variants_encoded(&model.llama, &model.identity, run, &inputs, (options, progress))
+}
+
+/// [`extract_variants`] after tokenisation: needs no tokenizer.
+///
+/// # Errors
+/// As [`extract_variants`].
+pub fn extract_variants_encoded(
+    llama: &Llama,
+    identity: &ModelIdentity,
+    (spec, variants): (&ExtractSpec, &[Variant]),
+    inputs: &[EncodedInput],
+    (options, progress): (&RunOptions, &mut dyn Progress),
+) -> Result<Vec<Extraction>> {
+    let hidden_size = llama.config().hidden_size;
     spec.check()?;
-    spec.variant.check(Some(llama.config().hidden_size))?;
-    let key = run_key(identity, spec, inputs);
-    let mut statistics = statistics(spec, inputs, llama.config().hidden_size);
-    let statistics = statistics.as_mut();
+    check_variants(spec, variants, hidden_size)?;
+    let key = run_key(identity, (spec, variants), inputs);
+    let mut statistics = Several::new(spec, variants, inputs, hidden_size);
+    let statistics: &mut dyn Statistics = &mut statistics;
     if let Some(path) = &options.checkpoint {
         if let Err(reason) = checkpoint::restore(path, &key, statistics) {
             progress.note(&format!("starting afresh: {} is not used, {reason}", path.display()));
@@ -162,28 +214,21 @@ pub fn extract_encoded(
         checkpoint::remove(path)?;
     }
     progress.finish();
-    Ok(collect(spec, identity, statistics))
-}
-
-/// What the variant needs to be kept.
-fn statistics<'a>(
-    spec: &'a ExtractSpec,
-    inputs: &[EncodedInput],
-    hidden_size: usize,
-) -> Box<dyn Statistics + 'a> {
-    if spec.variant.needs_sums_alone() {
-        Box::new(Sums::new(spec.categories.len(), &spec.layers, hidden_size, spec.variant.top_k))
-    } else {
-        Box::new(Kept::new(spec, inputs, hidden_size))
-    }
+    Ok(variants.iter().map(|variant| collect((spec, *variant), identity, statistics)).collect())
 }
 
 /// Everything that decides the result: a state file of another key is of no use.
-fn run_key(identity: &ModelIdentity, spec: &ExtractSpec, inputs: &[EncodedInput]) -> String {
+fn run_key(
+    identity: &ModelIdentity,
+    (spec, variants): (&ExtractSpec, &[Variant]),
+    inputs: &[EncodedInput],
+) -> String {
+    let variants: Vec<String> = variants.iter().map(Variant::to_string).collect();
     let mut hasher = Sha256::new();
     hasher.update(&identity.architecture_id);
     hasher.update(&identity.weights_id);
-    hasher.update(format!("{:?} {:?} {} {}", spec.site, spec.layers, spec.tokens, spec.variant));
+    let variants = variants.join("; ");
+    hasher.update(format!("{:?} {:?} {} {variants}", spec.site, spec.layers, spec.tokens));
     hasher.update(spec.inputs_sha256());
     for input in inputs {
         hasher.update(format!(
@@ -277,7 +322,7 @@ fn pack(inputs: &[EncodedInput]) -> Result<(PackedBatch, Vec<usize>)> {
 }
 
 fn collect(
-    spec: &ExtractSpec,
+    (spec, variant): (&ExtractSpec, Variant),
     identity: &ModelIdentity,
     statistics: &dyn Statistics,
 ) -> Extraction {
@@ -289,7 +334,7 @@ fn collect(
             let extraction = CategoryExtraction {
                 num_safe: statistics.num_inputs(idx, Side::Safe),
                 num_unsafe: statistics.num_inputs(idx, Side::Unsafe),
-                layers: statistics.layers_of(idx),
+                layers: statistics.layers_of(idx, &variant),
             };
             (inputs.category.clone(), extraction)
         })
@@ -300,7 +345,8 @@ fn collect(
         tokens: spec.tokens,
         max_response_tokens: spec.max_response_tokens,
         prompt_form: spec.prompt_form,
-        variant: spec.variant,
+        variant,
+        guided: None,
         categories,
         data_sha256: spec.data_sha256.clone(),
         inputs_sha256: spec.inputs_sha256(),

@@ -2,6 +2,7 @@
 
 use super::encode::{EncodedInput, Side};
 use super::run::LayerExtraction;
+use super::variant::Variant;
 use crate::numbers::{dot, to_f32};
 
 /// Takes one input after another and says what they amount to.
@@ -15,8 +16,8 @@ pub(crate) trait Statistics {
     /// Inputs of one side.
     fn num_inputs(&self, category_idx: usize, side: Side) -> u64;
 
-    /// The vector of each layer of one category.
-    fn layers_of(&self, category_idx: usize) -> Vec<LayerExtraction>;
+    /// The vector of each layer of one category, as the variant makes it.
+    fn layers_of(&self, category_idx: usize, variant: &Variant) -> Vec<LayerExtraction>;
 
     /// All numbers, little-endian, in a fixed order.
     fn to_bytes(&self) -> Vec<u8>;

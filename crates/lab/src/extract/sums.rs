@@ -4,6 +4,7 @@ use super::derive::keep_largest;
 use super::encode::{EncodedInput, Side};
 use super::run::LayerExtraction;
 use super::statistics::{RowMean, Statistics, layer_extraction, read_words};
+use super::variant::Variant;
 use crate::numbers::cosine;
 
 /// Halves of a side (even and odd inputs) and sides of a category.
@@ -15,8 +16,6 @@ const SIDES: usize = 2;
 pub(crate) struct Sums {
     layers: Vec<usize>,
     hidden_size: usize,
-    /// Only so many coordinates of a vector are kept.
-    top_k: Option<usize>,
     num_done: usize,
     /// `[num_categories * SIDES * HALVES]`: inputs.
     counts: Vec<u64>,
@@ -27,17 +26,11 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    pub(crate) fn new(
-        num_categories: usize,
-        layers: &[usize],
-        hidden_size: usize,
-        top_k: Option<usize>,
-    ) -> Self {
+    pub(crate) fn new(num_categories: usize, layers: &[usize], hidden_size: usize) -> Self {
         let num_groups = num_categories * SIDES * HALVES;
         Self {
             layers: layers.to_vec(),
             hidden_size,
-            top_k,
             num_done: 0,
             counts: vec![0; num_groups],
             activations: vec![0.0; num_groups * layers.len() * hidden_size],
@@ -45,19 +38,19 @@ impl Sums {
         }
     }
 
-    /// Mean of the safe side minus mean of the unsafe side, over the given halves; `None` when a
-    /// side has no input there.
+    /// Mean of the safe side minus mean of the unsafe side, over the given halves, of which only the `top_k` largest
+    /// coordinates are kept; `None` when a side has no input there.
     fn difference(
         &self,
-        category_idx: usize,
-        layer_idx: usize,
+        (category_idx, layer_idx): (usize, usize),
         halves: &[usize],
+        top_k: Option<usize>,
     ) -> Option<Vec<f64>> {
         let safe = self.mean(category_idx, Side::Safe, layer_idx, halves)?;
         let not_safe = self.mean(category_idx, Side::Unsafe, layer_idx, halves)?;
         let mut difference: Vec<f64> =
             safe.iter().zip(&not_safe).map(|(safe, not_safe)| safe - not_safe).collect();
-        if let Some(top_k) = self.top_k {
+        if let Some(top_k) = top_k {
             keep_largest(&mut difference, top_k);
         }
         Some(difference)
@@ -109,12 +102,13 @@ impl Statistics for Sums {
         (0..HALVES).map(|half| self.counts[group_idx(category_idx, side, half)]).sum()
     }
 
-    fn layers_of(&self, category_idx: usize) -> Vec<LayerExtraction> {
+    fn layers_of(&self, category_idx: usize, variant: &Variant) -> Vec<LayerExtraction> {
         let num_inputs =
             self.num_inputs(category_idx, Side::Safe) + self.num_inputs(category_idx, Side::Unsafe);
         (0..self.layers.len())
             .map(|layer_idx| {
-                let vector = |halves: &[usize]| self.difference(category_idx, layer_idx, halves);
+                let place = (category_idx, layer_idx);
+                let vector = |halves: &[usize]| self.difference(place, halves, variant.top_k);
                 let split_half_cosine = match (vector(&[0]), vector(&[1])) {
                     (Some(even), Some(odd)) => cosine(&even, &odd),
                     (None, _) | (_, None) => None,
@@ -180,12 +174,12 @@ mod tests {
             token_ids: vec![1, 2],
             rows: 0..2,
         };
-        let mut sums = Sums::new(2, &[0, 4], 3, None);
+        let mut sums = Sums::new(2, &[0, 4], 3);
         sums.add(&input, &[&[0.1; 6], &[0.7; 6]]);
-        let mut restored = Sums::new(2, &[0, 4], 3, None);
+        let mut restored = Sums::new(2, &[0, 4], 3);
         assert!(restored.restore(&sums.to_bytes()));
         assert_eq!(restored, sums);
-        assert!(!Sums::new(1, &[0, 4], 3, None).restore(&sums.to_bytes()));
+        assert!(!Sums::new(1, &[0, 4], 3).restore(&sums.to_bytes()));
         assert!(!restored.restore(&sums.to_bytes()[1..]));
     }
 }

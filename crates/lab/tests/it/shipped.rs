@@ -12,7 +12,7 @@ use skeg_model::ModelIdentity;
 use skeg_model::steering::{Operator, Positions, Site};
 use skeg_vector_store::{WhenMissing, load_generation, write_generation};
 
-fn extraction() -> Extraction {
+pub(crate) fn extraction() -> Extraction {
     let layers = vec![0, 2];
     let vectors = |idx: usize| CategoryExtraction {
         num_safe: 3,
@@ -37,6 +37,7 @@ fn extraction() -> Extraction {
         max_response_tokens: Some(8),
         prompt_form: PromptForm::ChatTemplate,
         variant: Variant::default(),
+        guided: None,
         categories: catqa_categories()
             .into_iter()
             .enumerate()
@@ -53,7 +54,7 @@ fn extraction() -> Extraction {
     }
 }
 
-fn measured() -> Measured {
+pub(crate) fn measured() -> Measured {
     let point = |strength, refused, degenerate| StrengthPoint {
         strength,
         tally: Tally { total: 100, refused, degenerate },

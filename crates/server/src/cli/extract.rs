@@ -7,10 +7,11 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use skeg_lab::DataSet;
 use skeg_lab::extract::{
-    ExtractSpec, Extraction, PromptForm, PublishOptions, RunOptions, TokenMode, Variant, extract,
-    to_generation,
+    ExtractSpec, Extraction, Form, PromptForm, PublishOptions, RunOptions, TokenMode, Variant,
+    extract, inputs_of, to_generation,
 };
 use skeg_lab::recipes::{self, Measured};
+use skeg_model::engine::EngineConfig;
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 use skeg_vector_store::{
@@ -21,10 +22,11 @@ use skeg_vector_store::{
 
 use super::ModelFlags;
 use super::data_flags::DataFlags;
-use super::extract_inputs::{Form, inputs_of};
+use super::extract_guided::GuidedFlags;
 use super::extract_variant::VariantFlags;
 use super::progress::Bar;
 use super::running::model_path;
+use crate::config::Config;
 use crate::output::{self, Table};
 
 /// Make steering vectors from data and write them as a generation.
@@ -74,9 +76,11 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    // Last: its heading holds for all flags after it.
+    // Last: their headings hold for all flags after them.
     #[command(flatten)]
     variant: VariantFlags,
+    #[command(flatten)]
+    guided: GuidedFlags,
 }
 
 const AFTER_HELP: &str = "\
@@ -85,6 +89,8 @@ Examples:
   skeg extract --data prompts.jsonl --recipe prompts --tokens last --out my-vectors --strength 0.5
   skeg extract --data catqa.jsonl --data vectors/data/catqa_twins.jsonl --recipe prompts --tokens all --matched \\
       --prune 0.5 --out my-vectors
+  skeg extract --data catqa.jsonl --data alpaca.jsonl --recipe prompts --guided --embedder all-MiniLM-L6-v2 --heads heads.json \\
+      --out my-vectors
   skeg extract --data catqa.jsonl --recipe shipped --measured vectors/smollm2-135m-instruct/measured.json \\
       --out vectors/smollm2-135m-instruct
 
@@ -114,12 +120,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let data = args.data.iter().map(|path| args.data_flags.read(path));
     let data = data.collect::<Result<Vec<_>, _>>()?;
     let measured = args.measured.as_deref().map(Measured::read).transpose()?;
-    let path = model_path(&config.model, args.model.fetch)?;
-    let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
-    let model = LoadedModel::load(&path, &options)?;
-    let spec = spec(args, &data, model.identity.num_hidden_layers)?;
-    let options = RunOptions { checkpoint: args.checkpoint.clone(), ..RunOptions::default() };
-    let extraction = extract(&model, &spec, &options, &mut Bar::new()?)?;
+    let extraction = extraction(args, &config, &data)?;
     let generation = match measured {
         Some(measured) if args.recipe == Recipe::Shipped => {
             recipes::shipped_generation(&extraction, &measured)
@@ -133,12 +134,48 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         set_current(&args.out, &id, sequence)?;
     }
     if args.json {
-        let value = json!({"generation": id.to_string(), "live": is_live, "categories": extraction.categories});
+        let value = json!({
+            "generation": id.to_string(),
+            "live": is_live,
+            "guided": extraction.guided,
+            "categories": extraction.categories,
+        });
         return Ok(output::json(&value)?);
+    }
+    if let Some(report) = &extraction.guided {
+        output::line(&report.to_plain())?;
     }
     table(&extraction).print()?;
     let live = if is_live { "is live" } else { "is not live; --publish makes it so" };
     Ok(output::line(&format!("generation {id} in {} {live}", args.out.display()))?)
+}
+
+/// Guided, the model answers first: in f32 too, so that which answers count does not depend on kernels either.
+fn extraction(args: &Args, config: &Config, data: &[DataSet]) -> anyhow::Result<Extraction> {
+    let judges = args.guided.judges()?;
+    let path = model_path(&config.model, args.model.fetch)?;
+    let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
+    let model = LoadedModel::load(&path, &options)?;
+    let mut spec = spec(args, data, model.identity.num_hidden_layers)?;
+    let mut bar = Bar::new()?;
+    let (model, guided) = match judges {
+        None => (model, None),
+        Some(mut judges) => {
+            let engine_config = EngineConfig {
+                max_num_seqs: config.engine.max_num_seqs,
+                max_num_batched_tokens: config.engine.max_num_batched_tokens,
+                kv_cache_tokens: config.engine.kv_cache_tokens,
+                max_model_len: config.engine.max_model_len,
+                ..EngineConfig::default()
+            };
+            let report =
+                args.guided.select(&mut judges, model, &engine_config, &mut spec, &mut bar)?;
+            // The engine took the model with it.
+            (LoadedModel::load(&path, &options)?, Some(report))
+        }
+    };
+    let run = RunOptions { checkpoint: args.checkpoint.clone(), ..RunOptions::default() };
+    Ok(Extraction { guided, ..extract(&model, &spec, &run, &mut bar)? })
 }
 
 fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Result<ExtractSpec> {
@@ -149,6 +186,9 @@ fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Resu
                 bail!(
                     "--recipe shipped has a variant of its own; leave the flags of `Variant` out"
                 );
+            }
+            if args.guided.guided {
+                bail!("--recipe shipped has answers of its own; leave --guided out");
             }
             return Ok(recipes::shipped(catqa)?);
         }
@@ -240,13 +280,23 @@ fn card(extraction: &Extraction, strength: Option<f32>) -> String {
         "# Category vectors\n\nMade by `skeg extract`. **The effect of these vectors was not measured.** {chosen}\n\n\
          Safe minus unsafe ({}) over {} tokens; data SHA-256 {}.\n\n\
          | category | safe | unsafe | layers |\n|---|---|---|---|\n",
-        extraction.variant,
+        extraction.method(),
         extraction.tokens,
         extraction.data_sha256.join(", ")
     );
     for (category, one) in &extraction.categories {
         let (safe, not_safe) = (one.num_safe, one.num_unsafe);
         text.push_str(&format!("| {category} | {safe} | {not_safe} | {:?} |\n", extraction.layers));
+    }
+    if let Some(report) = &extraction.guided {
+        text.push_str(&format!(
+            "\nGuided: the model answered unsteered, and only exchanges that the judge of harm ({}) confirmed count. \
+             Beside it judged: {} (refusals) and {} (broken answers).\n\n{}",
+            report.harm_judge,
+            report.refusal_judge,
+            report.degenerate_judge,
+            report.to_markdown()
+        ));
     }
     text
 }

@@ -7,7 +7,7 @@ mod conversation;
 mod data_flags;
 mod evaluate;
 mod extract;
-mod extract_inputs;
+mod extract_guided;
 mod extract_variant;
 mod judges;
 mod model;

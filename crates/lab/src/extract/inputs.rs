@@ -1,15 +1,17 @@
-//! From data items to the two sides of each category.
+//! From data items to the two sides of each category: which items stand on which side, and what is paired with what.
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::bail;
-use skeg_lab::Item;
-use skeg_lab::extract::{CategoryInputs, Pairing, Text};
 use skeg_vector_store::Category;
+
+use super::spec::{CategoryInputs, Text};
+use super::variant::Pairing;
+use crate::data::Item;
+use crate::error::{Error, Result};
 
 /// What the sides differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub enum Form {
     /// Harmful prompts against harmless ones.
     Prompts,
     /// Unsafe answers against safe ones.
@@ -33,11 +35,12 @@ struct Sided<'a> {
 /// Unmatched, safe items of a category without an unsafe side, and those without a category, such as general instructions,
 /// serve every category. Matched, each unsafe item is paired with its harmless twin, or with the safe answer to the same
 /// prompt; what has no partner is left out.
-pub(super) fn inputs_of(
-    items: &[&Item],
-    form: Form,
-    pairing: Pairing,
-) -> anyhow::Result<Vec<CategoryInputs>> {
+///
+/// The categories come in the order of their names, the texts of a side in the order of `items`.
+///
+/// # Errors
+/// [`Error::Data`] when no item is on an unsafe side, and, matched, when a category has no pair.
+pub fn inputs_of(items: &[&Item], form: Form, pairing: Pairing) -> Result<Vec<CategoryInputs>> {
     let sided: Vec<Sided<'_>> = items
         .iter()
         .filter_map(|&item| side(item, form).map(|(is_safe, text)| Sided { item, is_safe, text }))
@@ -49,13 +52,15 @@ pub(super) fn inputs_of(
         }
     }
     if not_safe.is_empty() {
-        match form {
-            Form::Prompts => bail!("the data has no prompt with `harmful: true` and a category"),
-            Form::Responses => bail!(
+        return Err(Error::Data(match form {
+            Form::Prompts => {
+                "the data has no prompt with `harmful: true` and a category".to_owned()
+            }
+            Form::Responses => format!(
                 "the data has no item with a category and a `response_label` of {}",
                 UNSAFE_LABELS.join(" or ")
             ),
-        }
+        }));
     }
     match pairing {
         Pairing::SafeMean => Ok(with_all_safe(&sided, not_safe)),
@@ -88,7 +93,7 @@ fn with_partners(
     sided: &[Sided<'_>],
     not_safe: BTreeMap<Category, Vec<&Sided<'_>>>,
     form: Form,
-) -> anyhow::Result<Vec<CategoryInputs>> {
+) -> Result<Vec<CategoryInputs>> {
     // Last in the list comes first in the data.
     let mut partners: HashMap<&str, Vec<&Text>> = HashMap::new();
     for one in sided.iter().rev().filter(|one| one.is_safe) {
@@ -114,13 +119,13 @@ fn with_partners(
             }
         }
         if unsafe_side.is_empty() {
-            bail!(
+            return Err(Error::Data(format!(
                 "no unsafe item of category `{category}` has a partner; matched pairs need {}",
                 match form {
                     Form::Prompts => "harmless prompts whose `twin_of` is the id of a harmful one",
                     Form::Responses => "a safe and an unsafe answer to the same prompt",
                 }
-            );
+            )));
         }
         inputs.push(CategoryInputs { category, unsafe_side, safe_side });
     }
@@ -162,7 +167,7 @@ mod tests {
         inputs_of(&items.iter().collect::<Vec<_>>(), form, Pairing::SafeMean).unwrap()
     }
 
-    fn matched(items: &[Item], form: Form) -> anyhow::Result<Vec<CategoryInputs>> {
+    fn matched(items: &[Item], form: Form) -> Result<Vec<CategoryInputs>> {
         inputs_of(&items.iter().collect::<Vec<_>>(), form, Pairing::Matched)
     }
 
