@@ -15,6 +15,7 @@ pub mod data;
 mod error;
 pub mod evaluate;
 pub mod extract;
+pub mod improve;
 pub mod judge;
 pub mod model_words;
 mod numbers;

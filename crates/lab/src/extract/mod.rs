@@ -11,6 +11,7 @@
 //! A [`Variant`] says which differences count and how they become one vector: the paper's pruning, the first principal
 //! component, masks. Variants that look at single differences keep every input's mean activation until the end.
 
+mod activations;
 mod checkpoint;
 mod derive;
 mod encode;
@@ -22,6 +23,7 @@ mod statistics;
 mod sums;
 mod variant;
 
+pub use activations::{ActivationSpec, Activations, activations, activations_encoded};
 pub(crate) use encode::prompt_token_ids;
 pub use encode::{EncodedInput, Side, encode};
 pub use publish::{PublishOptions, to_generation};

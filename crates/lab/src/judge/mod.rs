@@ -31,6 +31,7 @@ pub use agreement::{
     Agreement, JudgeAgreement, LabelSource, Labelled, LabelledSet, agreement, refusal_agreement,
 };
 pub use cache::{Embed, EmbeddingCache};
+pub(crate) use delong::auc;
 pub use embed::{MAX_TOKENS, SentenceEmbedder};
 pub use features::{FeatureRows, Features};
 pub use folds::FoldedJudge;

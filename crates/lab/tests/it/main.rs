@@ -4,6 +4,7 @@
 mod data;
 mod embedder;
 mod extraction;
+mod improve;
 mod judge;
 mod judges;
 mod quick;
