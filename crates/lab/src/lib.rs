@@ -19,6 +19,7 @@ mod error;
 pub mod evaluate;
 pub mod experiment;
 pub mod extract;
+pub mod improve;
 pub mod judge;
 pub mod likelihood;
 pub mod model_words;

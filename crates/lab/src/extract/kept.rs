@@ -30,6 +30,11 @@ impl<'a> Kept<'a> {
         Self { spec, hidden_size, places, num_done: 0, activations, row_norms }
     }
 
+    /// `[inputs, num_layers, hidden_size]`, of the inputs that are done.
+    pub(super) fn into_activations(self) -> Vec<f32> {
+        self.activations
+    }
+
     /// Inputs of one side that are done, by their index in the run.
     fn inputs_of(&self, category_idx: usize, side: Side) -> Vec<usize> {
         let done = self.places[..self.num_done].iter().enumerate();

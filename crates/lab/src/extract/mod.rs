@@ -13,6 +13,7 @@
 //! [`extract_variants`] makes several from one pass. [`inputs_of`] says what is compared with what, and
 //! [`guided_inputs`] leaves only what judges confirm.
 
+mod activations;
 mod checkpoint;
 mod derive;
 mod encode;
@@ -28,6 +29,8 @@ mod sums;
 mod variant;
 
 pub(crate) use encode::messages_token_ids;
+pub use activations::{ActivationSpec, Activations, activations, activations_encoded};
+pub(crate) use encode::prompt_token_ids;
 pub use encode::{EncodedInput, Side, encode};
 pub use guided::{
     Guided, GuidedCounts, GuidedJudges, GuidedOptions, GuidedReport, OnFew, SideCounts,

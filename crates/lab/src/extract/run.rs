@@ -251,7 +251,7 @@ fn run_key(
 }
 
 /// What stays the same from batch to batch.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     llama: &'a Llama,
     spec: &'a ExtractSpec,
     inputs: &'a [EncodedInput],
@@ -260,7 +260,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(
+    pub(super) fn new(
         llama: &'a Llama,
         spec: &'a ExtractSpec,
         inputs: &'a [EncodedInput],
@@ -281,7 +281,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the next inputs, as many as fit a pass, and returns how many they were.
-    fn add_batch(&mut self, statistics: &mut dyn Statistics) -> Result<usize> {
+    pub(super) fn add_batch(&mut self, statistics: &mut dyn Statistics) -> Result<usize> {
         let rest = &self.inputs[statistics.num_done()..];
         let mut num_tokens = 0;
         let num_fitting = rest

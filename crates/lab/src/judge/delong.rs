@@ -6,7 +6,7 @@ use crate::evaluate::Z95;
 /// The AUC of scores: how often a positive scores above a negative, a tie counting half; `None` where one of the two is
 /// missing. The interval is the normal one with the variance of `DeLong`, `DeLong` and Clarke-Pearson (1988), computed
 /// from midranks (Sun and Xu 2014) and cut at 0 and 1; it is [0, 1] where a class has one member.
-pub(super) fn auc(scores: &[f64], positives: &[bool]) -> Option<Estimate> {
+pub(crate) fn auc(scores: &[f64], positives: &[bool]) -> Option<Estimate> {
     let of = |wanted: bool| -> Vec<f64> {
         let pairs = scores.iter().zip(positives).filter(|&(_, &positive)| positive == wanted);
         // Adding 0 makes -0 the 0 that it equals.

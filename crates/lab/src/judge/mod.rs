@@ -34,6 +34,7 @@ pub use agreement::{
     Agreement, JudgeAgreement, LabelSource, Labelled, LabelledSet, agreement, refusal_agreement,
 };
 pub use cache::{Embed, EmbeddingCache};
+pub(crate) use delong::auc;
 pub use embed::{MAX_TOKENS, SentenceEmbedder};
 pub use endpoint::{
     ANSWERS_FILE, ApiKey, EndpointJudge, EndpointOptions, JudgePrompt, MAX_RETRY_AFTER, Reward,

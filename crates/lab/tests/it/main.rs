@@ -8,6 +8,7 @@ mod endpoint_judge;
 mod extraction;
 mod guided;
 mod ifeval;
+mod improve;
 mod judge;
 mod judges;
 mod quick;
