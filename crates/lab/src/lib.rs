@@ -27,6 +27,7 @@ mod numbers;
 mod progress;
 pub mod recipes;
 mod split;
+pub mod study;
 mod table;
 
 pub use category::{category_of_catqa_name, catqa_categories};

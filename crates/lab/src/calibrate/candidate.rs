@@ -102,7 +102,12 @@ impl Candidate {
         sets
     }
 
-    /// The rows of all categories in `layers`, shared by every arm that is made of them.
+    /// [`Self::rows_in`], shared by every arm that is made of them.
+    pub(crate) fn shared_rows_in(&self, layers: &[usize]) -> SharedRows {
+        share(self.rows_in(layers))
+    }
+
+    /// The rows of all categories in `layers`.
     #[must_use]
     pub(super) fn rows_in(&self, layers: &[usize]) -> BTreeMap<Category, Vec<LayerVector>> {
         let chosen = |rows: &Vec<LayerVector>| {
@@ -113,7 +118,7 @@ impl Candidate {
 }
 
 /// Rows by category, ready to be shared by arms.
-pub(super) type SharedRows = BTreeMap<Category, Arc<Vec<LayerVector>>>;
+pub(crate) type SharedRows = BTreeMap<Category, Arc<Vec<LayerVector>>>;
 
 /// Makes rows shareable.
 #[must_use]
@@ -125,7 +130,7 @@ impl Setting {
     /// The arm that steers every category with its rows of `rows`; the strength is the category's in `strengths`, or
     /// the setting's.
     #[must_use]
-    pub(super) fn arm(
+    pub(crate) fn arm(
         &self,
         name: impl Into<String>,
         site: Site,

@@ -76,7 +76,7 @@ pub(super) fn measure(
 }
 
 /// Counts by the prompts' category.
-pub(super) fn by_category(prompts: &[Prompt], judged: &[Judged]) -> BTreeMap<Category, Counts> {
+pub(crate) fn by_category(prompts: &[Prompt], judged: &[Judged]) -> BTreeMap<Category, Counts> {
     let mut groups: BTreeMap<Category, Vec<&Judged>> = BTreeMap::new();
     for (prompt, judged) in prompts.iter().zip(judged) {
         groups.entry(prompt.category.clone()).or_default().push(judged);
@@ -87,7 +87,7 @@ pub(super) fn by_category(prompts: &[Prompt], judged: &[Judged]) -> BTreeMap<Cat
 /// The strengths from 0 up that act and keep the text whole: to the strongest before the first that breaks a bound or whose
 /// effect falls.
 #[must_use]
-pub(super) fn safe_window(rungs: &[Rung], bounds: &Bounds) -> SafeWindow {
+pub(crate) fn safe_window(rungs: &[Rung], bounds: &Bounds) -> SafeWindow {
     let unsteered = rungs.iter().find(|rung| rung.strength == 0.0);
     let mut least_unsafe = f64::INFINITY;
     let mut max = 0.0;

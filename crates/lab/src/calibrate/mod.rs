@@ -28,11 +28,14 @@ use skeg_model::steering::Site;
 use skeg_vector_store::{Category, SafeWindow, Strength};
 
 pub use candidate::{Candidate, Setting};
+pub(crate) use compare::difference;
 pub use gate::Gate;
 pub use ladder::Rung;
+pub(crate) use ladder::{by_category, safe_window};
 pub use plan::{Plan, Recipe};
 pub use publish::{Force, Publication, generation_of};
 pub use search::Trial;
+pub(crate) use search::{first_of_each, search};
 pub use spec::{Bounds, CalibrateSpec, Grid};
 pub use trial::{ArmReport, Comparison, SAFETY_SYSTEM_PROMPT, TestArm, TestReport};
 
@@ -87,7 +90,7 @@ pub fn calibrate(
     spec.check()?;
     // Thousands of answers are made to be compared with each other; the likelihood costs as much as an answer.
     let likelihood = laboratory.likelihood.take();
-    let found = search::search(laboratory, spec, progress)?;
+    let found = search(laboratory, spec, progress)?;
     laboratory.likelihood = likelihood;
     let is_reversed = found.best.strength < 0.0;
     let setting = Setting { strength: found.best.strength.abs(), ..found.best };
@@ -99,7 +102,7 @@ pub fn calibrate(
     }
     let rows = rows.into_iter().map(|(category, rows)| (category, Arc::new(rows))).collect();
     let ladder = ladder::measure(laboratory, spec, (&setting, &rows), progress)?;
-    let window = ladder::safe_window(&ladder, &spec.bounds);
+    let window = safe_window(&ladder, &spec.bounds);
     let strengths: BTreeMap<Category, Strength> = candidate
         .rows
         .keys()

@@ -77,6 +77,7 @@ pub fn generation_of(
         safe_windows: windows.collect(),
         measured: measurements(calibration, &publication.data),
         card: calibration.card(&extraction, publication),
+        figures: Some(figures_json(calibration)?),
     };
     Ok(to_generation(&extraction, options))
 }
@@ -91,6 +92,20 @@ fn rule(calibration: &Calibration, category: &Category, force: Force) -> Categor
         positions: store_positions(calibration.setting.positions),
         refusal: DEFAULT_REFUSAL.to_owned(),
     }
+}
+
+/// `figures.json` of the generation: everything that was measured.
+fn figures_json(calibration: &Calibration) -> Result<Vec<u8>> {
+    #[derive(serde::Serialize)]
+    struct File<'a> {
+        format_version: u32,
+        calibration: &'a Calibration,
+    }
+    let file = File { format_version: store::FIGURES_FORMAT_VERSION, calibration };
+    let mut bytes = serde_json::to_vec(&file)
+        .map_err(|error| Error::Spec(format!("the figures cannot be written: {error}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// Callers without a key are on this machine alone; they may also compare.

@@ -58,9 +58,9 @@ impl Trial {
 
 /// Everything that was tried, in order, and the setting that won.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Found {
-    pub(super) trials: Vec<Trial>,
-    pub(super) best: Setting,
+pub(crate) struct Found {
+    pub(crate) trials: Vec<Trial>,
+    pub(crate) best: Setting,
 }
 
 /// A setting without its strength, and the rows it uses.
@@ -71,7 +71,7 @@ struct Ladder {
     is_broken: bool,
 }
 
-pub(super) fn search(
+pub(crate) fn search(
     laboratory: &mut Laboratory<'_>,
     spec: &CalibrateSpec<'_>,
     progress: &mut dyn Progress,
@@ -217,7 +217,7 @@ fn try_all<'a>(
 }
 
 /// The first prompts of each category.
-fn first_of_each(prompts: &[Prompt], limit: usize) -> Vec<Prompt> {
+pub(crate) fn first_of_each(prompts: &[Prompt], limit: usize) -> Vec<Prompt> {
     let mut counts = std::collections::BTreeMap::new();
     let mut chosen = Vec::new();
     for prompt in prompts {

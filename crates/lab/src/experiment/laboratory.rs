@@ -73,6 +73,20 @@ impl Laboratory<'_> {
         Ok(judged)
     }
 
+    /// The answers of one arm, unjudged: for measures by rule that need the text.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn answers(
+        &mut self,
+        arm: &Arm,
+        prompts: &[Prompt],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Answer>> {
+        let (questions, vectors) = questions_of(&[(arm, prompts)])?;
+        self.answerer.answer(&questions, &vectors, progress)
+    }
+
     fn run_together(
         &mut self,
         arms: &[(&Arm, &[Prompt])],

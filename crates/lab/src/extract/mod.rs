@@ -28,9 +28,8 @@ mod statistics;
 mod sums;
 mod variant;
 
-pub(crate) use encode::messages_token_ids;
 pub use activations::{ActivationSpec, Activations, activations, activations_encoded};
-pub(crate) use encode::prompt_token_ids;
+pub(crate) use encode::messages_token_ids;
 pub use encode::{EncodedInput, Side, encode};
 pub use guided::{
     Guided, GuidedCounts, GuidedJudges, GuidedOptions, GuidedReport, OnFew, SideCounts,

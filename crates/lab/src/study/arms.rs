@@ -41,7 +41,13 @@ pub(super) struct Row {
 }
 
 /// Site, layers, strength and the rest, in few words.
-fn words(site: Site, layers: &[usize], strength: &str, operator: Operator, positions: Positions) -> String {
+fn words(
+    site: Site,
+    layers: &[usize],
+    strength: &str,
+    operator: Operator,
+    positions: Positions,
+) -> String {
     let site = match site {
         Site::AttnOut => "attn_out",
         Site::ResidPost => "resid_post",
@@ -139,15 +145,17 @@ impl Chosen {
             (category.clone(), self.applied(category, rows.clone(), operator))
         });
         let arm = Arm { name: name.to_owned(), vectors: vectors.collect(), ..Arm::default() };
-        let layers: Vec<usize> =
-            rows.values().next().map(|rows| rows.iter().map(|row| row.layer).collect()).unwrap_or_default();
+        let layers: Vec<usize> = rows
+            .values()
+            .next()
+            .map(|rows| rows.iter().map(|row| row.layer).collect())
+            .unwrap_or_default();
         let strengths = self.strengths.values().copied();
         let (least, most) = (
             strengths.clone().fold(f32::INFINITY, f32::min),
             strengths.fold(f32::NEG_INFINITY, f32::max),
         );
-        let strength =
-            if least < most { format!("{least} to {most}") } else { format!("{most}") };
+        let strength = if least < most { format!("{least} to {most}") } else { format!("{most}") };
         Row { arm, kind, setting: words(self.site, &layers, &strength, operator, self.positions) }
     }
 

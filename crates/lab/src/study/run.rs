@@ -119,7 +119,9 @@ fn rows(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Row>> {
     let mut rows = vec![Row::naive()];
-    rows.extend(spec.methods.iter().filter_map(|one| Row::at_papers_setting(one, num_hidden_layers)));
+    rows.extend(
+        spec.methods.iter().filter_map(|one| Row::at_papers_setting(one, num_hidden_layers)),
+    );
     let likelihood = laboratory.likelihood.take();
     for method in spec.methods {
         let tuned = CalibrateSpec {
@@ -324,12 +326,13 @@ fn ladder(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Rung>> {
     let layers = layers_of(chosen);
-    let arms: Vec<Arm> = LADDER
-        .iter()
-        .map(|&factor| {
-            if factor.abs() > 0.0 { part_of(chosen, &layers, factor) } else { Arm::unsteered() }
-        })
-        .collect();
+    let arms: Vec<Arm> =
+        LADDER
+            .iter()
+            .map(|&factor| {
+                if factor.abs() > 0.0 { part_of(chosen, &layers, factor) } else { Arm::unsteered() }
+            })
+            .collect();
     let asked: Vec<(&Arm, &[Prompt])> = arms.iter().map(|arm| (arm, spec.tuning)).collect();
     progress.start("answers of the dose-response", asked.len() * spec.tuning.len());
     let judged = laboratory.run(&asked, progress)?;
@@ -345,7 +348,8 @@ fn ladder(
 
 /// Cosines between the categories' vectors, mean over the layers.
 fn cosines(rows: &BTreeMap<Category, Vec<LayerVector>>) -> Vec<Vec<f64>> {
-    let wide = |row: &LayerVector| row.values.iter().map(|&value| f64::from(value)).collect::<Vec<f64>>();
+    let wide =
+        |row: &LayerVector| row.values.iter().map(|&value| f64::from(value)).collect::<Vec<f64>>();
     let mean = |a: &Vec<LayerVector>, b: &Vec<LayerVector>| {
         let pairs = a.iter().zip(b).filter_map(|(a, b)| cosine(&wide(a), &wide(b)));
         let cosines: Vec<f64> = pairs.collect();

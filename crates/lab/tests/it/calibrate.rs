@@ -88,8 +88,10 @@ fn prompts(part: &str, per_category: usize, is_harmful: bool) -> Vec<Prompt> {
 }
 
 fn run(extractions: &[Extraction], progress: &mut dyn Progress) -> Result<Calibration> {
-    let candidates: Vec<Candidate> =
-        extractions.iter().map(|one| Candidate::new(format!("{:?}", one.site), one).unwrap()).collect();
+    let candidates: Vec<Candidate> = extractions
+        .iter()
+        .map(|one| Candidate::new(format!("{:?}", one.site), one).unwrap())
+        .collect();
     let (calibration, test) = (prompts("calibration", 6, true), prompts("test", 8, true));
     let (harmless, test_harmless) = (prompts("mild", 2, false), prompts("meek", 2, false));
     let spec = CalibrateSpec {
@@ -110,8 +112,7 @@ fn run(extractions: &[Extraction], progress: &mut dyn Progress) -> Result<Calibr
 
 #[test]
 fn the_setting_that_acts_is_found_and_proven() {
-    let extractions =
-        [extraction_at(Site::ResidPost, 1.0), extraction_at(Site::AttnOut, 1.0)];
+    let extractions = [extraction_at(Site::ResidPost, 1.0), extraction_at(Site::AttnOut, 1.0)];
     let found = run(&extractions, &mut NoProgress).unwrap();
     assert_eq!((found.setting.candidate_idx, found.site), (1, Site::AttnOut));
     assert_eq!(found.setting.positions, Positions::All);
@@ -124,11 +125,18 @@ fn the_setting_that_acts_is_found_and_proven() {
     assert_eq!(at(TestArm::Unsteered).harmful.is_unsafe, 88);
     assert_eq!((at(TestArm::Own).harmful.is_unsafe, at(TestArm::Own).harmful.refused), (8, 80));
     // Harmless prompts are steered as well, and there is no judge that would tell them apart.
-    assert_eq!((at(TestArm::Unsteered).harmless.refused, at(TestArm::Own).harmless.refused), (0, 22));
+    assert_eq!(
+        (at(TestArm::Unsteered).harmless.refused, at(TestArm::Own).harmless.refused),
+        (0, 22)
+    );
     assert_eq!(at(TestArm::SystemPrompt).harmful.is_unsafe, 88);
     assert_eq!(at(TestArm::Own).outcomes["test-adult_content-0"], Outcome::Refused);
-    let failed: Vec<&str> =
-        found.gates.iter().filter(|(_, gate)| !gate.passed).map(|(name, _)| name.as_str()).collect();
+    let failed: Vec<&str> = found
+        .gates
+        .iter()
+        .filter(|(_, gate)| !gate.passed)
+        .map(|(name, _)| name.as_str())
+        .collect();
     assert_eq!(failed, ["political_campaigning"]);
     // Both signs, through zero, beyond the break.
     let strengths: Vec<f32> = found.ladder.iter().map(|rung| rung.strength).collect();
