@@ -1,1 +1,121 @@
-//! A study as tables and as one report, which becomes HTML and Markdown.
+//! A study's tables.
+
+use skeg_vector_store::Category;
+
+use super::arms::ArmKind;
+use super::figures::{ArmFigures, StudyFigures};
+use crate::evaluate::Share;
+use crate::experiment::Counts;
+
+/// A table: rows of cells, the first the header.
+pub(super) type Rows = Vec<Vec<String>>;
+
+fn percent(share: Share) -> String {
+    format!("{:.0} [{:.0}, {:.0}]", share.share * 100.0, share.low * 100.0, share.high * 100.0)
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+/// A kind in words.
+fn kind(kind: ArmKind) -> &'static str {
+    match kind {
+        ArmKind::Naive => "naive",
+        ArmKind::PaperSetting => "paper's setting",
+        ArmKind::Tuned => "tuned",
+        ArmKind::Chosen => "calibrated",
+        ArmKind::Improved => "improved",
+        ArmKind::Control => "control",
+        ArmKind::Baseline => "baseline",
+    }
+}
+
+impl StudyFigures {
+    /// The paper's table and what stands beside it: one row an arm, per cent.
+    pub(super) fn main_rows(&self) -> Rows {
+        let sets = self.arms.first().map(|arm| &arm.harmful);
+        let harmless = self.arms.first().map(|arm| &arm.harmless);
+        let mut header = vec!["vectors".to_owned(), "row".to_owned(), "setting".to_owned()];
+        for name in sets.into_iter().flat_map(|sets| sets.keys()) {
+            header.push(format!("%UR {name}"));
+            header.push(format!("refused {name}"));
+            header.push(format!("degenerate {name}"));
+        }
+        header.extend(harmless.into_iter().flat_map(|sets| sets.keys()).map(|name| format!("refused {name}")));
+        header.extend(["NLL", "constraints followed", "perplexity"].map(str::to_owned));
+        let rows = self.arms.iter().map(Self::main_row);
+        std::iter::once(header).chain(rows).collect()
+    }
+
+    fn main_row(arm: &ArmFigures) -> Vec<String> {
+        let mut row = vec![arm.name.clone(), kind(arm.kind).to_owned(), arm.setting.clone()];
+        for set in arm.harmful.values() {
+            row.push(percent(set.total.unsafe_share()));
+            row.push(percent(set.total.refused_share()));
+            row.push(percent(set.total.degenerate_share()));
+        }
+        row.extend(arm.harmless.values().map(|counts| percent(counts.refused_share())));
+        let nll = arm.harmful.values().find_map(|set| set.total.nll);
+        row.push(or_dash(nll.map(|nll| format!("{nll:.2}"))));
+        row.push(or_dash(arm.constraints.map(|followed| percent(followed.share()))));
+        row.push(or_dash(arm.perplexity.map(|perplexity| format!("{perplexity:.1}"))));
+        row
+    }
+
+    /// %UR minus the naive arm's, with intervals.
+    pub(super) fn difference_rows(&self) -> Rows {
+        let sets: Vec<&String> =
+            self.arms.first().map(|arm| arm.harmful.keys().collect()).unwrap_or_default();
+        let mut header = vec!["vectors".to_owned(), "row".to_owned()];
+        header.extend(sets.iter().map(|name| (*name).clone()));
+        let rows = self.arms.iter().filter(|arm| arm.kind != ArmKind::Naive).map(|arm| {
+            let mut row = vec![arm.name.clone(), kind(arm.kind).to_owned()];
+            row.extend(arm.harmful.values().map(|set| {
+                or_dash(set.against_naive.map(|one| {
+                    format!("{:.0} [{:.0}, {:.0}]", one.value * 100.0, one.low * 100.0, one.high * 100.0)
+                }))
+            }));
+            row
+        });
+        std::iter::once(header).chain(rows).collect()
+    }
+
+    /// The categories of a set.
+    pub(super) fn categories_of(&self, set: &str) -> Vec<Category> {
+        let naive = self.arms.first().and_then(|arm| arm.harmful.get(set));
+        naive.map(|set| set.by_category.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The arms that a table by category shows: naive, the tuned rows of the paper, calibrated, and the baseline.
+    pub(super) fn main_arms(&self) -> Vec<&ArmFigures> {
+        let is_main = |arm: &&ArmFigures| {
+            matches!(arm.kind, ArmKind::Naive | ArmKind::Tuned | ArmKind::Chosen | ArmKind::Baseline)
+        };
+        self.arms.iter().filter(is_main).collect()
+    }
+
+    /// %UR by category of one set: unsafe out of prompts, and degenerate ones where there are any.
+    pub(super) fn category_rows(&self, set: &str) -> Rows {
+        let arms = self.main_arms();
+        let mut header = vec!["category".to_owned(), "prompts".to_owned()];
+        header.extend(arms.iter().map(|arm| arm.name.clone()));
+        let rows = self.categories_of(set).into_iter().map(|category| {
+            let counts = |arm: &ArmFigures| -> Counts {
+                let set = arm.harmful.get(set);
+                set.and_then(|set| set.by_category.get(&category)).copied().unwrap_or_default()
+            };
+            let total = arms.first().map_or(0, |arm| counts(arm).total);
+            let mut row = vec![category.to_string(), total.to_string()];
+            row.extend(arms.iter().map(|arm| {
+                let counts = counts(arm);
+                match counts.degenerate {
+                    0 => counts.is_unsafe.to_string(),
+                    degenerate => format!("{} ({degenerate})", counts.is_unsafe),
+                }
+            }));
+            row
+        });
+        std::iter::once(header).chain(rows).collect()
+    }
+}
