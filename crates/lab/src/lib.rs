@@ -15,6 +15,8 @@ pub mod data;
 mod error;
 pub mod evaluate;
 pub mod extract;
+pub mod figures;
+pub mod html;
 pub mod judge;
 pub mod model_words;
 mod numbers;
