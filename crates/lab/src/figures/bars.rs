@@ -5,7 +5,7 @@ use super::colour::{FAINT, GRID, INK, SERIES, WHITE};
 use super::drawing::{Drawing, LINE_PITCH, Label};
 use super::font::{self, Side};
 use super::head::{self, Key, MARGIN, NAME_SIZE, SMALL_SIZE, Sign, TEXT_SIZE};
-use super::mark::colour_of;
+use super::mark::bar_colour;
 use super::{Figure, check, check_widths, count, percent, refuse};
 use crate::Result;
 
@@ -65,7 +65,7 @@ impl Figure for GroupedBars {
             .series
             .iter()
             .enumerate()
-            .map(|(idx, name)| Key { name: name.clone(), sign: Sign::Box(colour_of(idx), 1.0) });
+            .map(|(idx, name)| Key { name: name.clone(), sign: Sign::Box(bar_colour(idx), 1.0) });
         let top = head::draw(&mut drawing, &keys.collect::<Vec<_>>());
         let names =
             head::wrap_all(self.groups.iter().map(|group| &group.name), TEXT_SIZE, NAME_WIDTH);
@@ -149,7 +149,7 @@ fn draw_bar(drawing: &mut Drawing, axis: &Axis, bar: Option<&Bar>, (idx, y): (us
         return;
     };
     let (from, to) = ((axis.start, y + 1.0), (axis.at(bar.value), y + BAR_HEIGHT - 1.0));
-    drawing.fill(from, to, colour_of(idx));
+    drawing.fill(from, to, bar_colour(idx));
     if let Some((low, high)) = bar.interval {
         let (low, high) = (axis.at(low), axis.at(high));
         drawing.line((low, middle), (high, middle), INK, 1.0);

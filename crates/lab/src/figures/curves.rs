@@ -5,7 +5,7 @@ use super::colour::{FAINT, GRID, INK, SAFE};
 use super::drawing::{At, Drawing, Label};
 use super::font::{self, Side};
 use super::head::{self, Key, MARGIN, NAME_SIZE, Sign, TEXT_SIZE};
-use super::mark::{colour_of, form_of};
+use super::mark::{curve_colour, form_of};
 use super::{Figure, check, refuse};
 use crate::Result;
 
@@ -27,7 +27,7 @@ pub struct Curves {
     pub y_name: String,
     /// How far the vertical axis goes.
     pub value_axis: ValueAxis,
-    /// The curves; colour and mark tell 40 apart.
+    /// The curves, the one that matters first; colour and mark tell 40 apart.
     pub curves: Vec<Curve>,
     /// A range of x to shade: first and last strength that are safe.
     pub safe_window: Option<(f64, f64)>,
@@ -89,7 +89,7 @@ impl Figure for Curves {
             drawing.line((left, at), (x.end, at), GRID, 1.0);
             drawing.label(Label::new(y_text(value), (left - 8.0, at), TEXT_SIZE, Side::End));
         }
-        let x_ticks = Ticks::within((x.low, x.high), 12.0);
+        let x_ticks = Ticks::within((x.low, x.high), 14.0);
         for &value in &x_ticks.values {
             let at = x.at(value);
             drawing.line((at, bottom), (at, bottom + 5.0), INK, 1.0);
@@ -130,7 +130,7 @@ impl Curves {
             .enumerate()
             .map(|(idx, curve)| Key {
                 name: curve.name.clone(),
-                sign: Sign::Points(colour_of(idx), form_of(idx)),
+                sign: Sign::Points(curve_colour(idx), form_of(idx)),
             })
             .collect();
         if let Some((first, last)) = self.safe_window {
@@ -193,17 +193,17 @@ impl Curves {
                 if ends.len() > 1 {
                     let upper = ends.iter().map(|&(x, (_, high))| place(x, high));
                     let lower = ends.iter().rev().map(|&(x, (low, _))| place(x, low));
-                    drawing.area(upper.chain(lower).collect(), colour_of(idx), BAND_OPACITY);
+                    drawing.area(upper.chain(lower).collect(), curve_colour(idx), BAND_OPACITY);
                 }
             }
         }
         for (idx, points) in sorted.iter().enumerate() {
             let points = points.iter().map(|point| place(point.x, point.value)).collect();
-            drawing.path(points, colour_of(idx), 2.0);
+            drawing.path(points, curve_colour(idx), 2.0);
         }
         for (idx, points) in sorted.iter().enumerate() {
             for point in points {
-                form_of(idx).draw(drawing, place(point.x, point.value), colour_of(idx));
+                form_of(idx).draw(drawing, place(point.x, point.value), curve_colour(idx));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A figure laid out: shapes and labels at their places, not yet painted.
 
-use super::colour::{Colour, INK, WHITE};
+use super::colour::{Colour, INK};
 use super::font::{Side, TextStyle};
 
 /// A place: to the right and down, in units of the SVG.
@@ -96,11 +96,9 @@ impl Drawing {
         Self { title: title.to_owned(), size: (width, 0.0), shapes: Vec::new() }
     }
 
-    /// Ends the drawing at `height`, on a white ground.
+    /// Ends the drawing at `height`.
     pub(super) fn finish(mut self, height: f64) -> Self {
         self.size = (self.size.0.ceil(), height.ceil());
-        let ground = Shape::Box { from: (0.0, 0.0), to: self.size, colour: WHITE, opacity: 1.0 };
-        self.shapes.insert(0, ground);
         self
     }
 

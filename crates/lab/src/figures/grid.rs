@@ -1,6 +1,6 @@
 //! Cells in rows and columns, with names on both sides and a bar of colours: heat map and cosine matrix.
 
-use super::colour::{Colour, EMPTY, FAINT, HATCH, INK, WHITE};
+use super::colour::{BLACK, Colour, EMPTY, FAINT, HATCH, INK, WHITE};
 use super::count;
 use super::drawing::{Drawing, LINE_PITCH, Label};
 use super::font::{self, Side};
@@ -16,7 +16,7 @@ const MAX_UPRIGHT: f64 = 72.0;
 const NAME_WIDTH: f64 = 190.0;
 const BAR_WIDTH: f64 = 14.0;
 /// Steps of colour in the bar.
-const BAR_STEPS: u32 = 60;
+const BAR_STEPS: u32 = 100;
 const MIN_BAR_HEIGHT: f64 = 90.0;
 const MIN_WIDTH: f64 = 420.0;
 
@@ -67,6 +67,9 @@ struct Place {
 
 impl Grid<'_> {
     pub(super) fn draw(&self) -> Drawing {
+        if self.rows.is_empty() || self.columns.is_empty() {
+            return self.draw_empty();
+        }
         let rows = head::wrap_all(self.rows, TEXT_SIZE, NAME_WIDTH);
         let upright = head::wrap_all(self.columns, TEXT_SIZE, MAX_UPRIGHT);
         let turned = self.columns.iter().any(|name| font::width(name, TEXT_SIZE) > MAX_UPRIGHT);
@@ -87,7 +90,7 @@ impl Grid<'_> {
         let place = Place { left, top, right, bottom, cell };
         self.draw_names(&mut drawing, &place, &rows, (&columns, turned));
         self.draw_cells(&mut drawing, &place);
-        self.draw_bar(&mut drawing, &place);
+        let bar_bottom = self.draw_bar(&mut drawing, &place);
         let depth = if turned {
             head::widest(&columns, TEXT_SIZE)
         } else {
@@ -104,7 +107,7 @@ impl Grid<'_> {
             drawing.label(Label::new(self.column_name, at, NAME_SIZE, Side::Middle));
             y += NAME_SIZE / 2.0;
         }
-        y = y.max(top + MIN_BAR_HEIGHT);
+        y = y.max(bar_bottom).max(top + font::width(self.row_name, NAME_SIZE));
         if let Some(note) = &self.note {
             for line in font::wrap(note, SMALL_SIZE, drawing.size.0 - 2.0 * MARGIN) {
                 y += SMALL_SIZE * 1.5;
@@ -114,6 +117,13 @@ impl Grid<'_> {
             y += SMALL_SIZE / 2.0;
         }
         drawing.finish(y + MARGIN)
+    }
+
+    fn draw_empty(&self) -> Drawing {
+        let mut drawing = Drawing::new(self.title, MIN_WIDTH);
+        let top = head::draw(&mut drawing, &[]);
+        head::say_empty(&mut drawing, (MIN_WIDTH / 2.0, top + MIN_BAR_HEIGHT / 2.0));
+        drawing.finish(top + MIN_BAR_HEIGHT + MARGIN)
     }
 
     /// As wide as the widest of its numbers and, where they stand upright, names.
@@ -183,25 +193,21 @@ impl Grid<'_> {
             drawing.line(from, to, WHITE, 2.0);
         }
         if let Some((row, column)) = self.chosen {
-            let (from, to) = (corner(row, column), corner(row + 1, column + 1));
-            // The first side once more, so that the corner is closed.
-            let points = vec![from, (to.0, from.1), to, (from.0, to.1), from, (to.0, from.1)];
-            drawing.path(points, INK, 2.5);
-        }
-        if self.rows.is_empty() || self.columns.is_empty() {
-            head::say_empty(drawing, (drawing.size.0 / 3.0, place.top + MIN_BAR_HEIGHT / 2.0));
+            frame(drawing, corner(row, column), corner(row + 1, column + 1));
         }
     }
 
-    fn draw_bar(&self, drawing: &mut Drawing, place: &Place) {
+    /// Says how far down the bar and its name go.
+    fn draw_bar(&self, drawing: &mut Drawing, place: &Place) -> f64 {
         let left = place.right + 26.0;
         let height = (place.bottom - place.top).clamp(MIN_BAR_HEIGHT, 260.0);
         let y = |part: f64| place.top + height * (1.0 - part);
-        for step in 0..BAR_STEPS {
+        for step in (0..BAR_STEPS).rev() {
             let (lower, upper) = (f64::from(step), f64::from(step + 1));
             let part = |step: f64| step / f64::from(BAR_STEPS);
             let colour = (self.bar.colour_at)(part(f64::midpoint(lower, upper)));
-            drawing.fill((left, y(part(upper))), (left + BAR_WIDTH, y(part(lower))), colour);
+            // Down to the end, so that no gap is left by rounding.
+            drawing.fill((left, y(part(upper))), (left + BAR_WIDTH, y(0.0)), colour);
         }
         let mut widest = 0.0_f64;
         for &(part, text) in &self.bar.ticks {
@@ -214,6 +220,7 @@ impl Grid<'_> {
         let half = font::width(self.bar.name, NAME_SIZE) / 2.0;
         let middle = (place.top + height / 2.0).max(place.top + half);
         drawing.label(Label::new(self.bar.name, (x, middle), NAME_SIZE, Side::Middle).turned());
+        (place.top + height + TEXT_SIZE / 2.0).max(middle + half)
     }
 }
 
@@ -226,6 +233,19 @@ fn draw_face(drawing: &mut Drawing, face: &Face, from: (f64, f64), to: (f64, f64
     if let Some(second) = &face.second {
         let label = Label::new(second, (x, y + 8.0), SECOND_SIZE, Side::Middle);
         drawing.label(label.colour(ink));
+    }
+}
+
+/// Black on the joints around a cell, and white within, so that it is seen on any colour.
+fn frame(drawing: &mut Drawing, from: (f64, f64), to: (f64, f64)) {
+    for (colour, inner, outer) in [(WHITE, 2.5, -1.5), (BLACK, 1.0, -1.5)] {
+        let (left, top) = (from.0 + outer, from.1 + outer);
+        let (right, bottom) = (to.0 - outer, to.1 - outer);
+        let width = inner - outer;
+        drawing.fill((left, top), (right, top + width), colour);
+        drawing.fill((left, bottom - width), (right, bottom), colour);
+        drawing.fill((left, top), (left + width, bottom), colour);
+        drawing.fill((right - width, top), (right, bottom), colour);
     }
 }
 

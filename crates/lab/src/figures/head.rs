@@ -44,7 +44,7 @@ pub(super) fn draw(drawing: &mut Drawing, keys: &[Key]) -> f64 {
         drawing.label(Label::new(line, at, TITLE_SIZE, Side::Start));
     }
     let top = MARGIN + pitch * count(lines.len()) + 8.0;
-    if keys.is_empty() { top + 4.0 } else { legend(drawing, keys, top) }
+    if keys.is_empty() { top + 10.0 } else { legend(drawing, keys, top) }
 }
 
 fn legend(drawing: &mut Drawing, keys: &[Key], top: f64) -> f64 {
@@ -64,7 +64,7 @@ fn legend(drawing: &mut Drawing, keys: &[Key], top: f64) -> f64 {
         }
         x += width + 20.0;
     }
-    y + KEY_PITCH / 2.0 + 10.0
+    y + KEY_PITCH / 2.0 + 14.0
 }
 
 impl Sign {

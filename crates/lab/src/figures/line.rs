@@ -49,7 +49,7 @@ impl Figure for Line {
         let end =
             |point: &NamedPoint| point.range.map_or(point.value, |(_, max)| max.max(point.value));
         let highest = self.points.iter().map(end).fold(0.0, f64::max);
-        let ticks = Ticks::around((0.0, if highest > 0.0 { highest * HEADROOM } else { 1.0 }), 6.0);
+        let ticks = Ticks::around((0.0, if highest > 0.0 { highest * HEADROOM } else { 1.0 }), 8.0);
         let widths = ticks.values.iter().map(|&value| font::width(&ticks.text(value), TEXT_SIZE));
         let left = MARGIN + NAME_SIZE + 12.0 + widths.fold(0.0, f64::max) + 8.0;
         let right = WIDTH - MARGIN;

@@ -15,9 +15,15 @@ pub(super) enum Form {
 
 const FORMS: [Form; 5] = [Form::Disc, Form::Square, Form::Triangle, Form::Diamond, Form::Reversed];
 
-/// Colour of the series at `idx`. Those beyond the eighth begin anew.
-pub(super) fn colour_of(idx: usize) -> Colour {
+/// Colour of the bars of the series at `idx`: the first is what the others are compared with, and grey. Those
+/// beyond the eighth begin anew.
+pub(super) fn bar_colour(idx: usize) -> Colour {
     SERIES[idx % SERIES.len()]
+}
+
+/// Colour of the curve at `idx`: the first is the one that matters, and the last is grey.
+pub(super) fn curve_colour(idx: usize) -> Colour {
+    bar_colour(idx + 1)
 }
 
 /// Form of the series at `idx`. Colour and form together are the same for none of 40 series.
@@ -47,7 +53,7 @@ mod tests {
     #[test]
     fn forty_series_can_be_told_apart() {
         let marks: Vec<(Colour, Form)> =
-            (0..40).map(|idx| (colour_of(idx), form_of(idx))).collect();
+            (0..40).map(|idx| (curve_colour(idx), form_of(idx))).collect();
         for (idx, mark) in marks.iter().enumerate() {
             assert!(!marks[..idx].contains(mark), "{idx}");
         }

@@ -145,6 +145,21 @@ mod tests {
     }
 
     #[test]
+    fn the_files_name_says_its_format() {
+        let figure = CosineMatrix { title: "t".to_owned(), names: Vec::new(), values: Vec::new() };
+        let folder = tempfile::tempdir().unwrap();
+        let start = |name: &str| {
+            let path = folder.path().join(name);
+            figure.write(&path).unwrap();
+            std::fs::read(path).unwrap()[..4].to_vec()
+        };
+        assert_eq!(start("a.PNG"), b"\x89PNG");
+        assert_eq!(start("a.svg"), b"<svg");
+        let nowhere = folder.path().join("missing/a.svg");
+        assert!(matches!(figure.write(&nowhere), Err(Error::Io { path, .. }) if path == nowhere));
+    }
+
+    #[test]
     fn what_cannot_be_drawn_is_named() {
         let what = || "bar `x`".to_owned();
         let refused = |value, interval| {

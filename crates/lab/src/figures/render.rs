@@ -4,6 +4,7 @@ use plotters_backend::{BackendColor, BackendCoord, BackendStyle, DrawingBackend}
 use plotters_bitmap::BitMapBackend;
 use plotters_svg::SVGBackend;
 
+use super::colour::WHITE;
 use super::drawing::{At, Drawing, Label, Shape};
 use super::refuse;
 use crate::html::escape;
@@ -42,6 +43,8 @@ impl Drawing {
     pub fn to_svg(&self) -> Result<String> {
         let mut svg = String::new();
         let mut backend = SVGBackend::with_string(&mut svg, self.pixels(1));
+        let ground = Shape::Box { from: (0.0, 0.0), to: self.size, colour: WHITE, opacity: 1.0 };
+        paint_shape(&mut backend, &ground, 1.0).map_err(|reason| self.error(&reason))?;
         self.paint(&mut backend, 1.0).map_err(|reason| self.error(&reason))?;
         drop(backend);
         // The name that a screen reader says.
@@ -67,6 +70,9 @@ impl Drawing {
         let mut encoder = png::Encoder::new(&mut file, width, height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::High);
+        // Flat colours repeat; a difference to the pixel beside or above hides it.
+        encoder.set_filter(png::Filter::NoFilter);
         let mut writer = encoder.write_header().map_err(|reason| self.error(&reason))?;
         writer
             .write_image_data(&reduce(&buffer, large.0 as usize))
