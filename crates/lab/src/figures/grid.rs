@@ -97,26 +97,35 @@ impl Grid<'_> {
             let most = columns.iter().map(Vec::len).max().unwrap_or(0);
             TEXT_SIZE * LINE_PITCH * count(most)
         };
-        let mut y = bottom + 10.0 + depth;
-        let centre = f64::midpoint(left, right);
+        let sides_end = bar_bottom.max(top + font::width(self.row_name, NAME_SIZE));
+        let end = self.draw_below(&mut drawing, &place, (bottom + 10.0 + depth, sides_end));
+        drawing.finish(end + MARGIN)
+    }
+
+    /// The name of the columns below `names_end`, and the note below all; says where they end.
+    fn draw_below(
+        &self,
+        drawing: &mut Drawing,
+        place: &Place,
+        (names_end, sides_end): (f64, f64),
+    ) -> f64 {
+        let mut y = names_end;
         if !self.column_name.is_empty() {
             y += NAME_SIZE;
             // Not beyond the left edge where the grid is narrow.
             let half = font::width(self.column_name, NAME_SIZE) / 2.0;
-            let at = (centre.max(MARGIN + half), y);
+            let at = (f64::midpoint(place.left, place.right).max(MARGIN + half), y);
             drawing.label(Label::new(self.column_name, at, NAME_SIZE, Side::Middle));
             y += NAME_SIZE / 2.0;
         }
-        y = y.max(bar_bottom).max(top + font::width(self.row_name, NAME_SIZE));
-        if let Some(note) = &self.note {
-            for line in font::wrap(note, SMALL_SIZE, drawing.size.0 - 2.0 * MARGIN) {
-                y += SMALL_SIZE * 1.5;
-                let label = Label::new(line, (MARGIN, y), SMALL_SIZE, Side::Start);
-                drawing.label(label.colour(FAINT));
-            }
-            y += SMALL_SIZE / 2.0;
+        y = y.max(sides_end);
+        let Some(note) = &self.note else { return y };
+        for line in font::wrap(note, SMALL_SIZE, drawing.size.0 - 2.0 * MARGIN) {
+            y += SMALL_SIZE * 1.5;
+            let label = Label::new(line, (MARGIN, y), SMALL_SIZE, Side::Start);
+            drawing.label(label.colour(FAINT));
         }
-        drawing.finish(y + MARGIN)
+        y + SMALL_SIZE / 2.0
     }
 
     fn draw_empty(&self) -> Drawing {

@@ -137,7 +137,11 @@ impl Page {
                     (false, 0) => ("th", " scope=\"row\""),
                     (false, _) => ("td", ""),
                 };
-                let cell = inline(row.get(column).map_or("", String::as_str));
+                let mut cell = inline(row.get(column).map_or("", String::as_str));
+                if column == 0 {
+                    // Where a long name may break on a narrow screen.
+                    cell = cell.replace('_', "_<wbr/>");
+                }
                 self.push(&format!("<{tag}{scope}{class}>{cell}</{tag}>"));
             }
             self.push("</tr>\n");
@@ -190,7 +194,7 @@ mod tests {
 
     fn table(highlight: Option<usize>) -> Block {
         let rows =
-            [["category", "n", "verdict"], ["<fraud>", "12", "better"], ["harm", "7", "`x`"]];
+            [["category", "n", "verdict"], ["<my_fraud>", "12", "better"], ["harm", "7", "`x`"]];
         let rows = rows.iter().map(|row| strings(row)).collect();
         Block::Table { caption: "A & B".to_owned(), rows, highlight }
     }
@@ -288,7 +292,8 @@ mod tests {
         assert_eq!(cells(0, "class"), [None, number.clone(), None]);
         assert_eq!(cells(1, "class"), [None, number, None]);
         assert_eq!(cells(1, "scope"), [Some("row".to_owned()), None, None]);
-        assert_eq!(words(rows[1]), "<fraud>12better");
+        assert_eq!(words(rows[1]), "<my_fraud>12better");
+        assert_eq!(all(&document, "wbr").len(), 1);
         assert_eq!(words(all(&document, "code")[0]), "x");
     }
 
