@@ -38,9 +38,9 @@ pub(super) const SERIES: [Colour; 8] = [
 /// From nothing to all of a share.
 const SHARE: [Colour; 5] = [
     Colour(247, 250, 252),
-    Colour(200, 221, 238),
-    Colour(122, 174, 212),
-    Colour(47, 111, 168),
+    Colour(215, 231, 243),
+    Colour(150, 193, 226),
+    Colour(66, 133, 190),
     Colour(16, 55, 102),
 ];
 /// From opposed to alike; the middle is neither.

@@ -130,8 +130,8 @@ impl Page {
             }
             let chosen = !is_header && highlight == Some(idx);
             self.push(if chosen { "<tr class=\"chosen\">" } else { "<tr>" });
-            for column in 0..numeric.len() {
-                let class = if numeric[column] { " class=\"number\"" } else { "" };
+            for (column, is_number) in numeric.iter().enumerate() {
+                let class = if *is_number { " class=\"number\"" } else { "" };
                 let (tag, scope) = match (is_header, column) {
                     (true, _) => ("th", " scope=\"col\""),
                     (false, 0) => ("th", " scope=\"row\""),
