@@ -101,6 +101,14 @@ pub enum Error {
         /// Whether the answers are on disk.
         is_kept: bool,
     },
+    /// A figure cannot be drawn from its data.
+    #[error("figure `{title}`: {reason}")]
+    Figure {
+        /// The figure's title.
+        title: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
     /// The model refused its input, or a pass failed.
     #[error(transparent)]
     Model(#[from] skeg_model::Error),

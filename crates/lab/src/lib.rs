@@ -19,6 +19,8 @@ mod error;
 pub mod evaluate;
 pub mod experiment;
 pub mod extract;
+pub mod figures;
+pub mod html;
 pub mod improve;
 pub mod judge;
 pub mod likelihood;

@@ -7,11 +7,13 @@
 
 mod arms;
 mod figures;
+mod report;
 mod run;
 mod spec;
 mod tables;
 
 pub use arms::ArmKind;
 pub use figures::{ArmFigures, Followed, Heat, SetFigures, StudyFigures};
+pub use report::{About, StudyReport};
 pub use run::{Budget, budget, study};
 pub use spec::{Chosen, Method, PromptSet, StudySpec};

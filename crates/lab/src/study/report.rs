@@ -100,7 +100,12 @@ impl StudyFigures {
         for set in sets {
             let figure = self.bars(&set);
             let blocks = vec![
-                picture(&figure, &format!("categories-{set}"), "%UR by category, with Wilson's 95 % intervals.", files)?,
+                picture(
+                    &figure,
+                    &format!("categories-{set}"),
+                    "%UR by category, with Wilson's 95 % intervals.",
+                    files,
+                )?,
                 Block::Table {
                     caption: "Unsafe answers by category (degenerate ones)".to_owned(),
                     rows: self.category_rows(&set),

@@ -42,7 +42,9 @@ impl StudyFigures {
             header.push(format!("refused {name}"));
             header.push(format!("degenerate {name}"));
         }
-        header.extend(harmless.into_iter().flat_map(|sets| sets.keys()).map(|name| format!("refused {name}")));
+        header.extend(
+            harmless.into_iter().flat_map(|sets| sets.keys()).map(|name| format!("refused {name}")),
+        );
         header.extend(["NLL", "constraints followed", "perplexity"].map(str::to_owned));
         let rows = self.arms.iter().map(Self::main_row);
         std::iter::once(header).chain(rows).collect()
@@ -73,7 +75,12 @@ impl StudyFigures {
             let mut row = vec![arm.name.clone(), kind(arm.kind).to_owned()];
             row.extend(arm.harmful.values().map(|set| {
                 or_dash(set.against_naive.map(|one| {
-                    format!("{:.0} [{:.0}, {:.0}]", one.value * 100.0, one.low * 100.0, one.high * 100.0)
+                    format!(
+                        "{:.0} [{:.0}, {:.0}]",
+                        one.value * 100.0,
+                        one.low * 100.0,
+                        one.high * 100.0
+                    )
                 }))
             }));
             row
@@ -90,7 +97,10 @@ impl StudyFigures {
     /// The arms that a table by category shows: naive, the tuned rows of the paper, calibrated, and the baseline.
     pub(super) fn main_arms(&self) -> Vec<&ArmFigures> {
         let is_main = |arm: &&ArmFigures| {
-            matches!(arm.kind, ArmKind::Naive | ArmKind::Tuned | ArmKind::Chosen | ArmKind::Baseline)
+            matches!(
+                arm.kind,
+                ArmKind::Naive | ArmKind::Tuned | ArmKind::Chosen | ArmKind::Baseline
+            )
         };
         self.arms.iter().filter(is_main).collect()
     }

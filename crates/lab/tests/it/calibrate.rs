@@ -144,7 +144,10 @@ fn the_setting_that_acts_is_found_and_proven() {
     assert!(found.ladder.last().unwrap().strength > 2.5 * found.setting.strength);
     let json = serde_json::to_string(&found).unwrap();
     let read: Calibration = serde_json::from_str(&json).unwrap();
-    assert_eq!((read.setting, read.gates, read.trials.len()), (found.setting, found.gates, found.trials.len()));
+    assert_eq!(
+        (read.setting, read.gates, read.trials.len()),
+        (found.setting, found.gates, found.trials.len())
+    );
     assert!(!json.contains(SURE));
 }
 

@@ -5,7 +5,6 @@
 
 mod accuracy;
 mod bootstrap;
-mod chart;
 mod draw;
 mod instructions;
 mod load;

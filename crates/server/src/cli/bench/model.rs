@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use serde::Serialize;
+use skeg_lab::figures::{Figure, Line, NamedPoint};
 use skeg_model::{LlamaConfig, LoadedModel};
 
-use super::chart::{Chart, Point};
 use super::instructions::Instructions;
 use super::machine::{Machine, peak_memory_bytes};
 use super::throughput::{Effort, Throughput, decode, prefill};
@@ -100,7 +100,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let by_batch = || report.chart("sequences in the batch", &report.batch, |row| row.num_seqs);
     let by_context = || report.chart("tokens of context", &report.decode, |row| row.context_tokens);
     args.chart.as_deref().map_or(Ok(()), |path| by_batch().write(path))?;
-    args.context_chart.as_deref().map_or(Ok(()), |path| by_context().write(path))
+    Ok(args.context_chart.as_deref().map_or(Ok(()), |path| by_context().write(path))?)
 }
 
 impl Plan {
@@ -215,24 +215,19 @@ impl Report {
     }
 
     /// Rows in their order, each under its number.
-    fn chart<'a>(
-        &self,
-        x_name: &'a str,
-        rows: &[Throughput],
-        number: fn(&Throughput) -> usize,
-    ) -> Chart<'a> {
+    fn chart(&self, x_name: &str, rows: &[Throughput], number: fn(&Throughput) -> usize) -> Line {
         let points = rows.iter().map(|row| {
             let rate = row.tokens_per_second;
-            Point {
+            NamedPoint {
                 label: number(row).to_string(),
                 value: rate.median,
                 range: Some((rate.min, rate.max)),
             }
         });
-        Chart {
+        Line {
             title: format!("{}: decode throughput", self.subject.model),
-            x_name,
-            y_name: "tokens per second",
+            x_name: x_name.to_owned(),
+            y_name: "tokens per second".to_owned(),
             points: points.collect(),
         }
     }

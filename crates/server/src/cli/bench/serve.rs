@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
+use skeg_lab::figures::{Figure, Line, NamedPoint};
 use ureq::http::{HeaderName, HeaderValue};
 
-use super::chart::{Chart, Point};
 use super::load::{Api, Client, Generator, Level, Limit, Load, RequestShape, endpoint};
 use super::stats::Percentiles;
 use crate::output::{self, Table};
@@ -147,7 +147,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         report.print()?;
     }
-    args.chart.as_deref().map_or(Ok(()), |path| report.chart().write(path))
+    args.chart.as_deref().map_or(Ok(()), |path| report.chart().write(path))?;
+    Ok(())
 }
 
 /// `Name: value`.
@@ -259,8 +260,8 @@ impl Report<'_> {
     }
 
     /// Throughput of the closed loops; of the open ones where there is no other.
-    fn chart(&self) -> Chart<'_> {
-        let point = |load: String, level: &Level| Point {
+    fn chart(&self) -> Line {
+        let point = |load: String, level: &Level| NamedPoint {
             label: load,
             value: level.output_tokens_per_second,
             range: None,
@@ -274,10 +275,10 @@ impl Report<'_> {
         }
         let (x_name, points) =
             if closed.is_empty() { ("arrivals a second", open) } else { ("clients", closed) };
-        Chart {
+        Line {
             title: format!("{}: throughput", self.model),
-            x_name,
-            y_name: "output tokens per second",
+            x_name: x_name.to_owned(),
+            y_name: "output tokens per second".to_owned(),
             points,
         }
     }

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use anyhow::bail;
 use serde::Serialize;
+use skeg_lab::figures::{Figure, Line, NamedPoint};
 
-use super::chart::{Chart, Point};
 use super::machine::{Machine, peak_memory_bytes};
 use super::modes::{Mode, spread_layers};
 use super::pairs::{Cost, Setting, compare};
@@ -142,7 +142,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         report.print()?;
     }
-    args.chart.as_deref().map_or(Ok(()), |path| report.chart().write(path))
+    args.chart.as_deref().map_or(Ok(()), |path| report.chart().write(path))?;
+    Ok(())
 }
 
 /// The layers of each setting; settings that come to the same layers are one.
@@ -194,25 +195,25 @@ impl Report {
     }
 
     /// Tokens a second of each mode: the median step of `disabled`, made longer by the mode's ratio.
-    fn chart(&self) -> Chart<'_> {
+    fn chart(&self) -> Line {
         let last = self.costs.last().map(|cost| (cost.num_layers, cost.num_seqs));
         let shown = |cost: &&Cost| Some((cost.num_layers, cost.num_seqs)) == last;
         let points = self.costs.iter().filter(shown).map(|cost| {
             let rate = |ratio| cost.num_seqs as f64 / (cost.median_disabled_step_seconds * ratio);
-            Point {
+            NamedPoint {
                 label: short(cost.mode),
                 value: rate(cost.ratio),
                 range: Some((rate(cost.upper), rate(cost.lower))),
             }
         });
         let (num_layers, num_seqs) = last.unwrap_or_default();
-        Chart {
+        Line {
             title: format!(
                 "{}: {num_seqs} sequences steered at {num_layers} layers",
                 self.subject.model
             ),
-            x_name: "mode, or number of distinct vectors",
-            y_name: "tokens per second",
+            x_name: "mode, or number of distinct vectors".to_owned(),
+            y_name: "tokens per second".to_owned(),
             points: points.collect(),
         }
     }
