@@ -20,6 +20,7 @@
 mod collect;
 mod item;
 mod layout;
+mod mapping;
 mod options;
 mod overlap;
 mod rows;
@@ -31,6 +32,7 @@ use collect::Collector;
 use layout::LayoutReader;
 
 pub use item::Item;
+pub use mapping::{CategoryMap, Fit};
 pub use options::{FieldNames, Layout, OnConflict, ReadOptions};
 pub(crate) use overlap::normalised;
 pub use overlap::{overlap, refuse_overlap};

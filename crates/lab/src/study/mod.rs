@@ -7,6 +7,7 @@
 
 mod arms;
 mod figures;
+mod improved;
 mod report;
 mod run;
 mod spec;
@@ -14,6 +15,7 @@ mod tables;
 
 pub use arms::ArmKind;
 pub use figures::{ArmFigures, Followed, Heat, SetFigures, StudyFigures};
+pub use improved::{ImproveData, improved_arms};
 pub use report::{About, StudyReport};
 pub use run::{Budget, budget, study};
 pub use spec::{Chosen, Method, PromptSet, StudySpec};

@@ -15,7 +15,7 @@ use skeg_vector_store::{Category, load_generation, read_current};
 use super::data_flags::DataFlags;
 use super::progress::Bar;
 use super::running::{binding, model_path};
-use super::{ModelFlags, judges};
+use super::{ModelFlags, judges, study};
 use crate::output;
 
 /// Ask held-out prompts unsteered, steered and with controls, and count refusals and broken answers.
@@ -35,6 +35,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Judges(judges::Args),
+    Study(Box<study::Args>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,6 +96,7 @@ how far it agrees with people, and `skeg evaluate judges` compares all judges.";
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Some(Command::Judges(args)) => judges::run(args),
+        Some(Command::Study(args)) => study::run(args),
         None => quick(&args.quick),
     }
 }

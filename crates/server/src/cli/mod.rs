@@ -19,6 +19,8 @@ mod progress;
 mod running;
 mod serve;
 mod signals;
+mod study;
+mod study_methods;
 mod vectors;
 
 use std::path::PathBuf;

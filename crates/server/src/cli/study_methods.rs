@@ -1,0 +1,191 @@
+//! The paper's rows for `skeg evaluate study`: vectors of all and of pruned activations, unsupervised and guided, against
+//! matched and generic harmless prompts.
+
+use std::collections::BTreeMap;
+
+use skeg_lab::Item;
+use skeg_lab::calibrate::Candidate;
+use skeg_lab::evaluate::Answerer;
+use skeg_lab::extract::{
+    CategoryInputs, ExtractSpec, Extraction, Form, GuidedJudges, GuidedOptions, GuidedReport,
+    OnFew, Pairing, PromptForm, PruneCriterion, Pruning, RunOptions, TokenMode, Variant,
+    extract_variants, guided_inputs, inputs_of,
+};
+use skeg_lab::judge::Judges;
+use skeg_lab::study::Method;
+use skeg_model::LoadedModel;
+use skeg_model::steering::Site;
+use skeg_vector_store::Category;
+
+use super::progress::Bar;
+
+/// What the rows are made from.
+pub(super) struct Sources<'a> {
+    /// Harmful prompts of the extraction part.
+    pub(super) harmful: Vec<&'a Item>,
+    /// Their harmless twins; may be empty.
+    pub(super) twins: Vec<&'a Item>,
+    /// Harmless prompts of no category; may be empty.
+    pub(super) generic: Vec<&'a Item>,
+    pub(super) data_sha256: Vec<String>,
+}
+
+/// The rows, and what there is to say about how each was made.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) methods: Vec<Method>,
+    /// One row a method; the first is the header.
+    pub(super) table: Vec<Vec<String>>,
+    pub(super) remarks: Vec<String>,
+}
+
+/// The pruning of the paper: differences above the median norm.
+const PRUNED: Pruning = Pruning { criterion: PruneCriterion::Norm, keep: 0.5 };
+
+/// Makes all rows that the data allows.
+pub(super) fn methods(
+    model: &LoadedModel,
+    answerer: &mut dyn Answerer,
+    judges: &mut Judges,
+    sources: &Sources<'_>,
+    bar: &mut Bar,
+) -> anyhow::Result<Made> {
+    let mut made = Made { table: vec![header()], ..Made::default() };
+    let sides = [
+        ("matched", Pairing::Matched, &sources.twins),
+        ("generic", Pairing::SafeMean, &sources.generic),
+    ];
+    for (side, pairing, harmless) in sides {
+        if harmless.is_empty() {
+            made.remarks
+                .push(format!("No rows against {side} harmless prompts: no data for them."));
+            continue;
+        }
+        let items: Vec<&Item> = sources.harmful.iter().chain(harmless).copied().collect();
+        let inputs = inputs_of(&items, Form::Prompts, pairing)?;
+        let hashes = &sources.data_sha256;
+        let pass =
+            |inputs: Vec<CategoryInputs>, bar: &mut Bar| pass(model, inputs, pairing, hashes, bar);
+        made.add(&format!("unsupervised, {side}"), pass(inputs.clone(), bar)?, None)?;
+        match guided(answerer, judges, inputs, pairing, bar)? {
+            Some((inputs, report)) if !inputs.is_empty() => {
+                let name = format!("guided, {side}");
+                made.add(&name, pass(inputs, bar)?, Some(&report))?;
+            }
+            Some(_) => made.remarks.push(format!(
+                "No guided rows against {side} harmless prompts: in no category did the judge confirm two answers a side."
+            )),
+            None => made.remarks.push(
+                "No guided rows: there is no judge of harm (--heads with --embedder, or --judge-url).".to_owned(),
+            ),
+        }
+    }
+    made.remarks.dedup();
+    Ok(made)
+}
+
+/// All activations and pruned ones, from one pass.
+fn pass(
+    model: &LoadedModel,
+    inputs: Vec<CategoryInputs>,
+    pairing: Pairing,
+    data_sha256: &[String],
+    bar: &mut Bar,
+) -> anyhow::Result<Vec<Extraction>> {
+    let count = model.identity.num_hidden_layers;
+    let all = Variant { pairing, ..Variant::default() };
+    let spec = ExtractSpec {
+        site: Site::AttnOut,
+        layers: (count / 5..count - count / 5).collect(),
+        tokens: TokenMode::All,
+        max_response_tokens: None,
+        prompt_form: PromptForm::ChatTemplate,
+        variant: all,
+        categories: inputs,
+        data_sha256: data_sha256.to_vec(),
+    };
+    let variants = [all, Variant { pruning: Some(PRUNED), ..all }];
+    Ok(extract_variants(model, &spec, &variants, &RunOptions::default(), bar)?)
+}
+
+/// What judges confirm of the model's own answers; `None` without a judge of harm.
+fn guided(
+    answerer: &mut dyn Answerer,
+    judges: &mut Judges,
+    inputs: Vec<CategoryInputs>,
+    pairing: Pairing,
+    bar: &mut Bar,
+) -> anyhow::Result<Option<(Vec<CategoryInputs>, GuidedReport)>> {
+    let Some(harm) = judges.harm.as_mut() else { return Ok(None) };
+    let mut judges = GuidedJudges {
+        harm: &mut **harm,
+        refusal: &mut *judges.refusal,
+        degenerate: &mut *judges.degenerate,
+    };
+    let options = GuidedOptions { pairing, on_few: OnFew::Drop, ..GuidedOptions::default() };
+    match guided_inputs(answerer, &mut judges, inputs, &options, bar) {
+        Ok(guided) => Ok(Some((guided.inputs, guided.report))),
+        // Too few in every category.
+        Err(skeg_lab::Error::Data(_)) => Ok(Some((Vec::new(), empty()))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn header() -> Vec<String> {
+    ["vectors", "categories", "safe inputs", "unsafe inputs", "relative norm", "split-half cosine"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+impl Made {
+    fn add(
+        &mut self,
+        name: &str,
+        extractions: Vec<Extraction>,
+        guided: Option<&GuidedReport>,
+    ) -> anyhow::Result<()> {
+        for (extraction, part) in extractions.into_iter().zip(["all activations", "pruned"]) {
+            let name = format!("{name}, {part}");
+            self.table.push(row(&name, &extraction));
+            let candidate = Candidate::new(name.clone(), &extraction)?;
+            self.methods.push(Method { name, is_pruned: part == "pruned", candidate });
+        }
+        if let Some(report) = guided {
+            self.remarks.push(format!("{name}: {report}."));
+        }
+        Ok(())
+    }
+}
+
+fn row(name: &str, extraction: &Extraction) -> Vec<String> {
+    let layers = || extraction.categories.values().flat_map(|one| &one.layers);
+    let range = |values: Vec<f64>| {
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if values.is_empty() { "-".to_owned() } else { format!("{least:.2} to {most:.2}") }
+    };
+    let sum = |of: fn(&skeg_lab::extract::CategoryExtraction) -> u64| -> u64 {
+        extraction.categories.values().map(of).sum()
+    };
+    vec![
+        name.to_owned(),
+        extraction.categories.len().to_string(),
+        sum(|one| one.num_safe).to_string(),
+        sum(|one| one.num_unsafe).to_string(),
+        range(layers().map(|layer| layer.relative_norm).collect()),
+        range(layers().filter_map(|layer| layer.split_half_cosine).collect()),
+    ]
+}
+
+/// Categories that some row has no vector for stay unsteered there: which, by row.
+pub(super) fn missing(
+    methods: &[Method],
+    categories: &[Category],
+) -> BTreeMap<String, Vec<String>> {
+    let of = |method: &Method| -> Vec<String> {
+        let missing = categories.iter().filter(|one| !method.candidate.rows.contains_key(*one));
+        missing.map(ToString::to_string).collect()
+    };
+    let rows = methods.iter().map(|method| (method.name.clone(), of(method)));
+    rows.filter(|(_, missing)| !missing.is_empty()).collect()
+}
