@@ -98,7 +98,7 @@ pub enum Error {
         num_done: usize,
         /// Items that were to be asked.
         num_items: usize,
-        /// Whether the answers are on disk.
+        /// Whether there are answers on disk, for the next run.
         is_kept: bool,
     },
     /// A figure cannot be drawn from its data.

@@ -130,7 +130,7 @@ fn head_note(head: &TrainedHead) -> String {
         format!("; prompts of these sets are judged by heads that were trained without them, {num_folds} folds")
     });
     let given = if head.is_given {
-        "; before this run, so answers that it shares with the test sets cannot be told"
+        "; before this run, so test prompts that it was trained on are not left out, and flatter it"
     } else {
         ""
     };

@@ -169,7 +169,7 @@ impl<F: Form> Endpoint<F> {
             reason: reason.to_owned(),
             num_done,
             num_items,
-            is_kept: self.cache.is_on_disk(),
+            is_kept: num_done > 0 && self.cache.is_on_disk(),
         }
     }
 }

@@ -64,7 +64,7 @@ impl Endpoint {
                     break;
                 }
                 let (shared, script) = (Arc::clone(&shared), Arc::clone(&script));
-                std::thread::spawn(move || answer(stream.unwrap(), &shared, &*script));
+                std::thread::spawn(move || answer(&stream.unwrap(), &shared, &*script));
             }
         });
         Self { address, seen, thread: Some(thread) }
@@ -93,10 +93,10 @@ impl Drop for Endpoint {
 }
 
 /// Answers one request and closes the connection.
-fn answer(stream: TcpStream, seen: &Seen, script: &Script) {
+fn answer(mut stream: &TcpStream, seen: &Seen, script: &Script) {
     let under_way = seen.num_under_way.fetch_add(1, Ordering::SeqCst) + 1;
     seen.max_under_way.fetch_max(under_way, Ordering::SeqCst);
-    let request = read(&stream);
+    let request = read(stream);
     let number = {
         let mut requests = seen.requests.lock().unwrap();
         requests.push(request.clone());
@@ -109,7 +109,7 @@ fn answer(stream: TcpStream, seen: &Seen, script: &Script) {
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
     );
-    (&stream).write_all((head + &body).as_bytes()).unwrap();
+    stream.write_all((head + &body).as_bytes()).unwrap();
 }
 
 fn read(stream: &TcpStream) -> Request {
