@@ -18,7 +18,7 @@ use crate::numbers::dot;
 ///
 /// With `X` the rows `P h`, `w` is `X^T (X X^T + a I)^-1 1`, or `(X^T X + a I)^-1 X^T 1` where there are more rows than
 /// dimensions: both are the pseudo-inverse's, as `X` has nothing outside of `P`. Nothing but `P` speaks for harmless
-/// prompts: what `P` leaves of them is not pushed to 0.
+/// prompts: what `P` leaves of them is not pushed to 0, and prompts unlike the harmless rows may get much of the strength.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConditionalStrength {

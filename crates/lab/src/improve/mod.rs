@@ -5,7 +5,7 @@
 //! [`ProjectionStrength`] read a prompt's own activation and say which share of the calibrated strength it gets: near 0
 //! for harmless prompts, near 1 for harmful ones. [`StrengthFactor::figures`] says how well they tell the two apart.
 //!
-//! Rows are activations of one layer, one a prompt, `[hidden_size]` each, as [`crate::extract::activations`] gives
+//! Rows are activations of one layer, one a prompt, `[hidden_size]` each, as [`crate::extract::activations()`] gives
 //! them. Everything is computed in f64 in a fixed order; `tests/golden/gen_null_space.py` does the same in `NumPy`.
 
 mod conditional;

@@ -325,12 +325,12 @@ fn both_strengths_tell_questions_from_their_harmless_twins() {
         prompt_form: PromptForm::ChatTemplate,
     };
     let read = |part, count| {
-        questions_and_twins(&dir, part, 3, count).map(|texts| {
+        questions_and_twins(&dir, part, 2, count).map(|texts| {
             activations(&model, &texts, &spec, &RunOptions::default(), &mut NoProgress).unwrap()
         })
     };
     let ([benign, harmful], [other_benign, other_harmful]) =
-        (read(Part::Extraction, 12), read(Part::Evaluation, 8));
+        (read(Part::Extraction, 10), read(Part::Evaluation, 8));
     let (benign, harmful) = (benign.rows(0), harmful.rows(0));
     let (other_benign, other_harmful) = (other_benign.rows(0), other_harmful.rows(0));
     let space = NullSpace::fit(&benign, 0.95).unwrap();
