@@ -126,7 +126,7 @@ fn guided(
     match guided_inputs(answerer, &mut judges, inputs, &options, bar) {
         Ok(guided) => Ok(Some((guided.inputs, guided.report))),
         // Too few in every category.
-        Err(skeg_lab::Error::Data(_)) => Ok(Some((Vec::new(), empty()))),
+        Err(skeg_lab::Error::Data(_)) => Ok(Some((Vec::new(), GuidedReport::default()))),
         Err(error) => Err(error.into()),
     }
 }

@@ -87,7 +87,7 @@ pub struct GuidedCounts {
 }
 
 /// How a guided extraction chose its inputs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct GuidedReport {
     /// Name of the judge that decided what is safe and unsafe.
     pub harm_judge: String,
