@@ -59,6 +59,8 @@ pub struct Calibration {
     pub bounds: Bounds,
     /// Judges, by name.
     pub judges: Vec<String>,
+    /// Longest answer, in tokens.
+    pub max_new_tokens: usize,
     /// Every setting that was tried, in order.
     pub trials: Vec<Trial>,
     /// The dose-response on the calibration prompts, ascending.
@@ -128,6 +130,7 @@ pub fn calibrate(
         is_reversed,
         bounds: spec.bounds,
         judges: laboratory.judges.names().into_iter().map(str::to_owned).collect(),
+        max_new_tokens: spec.max_new_tokens,
         trials: found.trials,
         ladder,
         window,

@@ -32,8 +32,6 @@ pub struct Publication {
     pub data: String,
     /// How prompts were chosen, a sentence for the card.
     pub split: String,
-    /// Longest answer, in tokens.
-    pub max_new_tokens: usize,
     /// What is done with categories that the gate stopped.
     pub force: Force,
 }

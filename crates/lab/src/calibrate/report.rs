@@ -176,7 +176,7 @@ impl Calibration {
             extraction.inputs_sha256,
             extraction.model.weights_id,
             publication.split,
-            publication.max_new_tokens,
+            self.max_new_tokens,
         );
         text.push_str(&self.to_markdown());
         text.push_str(&norms(extraction));

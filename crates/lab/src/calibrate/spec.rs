@@ -81,6 +81,8 @@ pub struct CalibrateSpec<'a> {
     pub bounds: Bounds,
     /// What is tried.
     pub grid: Grid,
+    /// Longest answer, in tokens, for the record; the answerer decides it.
+    pub max_new_tokens: usize,
     /// Seed of the random control and of the bootstrap.
     pub seed: u64,
 }

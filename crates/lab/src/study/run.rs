@@ -132,6 +132,7 @@ fn rows(
             test_harmless: &[],
             bounds: Bounds::default(),
             grid: tuning_grid(),
+            max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
         };
         let best = search(laboratory, &tuned, progress)?.best;

@@ -102,6 +102,7 @@ fn run(extractions: &[Extraction], progress: &mut dyn Progress) -> Result<Calibr
         test_harmless: &test_harmless,
         bounds: Bounds { max_degenerate: 0.05, ..Bounds::default() },
         grid: Grid::default(),
+        max_new_tokens: 24,
         seed: 5,
     };
     let (mut surface, mut judges) = (Surface::default(), Judges::rules());
@@ -167,7 +168,6 @@ fn publication(force: Force) -> Publication {
         model: "tiny".to_owned(),
         data: "own prompts".to_owned(),
         split: "by hand.".to_owned(),
-        max_new_tokens: 24,
         force,
     }
 }

@@ -178,6 +178,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         test_harmless: &test_harmless,
         bounds: bounds(&args.bounds),
         grid: grid(args),
+        max_new_tokens: args.answers.max_tokens,
         seed: args.answers.seed,
     };
     let calibration = calibrate(&mut laboratory, &spec, &mut Bar::new()?)?;
@@ -302,7 +303,6 @@ fn finish(
         data: format!("{}, test part", names.collect::<Vec<_>>().join(" and ")),
         split: "by category, in the data's order: 60 % of the prompts to extract from, 20 % to choose on, 20 % to test on."
             .to_owned(),
-        max_new_tokens: args.answers.max_tokens,
         force: if args.force { Force::Yes } else { Force::No },
     };
     let generation = generation_of(calibration, extraction, &publication)?;
