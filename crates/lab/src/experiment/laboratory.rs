@@ -39,7 +39,7 @@ pub struct Laboratory<'a> {
     pub answerer: &'a mut dyn Answerer,
     /// The judges.
     pub judges: &'a mut Judges,
-    /// Likelihood under the unsteered model, where answers are to be scored by it.
+    /// Likelihood under the unsteered model, where answers to harmful prompts are to be scored by it.
     pub likelihood: Option<&'a mut dyn Likelihood>,
 }
 
@@ -99,7 +99,16 @@ impl Laboratory<'_> {
             prompts.iter().map(|prompt| (prompt.text.as_str(), prompt.is_harmful)).collect();
         let mut judged = judge(self.judges, &stated, &answers)?;
         if let Some(likelihood) = &mut self.likelihood {
-            score(&mut **likelihood, &questions, &answers, &mut judged, progress)?;
+            let scored: Vec<usize> =
+                (0..prompts.len()).filter(|&idx| prompts[idx].is_harmful).collect();
+            let exchanges: Vec<(&str, &str)> = scored
+                .iter()
+                .map(|&idx| (questions[idx].prompt.as_str(), answers[idx].text.as_str()))
+                .collect();
+            let scores = likelihood.mean_nll(&exchanges, progress)?;
+            for (&idx, nll) in scored.iter().zip(scores) {
+                judged[idx].nll = nll;
+            }
         }
         let mut judged = judged.into_iter();
         Ok(arms.iter().map(|(_, prompts)| judged.by_ref().take(prompts.len()).collect()).collect())
@@ -139,22 +148,4 @@ fn questions_of(arms: &[(&Arm, &[Prompt])]) -> Result<(Vec<Question>, Vec<Applie
         }
     }
     Ok((questions, vectors))
-}
-
-fn score(
-    likelihood: &mut dyn Likelihood,
-    questions: &[Question],
-    answers: &[Answer],
-    judged: &mut [Judged],
-    progress: &mut dyn Progress,
-) -> Result<()> {
-    let exchanges: Vec<(&str, &str)> = questions
-        .iter()
-        .zip(answers)
-        .map(|(question, answer)| (question.prompt.as_str(), answer.text.as_str()))
-        .collect();
-    for (judged, nll) in judged.iter_mut().zip(likelihood.mean_nll(&exchanges, progress)?) {
-        judged.nll = nll;
-    }
-    Ok(())
 }

@@ -10,7 +10,6 @@ use skeg_lab::calibrate::{
 use skeg_lab::data::{overlap, refuse_overlap};
 use skeg_lab::experiment::{Laboratory, Prompt, harmless_prompts, spread};
 use skeg_lab::extract::{ExtractSpec, Extraction, PromptForm, RunOptions, TokenMode, extract};
-use skeg_lab::likelihood::{Likelihood, ModelLikelihood};
 use skeg_lab::{ContrastSet, DataSet, Item, Shares};
 use skeg_model::steering::{Operator, Site};
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
@@ -163,12 +162,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         .iter()
         .map(|one| Candidate::new(format!("{} at {:?}", one.variant, one.site), one))
         .collect::<Result<Vec<_>, _>>()?;
-    let Answering { mut answerer, model } = answering(&config, &args.model, &args.answers)?;
-    let mut likelihood = ModelLikelihood::new(&model, MAX_SCORED_TOKENS)?;
+    let Answering { mut answerer, mut likelihood, .. } =
+        answering(&config, &args.model, &args.answers)?;
     let mut laboratory = Laboratory {
         answerer: &mut *answerer,
         judges: &mut judges,
-        likelihood: Some(&mut likelihood as &mut dyn Likelihood),
+        likelihood: Some(&mut *likelihood),
     };
     let spec = CalibrateSpec {
         candidates: &candidates,
@@ -184,9 +183,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let calibration = calibrate(&mut laboratory, &spec, &mut Bar::new()?)?;
     finish(args, &config, &calibration, &extractions)
 }
-
-/// Prompt and answer are scored up to so many tokens.
-const MAX_SCORED_TOKENS: usize = 512;
 
 fn read(paths: &[PathBuf], flags: &DataFlags) -> anyhow::Result<Vec<DataSet>> {
     Ok(paths.iter().map(|path| flags.read(path)).collect::<Result<Vec<_>, _>>()?)

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use skeg_lab::KeptLikelihood;
 use skeg_lab::evaluate::{Answerer, CachedAnswerer, EngineAnswerer, SharedModel};
+use skeg_lab::likelihood::{Likelihood, ModelLikelihood};
 use skeg_model::engine::EngineConfig;
 use skeg_model::{DeviceChoice, LoadedModel};
 
@@ -41,11 +43,15 @@ impl AnswerFlags {
     }
 }
 
-/// A model that answers, and itself.
+/// A model that answers, itself, and its likelihoods.
 pub(super) struct Answering {
     pub(super) answerer: Box<dyn Answerer>,
+    pub(super) likelihood: Box<dyn Likelihood>,
     pub(super) model: SharedModel,
 }
+
+/// Prompt and answer are scored up to so many tokens.
+pub(super) const MAX_SCORED_TOKENS: usize = 512;
 
 /// Loads the model as it is served.
 pub(super) fn answering(
@@ -74,12 +80,15 @@ pub(super) fn answering(
     );
     let engine = EngineAnswerer::new(loaded, &engine_config, flags.max_tokens)?;
     let model = engine.model().clone();
-    let answerer: Box<dyn Answerer> = match flags.work_dir(config) {
-        // Elsewhere answers depend on what is answered beside them.
-        Some(folder) if config.model.device == DeviceChoice::Cpu => {
-            Box::new(CachedAnswerer::open(engine, &folder, fingerprint)?)
-        }
-        Some(_) | None => Box::new(engine),
+    let scorer = ModelLikelihood::new(&model, MAX_SCORED_TOKENS)?;
+    // Elsewhere than on the CPU answers depend on what is answered beside them.
+    let work_dir = flags.work_dir(config).filter(|_| config.model.device == DeviceChoice::Cpu);
+    let (answerer, likelihood): (Box<dyn Answerer>, Box<dyn Likelihood>) = match work_dir {
+        Some(folder) => (
+            Box::new(CachedAnswerer::open(engine, &folder, fingerprint.clone())?),
+            Box::new(KeptLikelihood::open(scorer, &folder, fingerprint)?),
+        ),
+        None => (Box::new(engine), Box::new(scorer)),
     };
-    Ok(Answering { answerer, model })
+    Ok(Answering { answerer, likelihood, model })
 }

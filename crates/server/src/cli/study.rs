@@ -8,7 +8,7 @@ use skeg_lab::data::{CategoryMap, Fit, refuse_overlap};
 use skeg_lab::evaluate::QuickSpec;
 use skeg_lab::experiment::{Laboratory, Prompt, harmful_prompts, harmless_prompts, spread};
 use skeg_lab::extract::Text;
-use skeg_lab::likelihood::{Likelihood, ModelLikelihood};
+use skeg_lab::likelihood::ModelLikelihood;
 use skeg_lab::study::{
     About, Chosen, ImproveData, PromptSet, StudyFigures, StudySpec, budget, improved_arms, study,
 };
@@ -19,7 +19,7 @@ use skeg_vector_store::{Category, load_generation, read_current};
 use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::judge_flags::JudgeFlags;
-use super::laboratory::{AnswerFlags, Answering, answering};
+use super::laboratory::{AnswerFlags, Answering, MAX_SCORED_TOKENS, answering};
 use super::progress::Bar;
 use super::running::{binding, model_path};
 use super::study_methods::{Made, Sources, methods, missing};
@@ -87,9 +87,6 @@ Examples:
 The budget in tokens is printed before it starts. Answers are kept: a second run is quick, and one that broke off goes on.
 The report holds figures only.";
 
-/// Prompt and answer are scored up to so many tokens.
-const MAX_SCORED_TOKENS: usize = 512;
-
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let config = args.model.config(args.vectors.clone())?;
@@ -100,7 +97,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
     let f32_model = LoadedModel::load(&path, &options)?;
     let chosen = args.vectors.is_some().then(|| chosen(&config, &f32_model)).transpose()?;
-    let Answering { mut answerer, model } = answering(&config, &args.model, &args.answers)?;
+    let Answering { mut answerer, mut likelihood, model } =
+        answering(&config, &args.model, &args.answers)?;
     let mut bar = Bar::new()?;
     let sources = inputs.sources(&divided);
     let made = methods(&f32_model, &mut *answerer, &mut judges, &sources, &mut bar)?;
@@ -142,12 +140,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         "at most {} answers, {} tokens; what is kept from earlier runs is not made again",
         cost.num_answers, cost.num_tokens
     ));
-    let mut scorer = ModelLikelihood::new(&model, MAX_SCORED_TOKENS)?;
     let mut texts = ModelLikelihood::new(&model, MAX_SCORED_TOKENS)?;
     let mut laboratory = Laboratory {
         answerer: &mut *answerer,
         judges: &mut judges,
-        likelihood: Some(&mut scorer as &mut dyn Likelihood),
+        likelihood: Some(&mut *likelihood),
     };
     let figures = study(&mut laboratory, &spec, Some(&mut texts), num_hidden_layers, &mut bar)?;
     let about = About {
