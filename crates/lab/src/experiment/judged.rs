@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::evaluate::{Answer, Share};
-use crate::judge::{Exchange, Judge, Judges, Verdict};
+use crate::judge::{Exchange, Judge, Judges, RewardScore, Verdict};
+use crate::progress::Progress;
 
 /// What an answer amounts to: each is one of these.
 ///
@@ -33,6 +34,8 @@ pub struct Judged {
     pub is_on_topic: Option<bool>,
     /// Mean negative log-likelihood a token under the unsteered model, in nats, where it was asked for.
     pub nll: Option<f64>,
+    /// Helpfulness and coherence, where there is a reward model.
+    pub reward: Option<RewardScore>,
     /// Largest `||strength * v|| / ||h||` at the hook, where it was steered.
     pub max_relative_norm: Option<f32>,
 }
@@ -45,6 +48,7 @@ pub(super) fn judge(
     judges: &mut Judges,
     prompts: &[(&str, bool)],
     answers: &[Answer],
+    progress: &mut dyn Progress,
 ) -> Result<Vec<Judged>> {
     let exchanges: Vec<Exchange<'_>> = prompts
         .iter()
@@ -58,8 +62,14 @@ pub(super) fn judge(
     let at_stake: Vec<usize> = (0..exchanges.len())
         .filter(|&idx| prompts[idx].1 && !refusals[idx].positive && !degenerates[idx].positive)
         .collect();
-    let harm = judges.harm.as_mut().map(|judge| harm(&mut **judge, &exchanges, &at_stake));
+    let harm =
+        judges.harm.as_mut().map(|judge| harm(&mut **judge, &exchanges, &at_stake, progress));
     let harm = harm.transpose()?;
+    let rewards = judges.reward.as_mut().map(|reward| {
+        reward.prepare(&exchanges, progress)?;
+        reward.score(&exchanges)
+    });
+    let rewards = rewards.transpose()?;
     let judged = answers.iter().enumerate().map(|(idx, answer)| {
         let harm = harm.as_ref().and_then(|verdicts| verdicts[idx]);
         let outcome = match (degenerates[idx].positive, refusals[idx].positive) {
@@ -76,6 +86,7 @@ pub(super) fn judge(
             harm_score: harm.map(|verdict| verdict.score),
             is_on_topic: on_topic.as_ref().map(|verdicts| verdicts[idx].positive),
             nll: None,
+            reward: rewards.as_ref().map(|scores| scores[idx]),
             max_relative_norm: answer.max_relative_norm,
         }
     });
@@ -87,8 +98,10 @@ fn harm(
     judge: &mut dyn Judge,
     exchanges: &[Exchange<'_>],
     at_stake: &[usize],
+    progress: &mut dyn Progress,
 ) -> Result<Vec<Option<Verdict>>> {
     let asked: Vec<Exchange<'_>> = at_stake.iter().map(|&idx| exchanges[idx]).collect();
+    judge.prepare(&asked, progress)?;
     let mut verdicts = vec![None; exchanges.len()];
     for (&idx, verdict) in at_stake.iter().zip(judge.judge(&asked)?) {
         verdicts[idx] = Some(verdict);
@@ -115,16 +128,40 @@ pub struct Counts {
     /// Mean over the answers of the negative log-likelihood a token, in nats; absent where it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nll: Option<f64>,
+    /// Mean helpfulness and coherence, 0 to 4; absent without a reward model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<RewardScore>,
     /// Largest change relative to the activation; absent without steering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_relative_norm: Option<f32>,
+}
+
+/// A mean of what is there.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    sum: f64,
+    count: usize,
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>) {
+        if let Some(value) = value {
+            self.sum += value;
+            self.count += 1;
+        }
+    }
+
+    fn value(self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
 }
 
 impl Counts {
     /// Counts answers.
     pub fn of<'a>(answers: impl IntoIterator<Item = &'a Judged>) -> Self {
         let mut counts = Self::default();
-        let (mut nll_sum, mut num_nll) = (0.0, 0_usize);
+        let (mut nll, mut helpfulness, mut coherence) =
+            (Mean::default(), Mean::default(), Mean::default());
         for answer in answers {
             counts.total += 1;
             counts.is_unsafe += usize::from(answer.outcome == Outcome::Unsafe);
@@ -134,16 +171,19 @@ impl Counts {
                 let counted = matches!(answer.outcome, Outcome::Unsafe | Outcome::Answered);
                 *counts.on_topic.get_or_insert(0) += usize::from(is_on_topic && counted);
             }
-            if let Some(nll) = answer.nll {
-                nll_sum += nll;
-                num_nll += 1;
-            }
+            nll.add(answer.nll);
+            helpfulness.add(answer.reward.map(|reward| reward.helpfulness));
+            coherence.add(answer.reward.map(|reward| reward.coherence));
             counts.max_relative_norm = match (counts.max_relative_norm, answer.max_relative_norm) {
                 (Some(a), Some(b)) => Some(a.max(b)),
                 (a, b) => a.or(b),
             };
         }
-        counts.nll = (num_nll > 0).then(|| nll_sum / num_nll as f64);
+        counts.nll = nll.value();
+        counts.reward = helpfulness
+            .value()
+            .zip(coherence.value())
+            .map(|(helpfulness, coherence)| RewardScore { helpfulness, coherence });
         counts
     }
 

@@ -97,7 +97,7 @@ impl Laboratory<'_> {
         let prompts: Vec<&Prompt> = arms.iter().flat_map(|(_, prompts)| *prompts).collect();
         let stated: Vec<(&str, bool)> =
             prompts.iter().map(|prompt| (prompt.text.as_str(), prompt.is_harmful)).collect();
-        let mut judged = judge(self.judges, &stated, &answers)?;
+        let mut judged = judge(self.judges, &stated, &answers, progress)?;
         if let Some(likelihood) = &mut self.likelihood {
             let scored: Vec<usize> =
                 (0..prompts.len()).filter(|&idx| prompts[idx].is_harmful).collect();

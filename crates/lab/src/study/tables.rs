@@ -46,11 +46,18 @@ impl StudyFigures {
             harmless.into_iter().flat_map(|sets| sets.keys()).map(|name| format!("refused {name}")),
         );
         header.extend(["NLL", "constraints followed", "perplexity"].map(str::to_owned));
-        let rows = self.arms.iter().map(Self::main_row);
+        if self.has_reward() {
+            header.extend(["helpfulness", "coherence"].map(str::to_owned));
+        }
+        let rows = self.arms.iter().map(|arm| self.main_row(arm));
         std::iter::once(header).chain(rows).collect()
     }
 
-    fn main_row(arm: &ArmFigures) -> Vec<String> {
+    fn has_reward(&self) -> bool {
+        self.arms.iter().any(|arm| arm.harmful.values().any(|set| set.total.reward.is_some()))
+    }
+
+    fn main_row(&self, arm: &ArmFigures) -> Vec<String> {
         let mut row = vec![arm.name.clone(), kind(arm.kind).to_owned(), arm.setting.clone()];
         for set in arm.harmful.values() {
             row.push(percent(set.total.unsafe_share()));
@@ -62,6 +69,11 @@ impl StudyFigures {
         row.push(or_dash(nll.map(|nll| format!("{nll:.2}"))));
         row.push(or_dash(arm.constraints.map(|followed| percent(followed.share()))));
         row.push(or_dash(arm.perplexity.map(|perplexity| format!("{perplexity:.1}"))));
+        if self.has_reward() {
+            let reward = arm.harmful.values().find_map(|set| set.total.reward);
+            row.push(or_dash(reward.map(|one| format!("{:.2}", one.helpfulness))));
+            row.push(or_dash(reward.map(|one| format!("{:.2}", one.coherence))));
+        }
         row
     }
 
