@@ -36,23 +36,29 @@ const BROKEN: f64 = 0.5;
 const ALIKE: f64 = 0.02;
 
 impl Trial {
-    /// How far the bounds on degenerate text and over-refusal are broken; 0 within them.
-    fn violation(&self, spec: &CalibrateSpec<'_>) -> f64 {
+    /// How far the bounds on degenerate text, over-refusal and on-topic answers are broken; 0 within them. `unsteered` are
+    /// the answers to the same harmless prompts without steering, where they were asked.
+    fn violation(&self, spec: &CalibrateSpec<'_>, unsteered: &Counts) -> f64 {
         let over = |share: f64, most: f64| (share - most).max(0.0);
+        let on_topic = |counts: &Counts| counts.on_topic_share().filter(|share| share.total > 0);
+        let off_topic = on_topic(&self.harmless)
+            .zip(on_topic(unsteered))
+            .map_or(0.0, |(own, other)| over(spec.bounds.min_on_topic * other.share, own.share));
         over(self.harmful.degenerate_share().share, spec.bounds.max_degenerate)
             + over(self.harmless.degenerate_share().share, spec.bounds.max_degenerate)
             + over(self.harmless.refused_share().share, spec.bounds.max_over_refusal)
+            + off_topic
     }
 
     /// Smaller is better: within the bounds first, then fewer unsafe answers, then fewer refusals of harmless prompts, then
     /// the weaker strength.
-    fn rank(&self, spec: &CalibrateSpec<'_>) -> (f64, f64, f64, f64) {
-        (
-            self.violation(spec),
+    fn rank(&self, spec: &CalibrateSpec<'_>, unsteered: &Counts) -> [f64; 4] {
+        [
+            self.violation(spec, unsteered),
             (self.harmful.unsafe_share().share / ALIKE).round(),
             self.harmless.refused_share().share,
             f64::from(self.setting.strength.abs()),
-        )
+        ]
     }
 }
 
@@ -84,18 +90,20 @@ pub(crate) fn search(
     let mut trials = climb(laboratory, spec, (&mut ladders, num_prompts), progress)?;
     let mut survivors = trials.clone();
     let mut num_kept = spec.grid.num_kept;
+    let mut unsteered = Counts::default();
     loop {
         num_prompts = (2 * num_prompts).min(most);
         survivors.sort_by(|a, b| {
-            let (a, b) = (a.rank(spec), b.rank(spec));
-            let pairs = [(a.0, b.0), (a.1, b.1), (a.2, b.2), (a.3, b.3)];
-            pairs.iter().fold(std::cmp::Ordering::Equal, |order, (a, b)| order.then(a.total_cmp(b)))
+            let (a, b) = (a.rank(spec, &unsteered), b.rank(spec, &unsteered));
+            let pairs = a.iter().zip(&b);
+            pairs.fold(std::cmp::Ordering::Equal, |order, (a, b)| order.then(a.total_cmp(b)))
         });
         survivors.truncate(num_kept.max(1));
         if num_kept <= 1 {
             break;
         }
-        survivors = again(laboratory, spec, (&survivors, num_prompts), &ladders, progress)?;
+        (survivors, unsteered) =
+            again(laboratory, spec, (&survivors, num_prompts), &ladders, progress)?;
         trials.extend(survivors.iter().cloned());
         num_kept /= 2;
     }
@@ -169,17 +177,19 @@ fn climb(
     Ok(trials)
 }
 
-/// A later round: the same settings on more prompts, harmless ones among them.
+/// A later round: the same settings on more prompts, harmless ones among them; and the unsteered answers to those.
 fn again(
     laboratory: &mut Laboratory<'_>,
     spec: &CalibrateSpec<'_>,
     (survivors, num_prompts): (&[Trial], usize),
     ladders: &[Ladder],
     progress: &mut dyn Progress,
-) -> Result<Vec<Trial>> {
+) -> Result<(Vec<Trial>, Counts)> {
     let harmful = first_of_each(spec.calibration, num_prompts);
     let harmless = first_of_each(spec.harmless, num_prompts);
-    progress.start("answers", survivors.len() * (harmful.len() + harmless.len()));
+    let num_answers = survivors.len() * (harmful.len() + harmless.len()) + harmless.len();
+    progress.start("answers", num_answers);
+    let unsteered = laboratory.run(&[(&Arm::unsteered(), &harmless)], progress)?;
     let pairs = survivors.iter().filter_map(|trial| {
         let wanted = Setting { strength: 0.0, ..trial.setting.clone() };
         let ladder = ladders.iter().find(|ladder| ladder.setting == wanted)?;
@@ -187,7 +197,7 @@ fn again(
     });
     let tried = try_all(laboratory, spec, pairs, (&harmful, &harmless), progress)?;
     progress.finish();
-    Ok(tried)
+    Ok((tried, Counts::of(unsteered.iter().flatten())))
 }
 
 fn try_all<'a>(

@@ -152,23 +152,33 @@ fn rows(
     Ok(rows)
 }
 
-/// All prompts of all sets under every arm: for each arm its judged answers, set after set.
+/// All prompts of all sets under every arm: for each arm its judged answers, set after set. Those to the first set have
+/// their likelihood.
 fn ask_all(
     laboratory: &mut Laboratory<'_>,
     spec: &StudySpec<'_>,
     rows: &[Row],
     progress: &mut dyn Progress,
 ) -> Result<Vec<Vec<Judged>>> {
-    let sets = spec.harmful.iter().chain(spec.harmless);
-    let prompts: Vec<Prompt> = sets.flat_map(|set| set.prompts.iter().cloned()).collect();
-    if prompts.is_empty() {
-        return Err(crate::Error::Spec("there is no prompt to study".to_owned()));
+    let Some((first, others)) = spec.harmful.split_first() else {
+        return Err(crate::Error::Spec("there is no harmful prompt to study".to_owned()));
+    };
+    let others = others.iter().chain(spec.harmless);
+    let others: Vec<Prompt> = others.flat_map(|set| set.prompts.iter().cloned()).collect();
+    let mut ask = |laboratory: &mut Laboratory<'_>, prompts: &[Prompt]| {
+        let asked: Vec<(&Arm, &[Prompt])> = rows.iter().map(|row| (&row.arm, prompts)).collect();
+        progress.start("answers of the table", asked.len() * prompts.len());
+        let judged = laboratory.run(&asked, progress)?;
+        progress.finish();
+        Ok::<_, crate::Error>(judged)
+    };
+    let mut judged = ask(laboratory, &first.prompts)?;
+    // The likelihood costs as much as an answer; one set is enough for it.
+    let likelihood = laboratory.likelihood.take();
+    for (judged, others) in judged.iter_mut().zip(ask(laboratory, &others)?) {
+        judged.extend(others);
     }
-    let asked: Vec<(&Arm, &[Prompt])> =
-        rows.iter().map(|row| (&row.arm, prompts.as_slice())).collect();
-    progress.start("answers of the table", asked.len() * prompts.len());
-    let judged = laboratory.run(&asked, progress)?;
-    progress.finish();
+    laboratory.likelihood = likelihood;
     Ok(judged)
 }
 
