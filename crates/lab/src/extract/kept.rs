@@ -64,11 +64,10 @@ impl Statistics for Kept<'_> {
         self.num_done
     }
 
-    fn add(&mut self, _input: &EncodedInput, rows: &[&[f32]]) {
-        for rows in rows {
-            let RowMean { mean, norm } = RowMean::of(rows, self.hidden_size);
-            self.activations.extend(mean.into_iter().map(to_f32));
-            self.row_norms.push(norm);
+    fn add(&mut self, _input: &EncodedInput, means: &[RowMean]) {
+        for RowMean { mean, norm } in means {
+            self.activations.extend(mean.iter().copied().map(to_f32));
+            self.row_norms.push(*norm);
         }
         self.num_done += 1;
     }

@@ -1,6 +1,7 @@
 //! The run: batches of inputs through the model, their rows into the sums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use base16ct::lower::encode_string;
@@ -17,7 +18,7 @@ use super::encode::{EncodedInput, Side, encode};
 use super::guided::GuidedReport;
 use super::several::{Several, check_variants};
 use super::spec::{ExtractSpec, PromptForm, TokenMode};
-use super::statistics::Statistics;
+use super::statistics::{RowMean, Statistics};
 use super::variant::Variant;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -34,12 +35,19 @@ pub struct RunOptions {
     pub checkpoint: Option<PathBuf>,
     /// The state file is written after this many inputs, and when the run is interrupted.
     pub checkpoint_every_inputs: usize,
+    /// Keep the state file at the end, so that the same run is there at once.
+    pub keep_checkpoint: bool,
 }
 
 impl Default for RunOptions {
     /// 512 tokens a pass, no state file.
     fn default() -> Self {
-        Self { max_batch_tokens: 512, checkpoint: None, checkpoint_every_inputs: 100 }
+        Self {
+            max_batch_tokens: 512,
+            checkpoint: None,
+            checkpoint_every_inputs: 100,
+            keep_checkpoint: false,
+        }
     }
 }
 
@@ -221,8 +229,10 @@ pub fn extract_variants_encoded(
         let num_added = run.add_batch(statistics)?;
         stop = progress.advance(num_added).is_break();
     }
-    if let Some(path) = &options.checkpoint {
-        checkpoint::remove(path)?;
+    match &options.checkpoint {
+        Some(path) if options.keep_checkpoint => checkpoint::save(path, &key, statistics)?,
+        Some(path) => checkpoint::remove(path)?,
+        None => {}
     }
     progress.finish();
     Ok(variants.iter().map(|variant| collect((spec, *variant), identity, statistics)).collect())
@@ -257,6 +267,9 @@ pub(super) struct Run<'a> {
     inputs: &'a [EncodedInput],
     max_batch_tokens: usize,
     cache: KvCache,
+    /// Inputs that stand in the run more than once, with their means when they were computed: harmless texts serve every
+    /// category.
+    repeated: HashMap<(&'a [u32], Range<usize>), Option<Vec<RowMean>>>,
 }
 
 impl<'a> Run<'a> {
@@ -277,21 +290,52 @@ impl<'a> Run<'a> {
             KvCacheDtype::F32,
             llama.device(),
         )?;
-        Ok(Self { llama, spec, inputs, max_batch_tokens, cache })
+        let mut seen = HashSet::new();
+        let repeated = inputs.iter().map(content).filter(|one| !seen.insert(one.clone()));
+        let repeated = repeated.map(|one| (one, None)).collect();
+        Ok(Self { llama, spec, inputs, max_batch_tokens, cache, repeated })
     }
 
-    /// Runs the next inputs, as many as fit a pass, and returns how many they were.
+    /// Adds the next inputs, as many new ones as fit a pass, and returns how many they were.
     pub(super) fn add_batch(&mut self, statistics: &mut dyn Statistics) -> Result<usize> {
         let rest = &self.inputs[statistics.num_done()..];
         let mut num_tokens = 0;
+        let mut asked = HashSet::new();
         let num_fitting = rest
             .iter()
             .take_while(|input| {
-                num_tokens += input.token_ids.len();
+                let is_known = matches!(self.repeated.get(&content(input)), Some(Some(_)));
+                if !is_known && asked.insert(content(input)) {
+                    num_tokens += input.token_ids.len();
+                }
                 num_tokens <= self.max_batch_tokens
             })
             .count();
         let inputs = &rest[..num_fitting];
+        let mut asked = HashSet::new();
+        let new: Vec<&EncodedInput> = inputs
+            .iter()
+            .filter(|input| {
+                !matches!(self.repeated.get(&content(input)), Some(Some(_)))
+                    && asked.insert(content(input))
+            })
+            .collect();
+        let mut means = self.means(&new)?.into_iter();
+        for input in inputs {
+            let means = match self.repeated.get_mut(&content(input)) {
+                None => means.next().unwrap_or_default(),
+                Some(kept) => kept.get_or_insert_with(|| means.next().unwrap_or_default()).clone(),
+            };
+            statistics.add(input, &means);
+        }
+        Ok(num_fitting)
+    }
+
+    /// The means of some inputs in one pass, one a layer each.
+    fn means(&mut self, inputs: &[&EncodedInput]) -> Result<Vec<Vec<RowMean>>> {
+        if inputs.is_empty() {
+            return Ok(Vec::new());
+        }
         let (batch, rows) = pack(inputs)?;
         let mut capture = Capture::new(self.spec.site, self.spec.layers.clone(), rows);
         let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
@@ -300,19 +344,24 @@ impl<'a> Run<'a> {
         let captured = capture.take();
         let hidden_size = self.llama.config().hidden_size;
         let mut start = 0;
-        for input in inputs {
+        let means = inputs.iter().map(|input| {
             let end = start + input.rows.len() * hidden_size;
-            let rows: Vec<&[f32]> =
-                captured.iter().map(|(_, values)| &values[start..end]).collect();
-            statistics.add(input, &rows);
+            let rows = start..end;
             start = end;
-        }
-        Ok(num_fitting)
+            let layers = captured.iter();
+            layers.map(|(_, values)| RowMean::of(&values[rows.clone()], hidden_size)).collect()
+        });
+        Ok(means.collect())
     }
 }
 
+/// What decides an input's activations.
+fn content(input: &EncodedInput) -> (&[u32], Range<usize>) {
+    (&input.token_ids, input.rows.clone())
+}
+
 /// Puts inputs side by side into one batch; beside it the rows to capture, input by input.
-fn pack(inputs: &[EncodedInput]) -> Result<(PackedBatch, Vec<usize>)> {
+fn pack(inputs: &[&EncodedInput]) -> Result<(PackedBatch, Vec<usize>)> {
     let mut batch = PackedBatch { cu_seqlens: vec![0], ..PackedBatch::default() };
     let mut rows = Vec::new();
     let mut next_block: u32 = 0;

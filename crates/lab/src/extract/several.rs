@@ -4,7 +4,7 @@ use super::encode::{EncodedInput, Side};
 use super::kept::Kept;
 use super::run::LayerExtraction;
 use super::spec::ExtractSpec;
-use super::statistics::Statistics;
+use super::statistics::{RowMean, Statistics};
 use super::sums::Sums;
 use super::variant::Variant;
 use crate::error::{Error, Result};
@@ -81,13 +81,13 @@ impl Statistics for Several<'_> {
         }
     }
 
-    fn add(&mut self, input: &EncodedInput, rows: &[&[f32]]) {
+    fn add(&mut self, input: &EncodedInput, means: &[RowMean]) {
         match self {
-            Self::Sums(sums) => sums.add(input, rows),
-            Self::Kept(kept) => kept.add(input, rows),
+            Self::Sums(sums) => sums.add(input, means),
+            Self::Kept(kept) => kept.add(input, means),
             Self::Both(sums, kept) => {
-                sums.add(input, rows);
-                kept.add(input, rows);
+                sums.add(input, means);
+                kept.add(input, means);
             }
         }
     }

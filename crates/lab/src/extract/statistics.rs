@@ -11,7 +11,7 @@ pub(crate) trait Statistics {
     fn num_done(&self) -> usize;
 
     /// Adds one input. `rows` holds, for each layer, the input's chosen rows: `[rows, hidden_size]`.
-    fn add(&mut self, input: &EncodedInput, rows: &[&[f32]]);
+    fn add(&mut self, input: &EncodedInput, means: &[RowMean]);
 
     /// Inputs of one side.
     fn num_inputs(&self, category_idx: usize, side: Side) -> u64;

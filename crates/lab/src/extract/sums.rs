@@ -82,19 +82,18 @@ impl Statistics for Sums {
         self.num_done
     }
 
-    fn add(&mut self, input: &EncodedInput, rows: &[&[f32]]) {
+    fn add(&mut self, input: &EncodedInput, means: &[RowMean]) {
         let group = group_idx(input.category_idx, input.side, input.idx % HALVES);
         let num_layers = self.layers.len();
         self.counts[group] += 1;
         self.num_done += 1;
-        for (layer_idx, rows) in rows.iter().enumerate() {
-            let RowMean { mean, norm } = RowMean::of(rows, self.hidden_size);
+        for (layer_idx, RowMean { mean, norm }) in means.iter().enumerate() {
             let start = (group * num_layers + layer_idx) * self.hidden_size;
             let sums = &mut self.activations[start..start + self.hidden_size];
             for (sum, mean) in sums.iter_mut().zip(mean) {
                 *sum += mean;
             }
-            self.row_norms[input.category_idx * num_layers + layer_idx] += norm;
+            self.row_norms[input.category_idx * num_layers + layer_idx] += *norm;
         }
     }
 
@@ -175,7 +174,7 @@ mod tests {
             rows: 0..2,
         };
         let mut sums = Sums::new(2, &[0, 4], 3);
-        sums.add(&input, &[&[0.1; 6], &[0.7; 6]]);
+        sums.add(&input, &[RowMean::of(&[0.1; 6], 3), RowMean::of(&[0.7; 6], 3)]);
         let mut restored = Sums::new(2, &[0, 4], 3);
         assert!(restored.restore(&sums.to_bytes()));
         assert_eq!(restored, sums);

@@ -79,6 +79,7 @@ pub(crate) fn options(max_batch_tokens: usize, checkpoint: Option<&Path>) -> Run
         max_batch_tokens,
         checkpoint: checkpoint.map(Path::to_owned),
         checkpoint_every_inputs: 2,
+        keep_checkpoint: false,
     }
 }
 
