@@ -60,8 +60,11 @@ impl Answerer for Echo {
         _vectors: &[AppliedVector],
         _progress: &mut dyn Progress,
     ) -> Result<Vec<Answer>> {
-        let answer =
-            |question: &Question| Answer { text: question.prompt.clone(), max_relative_norm: None };
+        let answer = |question: &Question| Answer {
+            text: question.prompt.clone(),
+            token_ids: Vec::new(),
+            max_relative_norm: None,
+        };
         Ok(questions.iter().map(answer).collect())
     }
 }
