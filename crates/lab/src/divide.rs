@@ -90,7 +90,9 @@ impl Shares {
                  choose on and to test on, and some fifty for figures that say something"
             )));
         }
-        let upto = |share: f64| (1..count).filter(|&n| n as f64 <= share * count as f64).count();
+        // 0.6 + 0.3 is a little less than 0.9.
+        let upto =
+            |share: f64| (1..count).filter(|&n| n as f64 <= share * count as f64 + 1e-6).count();
         let end = upto(self.extraction).clamp(2, count - 2);
         let next = upto(self.extraction + self.calibration).clamp(end + 1, count - 1);
         let firsts = |rows: &[Vec<&'a Item>]| -> Vec<&'a Item> {
@@ -146,6 +148,11 @@ mod tests {
         let counts = (divided.extraction.len(), divided.calibration.len(), divided.test.len());
         assert_eq!(counts, (30, 10, 10));
         assert_eq!(divided.test[0].text, "40");
+        // 0.6 and 0.3 make a little less than 0.9.
+        let shares = Shares { extraction: 0.6, calibration: 0.3 };
+        let divided = shares.divide(&items).unwrap().into_values().next().unwrap();
+        let counts = (divided.extraction.len(), divided.calibration.len(), divided.test.len());
+        assert_eq!(counts, (30, 15, 5));
     }
 
     #[test]

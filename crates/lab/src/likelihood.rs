@@ -27,6 +27,9 @@ pub trait Likelihood {
     ) -> Result<Vec<Option<f64>>>;
 }
 
+/// One vector's, beside slot 0, which holds nothing.
+const NUM_SLOTS: usize = 2;
+
 /// Tokens a cache block.
 const BLOCK_SIZE: usize = 32;
 
@@ -123,11 +126,13 @@ impl Likelihood for ModelLikelihood {
             let answer = self.text_side.tokenizer.encode(answer, false)?;
             let mut token_ids = [prompt.as_slice(), &answer].concat();
             token_ids.truncate(self.max_tokens);
-            let num_scored = token_ids.len().saturating_sub(prompt.len());
+            // A first token has no likelihood: nothing stands before it.
+            let from = prompt.len().max(1);
+            let num_scored = token_ids.len().saturating_sub(from);
             scores.push(if num_scored == 0 {
                 None
             } else {
-                Some(self.nll_sum(&token_ids, prompt.len(), None)? / num_scored as f64)
+                Some(self.nll_sum(&token_ids, from, None)? / num_scored as f64)
             });
             // Not a step of its own: whoever asked counts answers.
             if progress.advance(0).is_break() {
@@ -148,7 +153,7 @@ struct Steered {
 
 impl Steered {
     fn new(llama: &Llama, vector: &AppliedVector) -> Result<Self> {
-        let mut tables = SteeringTables::new(llama.config(), 1, llama.device());
+        let mut tables = SteeringTables::new(llama.config(), NUM_SLOTS, llama.device());
         let layers = vector.layers.as_ref().clone();
         let lease = tables.register(&[SteeringVector { site: vector.site, layers }])?;
         let slot = lease.slots().first().copied().unwrap_or_default();

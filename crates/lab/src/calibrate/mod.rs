@@ -35,7 +35,7 @@ pub(crate) use ladder::{by_category, safe_window};
 pub use plan::{Plan, Recipe};
 pub use publish::{Force, Publication, generation_of};
 pub use search::Trial;
-pub(crate) use search::{first_of_each, search};
+pub(crate) use search::{first_of_each, most_answers, search};
 pub use spec::{Bounds, CalibrateSpec, Grid};
 pub use trial::{ArmReport, Comparison, SAFETY_SYSTEM_PROMPT, TestArm, TestReport};
 

@@ -84,9 +84,7 @@ pub(crate) fn search(
 ) -> Result<Found> {
     let mut ladders = ladders(spec);
     let most = most_a_category(spec.calibration);
-    let num_categories = spec.candidates[0].rows.len().max(1);
-    let mut num_prompts =
-        spec.grid.first_prompts.max(LEAST_PROMPTS.div_ceil(num_categories)).min(most);
+    let mut num_prompts = num_first_prompts(spec);
     let mut trials = climb(laboratory, spec, (&mut ladders, num_prompts), progress)?;
     let mut survivors = trials.clone();
     let mut num_kept = spec.grid.num_kept;
@@ -111,6 +109,30 @@ pub(crate) fn search(
     let best = survivors.into_iter().next().map(|trial| trial.setting);
     let best = best.ok_or_else(|| crate::Error::Spec("no setting could be tried".to_owned()))?;
     Ok(Found { trials, best })
+}
+
+/// Answers that a search makes at most: no ladder breaks.
+pub(crate) fn most_answers(spec: &CalibrateSpec<'_>) -> usize {
+    let num_layer_sets = spec.candidates.iter().map(|one| one.layer_sets().len()).sum::<usize>();
+    let num_settings = num_layer_sets * ways(spec).len() * spec.grid.doses.len();
+    let mut num_prompts = num_first_prompts(spec);
+    let mut num_answers = num_settings * first_of_each(spec.calibration, num_prompts).len();
+    let mut num_kept = spec.grid.num_kept;
+    while num_kept > 1 {
+        num_prompts = (2 * num_prompts).min(most_a_category(spec.calibration));
+        let parts = [spec.calibration, spec.harmless];
+        let count = parts.map(|part| first_of_each(part, num_prompts).len());
+        num_answers += num_kept.min(num_settings) * count.iter().sum::<usize>();
+        num_kept /= 2;
+    }
+    num_answers
+}
+
+/// Prompts of each category in the first round.
+fn num_first_prompts(spec: &CalibrateSpec<'_>) -> usize {
+    let num_categories = spec.candidates.first().map_or(1, |one| one.rows.len().max(1));
+    let least = LEAST_PROMPTS.div_ceil(num_categories);
+    spec.grid.first_prompts.max(least).min(most_a_category(spec.calibration))
 }
 
 fn ladders(spec: &CalibrateSpec<'_>) -> Vec<Ladder> {

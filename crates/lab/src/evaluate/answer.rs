@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use skeg_model::steering::{LayerVector, Operator, Positions, Site};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// One vector as it is applied.
@@ -44,6 +44,22 @@ impl Question {
     pub fn new(id: impl Into<String>, prompt: impl Into<String>) -> Self {
         let (id, prompt) = (id.into(), prompt.into());
         Self { id, system: None, prompt, vector_idx: None, factor: 1.0 }
+    }
+
+    /// Its vector among those handed over beside it; `None` = not steered.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] when the vector it names is not among them: what is due to be steered is not answered unsteered.
+    pub(super) fn vector<'a>(
+        &self,
+        vectors: &'a [AppliedVector],
+    ) -> Result<Option<&'a AppliedVector>> {
+        let Some(idx) = self.vector_idx else { return Ok(None) };
+        let missing = || {
+            let (id, count) = (&self.id, vectors.len());
+            Error::Spec(format!("question `{id}` names vector {idx} of {count}, counted from 0"))
+        };
+        vectors.get(idx).map(Some).ok_or_else(missing)
     }
 }
 

@@ -84,10 +84,11 @@ impl<A: Answerer> Answerer for CachedAnswerer<A> {
     ) -> Result<Vec<Answer>> {
         let rows: Vec<String> = vectors.iter().map(rows_id).collect();
         let keys = questions.iter().map(|question| {
-            let vector = question.vector_idx.and_then(|idx| vectors.get(idx).zip(rows.get(idx)));
-            self.key(question, vector.map(|(vector, rows)| (vector, rows.as_str())))
+            // A question whose vector is missing must not meet the key of an unsteered one.
+            let vector = question.vector(vectors)?.zip(question.vector_idx);
+            Ok(self.key(question, vector.map(|(vector, idx)| (vector, rows[idx].as_str()))))
         });
-        let keys: Vec<String> = keys.collect();
+        let keys: Vec<String> = keys.collect::<Result<_>>()?;
         let missing: Vec<usize> =
             (0..keys.len()).filter(|&idx| self.cache.get(&keys[idx]).is_none()).collect();
         if progress.advance(keys.len() - missing.len()).is_break() {

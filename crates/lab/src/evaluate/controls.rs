@@ -74,7 +74,8 @@ pub(crate) fn rows_of(
                 .iter()
                 .enumerate()
                 .map(|(idx, category)| {
-                    let places = if ROTATION % categories.len() == 0 { 1 } else { ROTATION };
+                    let places =
+                        if ROTATION.is_multiple_of(categories.len()) { 1 } else { ROTATION };
                     let other = categories[(idx + places) % categories.len()];
                     ((*category).clone(), own[other].clone())
                 })

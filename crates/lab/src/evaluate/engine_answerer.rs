@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use skeg_model::engine::{
-    Engine, EngineConfig, Event, EventSink, GenerationRequest, LlamaEngine, SinkClosed, StepOutcome,
+    Engine, EngineConfig, Event, EventSink, GenerationRequest, LlamaEngine, SeqId, SinkClosed,
+    StepOutcome,
 };
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::{LayerVector, SlotLease, SteeringPlan, SteeringVector};
@@ -111,16 +112,11 @@ impl EngineAnswerer {
         vectors: &[AppliedVector],
         registered: Option<&Registered>,
     ) -> Result<GenerationRequest> {
-        let steering = match (question.vector_idx, registered) {
-            (Some(idx), Some(Registered { lease, slot_idx })) => {
-                let slot = slot_idx.get(idx).and_then(|&slot| lease.slots().get(slot));
-                let (vector, &slot) = vectors.get(idx).zip(slot).ok_or_else(|| {
-                    Error::Spec(format!("question `{}` names vector {idx}", question.id))
-                })?;
-                Some((self.plan(vector, slot, question.factor), lease.clone()))
-            }
-            (Some(_), None) | (None, _) => None,
-        };
+        let vector = question.vector(vectors)?.zip(question.vector_idx).zip(registered);
+        let steering = vector.map(|((vector, idx), Registered { lease, slot_idx })| {
+            let slot = lease.slots()[slot_idx[idx]];
+            (self.plan(vector, slot, question.factor), lease.clone())
+        });
         let text_side = &self.model.text_side;
         let system = question.system.as_deref();
         Ok(GenerationRequest {
@@ -195,6 +191,25 @@ impl Answerer for EngineAnswerer {
         on_answer: &mut dyn FnMut(usize, Answer) -> Result<()>,
         progress: &mut dyn Progress,
     ) -> Result<()> {
+        let mut seq_ids = Vec::with_capacity(questions.len());
+        let outcome = self.ask((questions, vectors), &mut seq_ids, on_answer, progress);
+        if outcome.is_err() {
+            // What still runs would answer nobody, and keep its slots from the next call.
+            seq_ids.into_iter().for_each(|seq_id| self.engine.cancel(seq_id));
+        }
+        outcome
+    }
+}
+
+impl EngineAnswerer {
+    /// Submits all questions, each by its id in the engine, and steps until all are answered.
+    fn ask(
+        &mut self,
+        (questions, vectors): (&[Question], &[AppliedVector]),
+        seq_ids: &mut Vec<SeqId>,
+        on_answer: &mut dyn FnMut(usize, Answer) -> Result<()>,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
         let registered = self.register(vectors)?;
         // Read after every step: it never holds more than a step's events, two a sequence.
         let (sender, receiver) = sync_channel(2 * questions.len().max(1));
@@ -202,10 +217,11 @@ impl Answerer for EngineAnswerer {
             let request = self.request(question, vectors, registered.as_ref())?;
             let collector = Box::new(Collector { idx, sender: sender.clone() });
             // Among others: a prompt that does not fit the context.
-            self.engine.submit(request, collector).map_err(|error| Error::Unanswered {
+            let submitted = self.engine.submit(request, collector);
+            seq_ids.push(submitted.map_err(|error| Error::Unanswered {
                 id: question.id.clone(),
                 reason: error.to_string(),
-            })?;
+            })?);
         }
         let text_side = Arc::clone(&self.model.text_side);
         let mut token_ids: Vec<Vec<u32>> = vec![Vec::new(); questions.len()];

@@ -10,7 +10,7 @@ use skeg_vector_store::Category;
 use super::spec::{Chosen, Method, StudySpec};
 use crate::calibrate::{SAFETY_SYSTEM_PROMPT, Setting};
 use crate::evaluate::{AppliedVector, Condition, rows_of};
-use crate::experiment::Arm;
+use crate::experiment::{Arm, Prompt};
 
 /// What kind of row an arm is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -130,6 +130,18 @@ impl Row {
                 chosen.row(name, kind, rows, operator)
             })
             .collect()
+    }
+}
+
+/// Prompts of a category that a steered arm has no vector for get one at strength 0, which does nothing.
+pub(super) fn leave_others_unsteered<'a>(
+    arm: &mut Arm,
+    prompts: impl IntoIterator<Item = &'a Prompt>,
+) {
+    let Some(any) = arm.vectors.values().next().cloned() else { return };
+    for prompt in prompts {
+        let nothing = || AppliedVector { strength: 0.0, ..any.clone() };
+        arm.vectors.entry(prompt.category.clone()).or_insert_with(nothing);
     }
 }
 

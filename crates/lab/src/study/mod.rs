@@ -6,16 +6,20 @@
 //! calibrated vectors, controls, a system prompt, and rows that the caller adds.
 
 mod arms;
+mod costs;
+mod dose;
 mod figures;
 mod improved;
 mod report;
 mod run;
 mod spec;
 mod tables;
+mod tuning;
 
 pub use arms::ArmKind;
 pub use figures::{ArmFigures, Followed, Heat, SetFigures, StudyFigures};
 pub use improved::{ImproveData, improved_arms};
 pub use report::{About, StudyReport};
-pub use run::{Budget, budget, study};
+pub use run::study;
 pub use spec::{Chosen, Method, PromptSet, StudySpec};
+pub use tuning::{Budget, budget};

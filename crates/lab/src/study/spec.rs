@@ -16,7 +16,7 @@ pub struct Method {
     pub name: String,
     /// Whether only differences above the median count.
     pub is_pruned: bool,
-    /// The vectors at the attention output.
+    /// The vectors at the attention output. Prompts of a category without one stay unsteered.
     pub candidate: Candidate,
 }
 
@@ -40,7 +40,7 @@ pub struct Chosen {
     pub operator: Operator,
     /// On which tokens.
     pub positions: Positions,
-    /// The rows, all for the same layers.
+    /// The rows, all for the same layers. Prompts of a category without rows stay unsteered.
     pub rows: BTreeMap<Category, Vec<LayerVector>>,
     /// Each category's default strength.
     pub strengths: BTreeMap<Category, f32>,

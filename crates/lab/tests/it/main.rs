@@ -1,18 +1,23 @@
 //! Integration tests of skeg-lab on a tiny random Llama and, where data is given, on public data.
 #![expect(clippy::unwrap_used, reason = "clippy lets tests panic, not the functions they share")]
 
+mod answering;
 mod calibrate;
 mod data;
 mod embedder;
 mod endpoint_judge;
+mod experiment;
 mod extraction;
 mod guided;
 mod ifeval;
 mod improve;
 mod judge;
 mod judges;
+mod likelihood;
 mod quick;
 mod real_model;
 mod shipped;
+mod study;
+mod tiny_model;
 mod twins;
 mod variants;

@@ -1,5 +1,6 @@
 //! Data files in every format and layout, through the one function that reads them.
 
+mod mapping;
 mod parquet_file;
 
 use std::path::PathBuf;
