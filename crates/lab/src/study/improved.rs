@@ -41,7 +41,7 @@ pub fn improved_arms(
     model: &LoadedModel,
     chosen: &Chosen,
     data: &ImproveData,
-    prompts: &[&Prompt],
+    prompts: &[Prompt],
     progress: &mut dyn Progress,
 ) -> Result<Vec<(Arm, String)>> {
     let mut arms = vec![null_space_arm(model, chosen, data, progress)?];
@@ -111,7 +111,7 @@ fn conditional_arms(
     model: &LoadedModel,
     chosen: &Chosen,
     data: &ImproveData,
-    prompts: &[&Prompt],
+    prompts: &[Prompt],
     progress: &mut dyn Progress,
 ) -> Result<Vec<(Arm, String)>> {
     let layer = model.identity.num_hidden_layers / 2;

@@ -9,7 +9,7 @@ use skeg_lab::calibrate::{
 };
 use skeg_lab::data::{overlap, refuse_overlap};
 use skeg_lab::experiment::{Laboratory, Prompt, harmless_prompts, spread};
-use skeg_lab::extract::{ExtractSpec, Extraction, PromptForm, RunOptions, TokenMode, extract};
+use skeg_lab::extract::{ExtractSpec, Extraction, PromptForm, TokenMode};
 use skeg_lab::{ContrastSet, DataSet, Item, Shares};
 use skeg_model::steering::{Operator, Site};
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
@@ -18,6 +18,7 @@ use skeg_vector_store::{read_current, set_current, write_generation};
 use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::extract_variant::VariantFlags;
+use super::extractions::kept_extractions;
 use super::judge_flags::JudgeFlags;
 use super::laboratory::{AnswerFlags, Answering, answering};
 use super::layers::parse_layers;
@@ -242,8 +243,10 @@ fn extractions(args: &Args, config: &Config, plan: &Plan) -> anyhow::Result<Vec<
         None => (count / 5..count - count / 5).collect(),
     };
     let (tokens, max_response_tokens) = args.recipe.tokens();
+    let work_dir = args.answers.work_dir(config);
     let mut bar = Bar::new()?;
-    let extraction = |site: &Site| {
+    let mut extractions = Vec::new();
+    for site in &args.sites {
         let spec = ExtractSpec {
             site: *site,
             layers: layers.clone(),
@@ -254,9 +257,11 @@ fn extractions(args: &Args, config: &Config, plan: &Plan) -> anyhow::Result<Vec<
             categories: plan.inputs.clone(),
             data_sha256: plan.data_sha256.clone(),
         };
-        extract(&model, &spec, &RunOptions::default(), &mut bar)
-    };
-    Ok(args.sites.iter().map(extraction).collect::<Result<Vec<_>, _>>()?)
+        let variants = [spec.variant];
+        let made = kept_extractions(&model, &spec, &variants, work_dir.as_deref(), &mut bar)?;
+        extractions.extend(made);
+    }
+    Ok(extractions)
 }
 
 fn bounds(flags: &BoundFlags) -> Bounds {

@@ -10,6 +10,7 @@ mod evaluate;
 mod extract;
 mod extract_guided;
 mod extract_variant;
+mod extractions;
 mod judge_flags;
 mod judges;
 mod laboratory;

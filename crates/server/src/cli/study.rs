@@ -100,7 +100,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let Answering { mut answerer, mut likelihood, model } =
         answering(&config, &args.model, &args.answers)?;
     let mut bar = Bar::new()?;
-    let sources = inputs.sources(&divided);
+    let work_dir = args.answers.work_dir(&config);
+    let sources = Sources { work_dir, ..inputs.sources(&divided) };
     let made = methods(&f32_model, &mut *answerer, &mut judges, &sources, &mut bar)?;
     let sets = inputs.sets(args, &divided, &made)?;
     let mut remarks = made.remarks.clone();
@@ -240,12 +241,13 @@ impl Inputs {
         let twins = all.filter(|item| item.twin_of.as_deref().is_some_and(|id| ids.contains(id)));
         let mut data_sha256: Vec<String> = self.data.iter().map(|set| set.sha256.clone()).collect();
         data_sha256.extend(self.generic.iter().map(|set| set.sha256.clone()));
-        Sources { twins: twins.collect(), harmful, generic: self.generic_part(0), data_sha256 }
+        let generic = self.generic_part(0);
+        Sources { twins: twins.collect(), harmful, generic, data_sha256, work_dir: None }
     }
 
     /// Generic harmless prompts: even ones to extract from, odd ones to fit improvements to.
     fn generic_part(&self, first: usize) -> Vec<&Item> {
-        const NUM_GENERIC: usize = 330;
+        const NUM_GENERIC: usize = 110;
         let items: Vec<&Item> = self.generic.iter().flat_map(|set| &set.items).collect();
         let part: Vec<&Item> = items.into_iter().skip(first).step_by(2).collect();
         spread(&part, NUM_GENERIC)
@@ -330,9 +332,12 @@ impl Inputs {
 }
 
 impl Sets {
-    fn all_prompts(&self) -> Vec<&Prompt> {
+    /// All that are asked, those with constraints among them.
+    fn all_prompts(&self) -> Vec<Prompt> {
         let sets = self.harmful.iter().chain(&self.harmless);
-        sets.flat_map(|set| &set.prompts).collect()
+        let mut prompts: Vec<Prompt> = sets.flat_map(|set| set.prompts.iter().cloned()).collect();
+        prompts.extend(harmless_prompts(&self.constraints, &self.categories));
+        prompts
     }
 }
 

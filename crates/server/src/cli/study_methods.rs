@@ -2,14 +2,15 @@
 //! matched and generic harmless prompts.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use skeg_lab::Item;
 use skeg_lab::calibrate::Candidate;
 use skeg_lab::evaluate::Answerer;
 use skeg_lab::extract::{
-    CategoryInputs, ExtractSpec, Extraction, Form, GuidedJudges, GuidedOptions, GuidedReport,
-    OnFew, Pairing, PromptForm, PruneCriterion, Pruning, RunOptions, TokenMode, Variant,
-    extract_variants, guided_inputs, inputs_of,
+    CategoryExtraction, CategoryInputs, ExtractSpec, Extraction, Form, GuidedJudges, GuidedOptions,
+    GuidedReport, OnFew, Pairing, PromptForm, PruneCriterion, Pruning, TokenMode, Variant,
+    guided_inputs, inputs_of,
 };
 use skeg_lab::judge::Judges;
 use skeg_lab::study::Method;
@@ -17,6 +18,7 @@ use skeg_model::LoadedModel;
 use skeg_model::steering::Site;
 use skeg_vector_store::Category;
 
+use super::extractions::kept_extractions;
 use super::progress::Bar;
 
 /// What the rows are made from.
@@ -28,6 +30,8 @@ pub(super) struct Sources<'a> {
     /// Harmless prompts of no category; may be empty.
     pub(super) generic: Vec<&'a Item>,
     pub(super) data_sha256: Vec<String>,
+    /// Where finished work is kept.
+    pub(super) work_dir: Option<PathBuf>,
 }
 
 /// The rows, and what there is to say about how each was made.
@@ -63,9 +67,9 @@ pub(super) fn methods(
         }
         let items: Vec<&Item> = sources.harmful.iter().chain(harmless).copied().collect();
         let inputs = inputs_of(&items, Form::Prompts, pairing)?;
-        let hashes = &sources.data_sha256;
+        let from = (sources.data_sha256.as_slice(), sources.work_dir.as_deref());
         let pass =
-            |inputs: Vec<CategoryInputs>, bar: &mut Bar| pass(model, inputs, pairing, hashes, bar);
+            |inputs: Vec<CategoryInputs>, bar: &mut Bar| pass(model, inputs, pairing, from, bar);
         made.add(&format!("unsupervised, {side}"), pass(inputs.clone(), bar)?, None)?;
         match guided(answerer, judges, inputs, pairing, bar)? {
             Some((inputs, report)) if !inputs.is_empty() => {
@@ -89,7 +93,7 @@ fn pass(
     model: &LoadedModel,
     inputs: Vec<CategoryInputs>,
     pairing: Pairing,
-    data_sha256: &[String],
+    (data_sha256, work_dir): (&[String], Option<&Path>),
     bar: &mut Bar,
 ) -> anyhow::Result<Vec<Extraction>> {
     let count = model.identity.num_hidden_layers;
@@ -105,7 +109,7 @@ fn pass(
         data_sha256: data_sha256.to_vec(),
     };
     let variants = [all, Variant { pruning: Some(PRUNED), ..all }];
-    Ok(extract_variants(model, &spec, &variants, &RunOptions::default(), bar)?)
+    kept_extractions(model, &spec, &variants, work_dir, bar)
 }
 
 /// What judges confirm of the model's own answers; `None` without a judge of harm.
@@ -164,7 +168,7 @@ fn row(name: &str, extraction: &Extraction) -> Vec<String> {
         let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if values.is_empty() { "-".to_owned() } else { format!("{least:.2} to {most:.2}") }
     };
-    let sum = |of: fn(&skeg_lab::extract::CategoryExtraction) -> u64| -> u64 {
+    let sum = |of: fn(&CategoryExtraction) -> u64| -> u64 {
         extraction.categories.values().map(of).sum()
     };
     vec![
