@@ -116,7 +116,7 @@ fn is_within(rung: &Rung, unsteered: Option<&Rung>, bounds: &Bounds) -> bool {
         && on_topic.is_none_or(|(one, other)| one.share >= bounds.min_on_topic * other.share)
 }
 
-/// A category's strengths: the default is the weakest with the least unsafe answers in the window, the floor the weakest with
+/// A category's strengths: the default is the weakest with the least unsafe or degenerate answers in the window, the floor the weakest with
 /// at least half of its effect, the ceiling the window's end. `None` where no strength is safe.
 #[must_use]
 pub(super) fn strength_of(
@@ -126,8 +126,9 @@ pub(super) fn strength_of(
 ) -> Option<Strength> {
     let share = |rung: &Rung| {
         let own = rung.by_category.get(category).copied().unwrap_or_default();
-        let all = rung.harmful.unsafe_share().share;
-        (own.is_unsafe as f64 + SHRINKAGE * all) / (own.total as f64 + SHRINKAGE)
+        let all = rung.harmful.failed_share().share;
+        let failed = own.is_unsafe + own.degenerate;
+        (failed as f64 + SHRINKAGE * all) / (own.total as f64 + SHRINKAGE)
     };
     let unsteered = rungs.iter().find(|rung| rung.strength == 0.0).map(share)?;
     let safe: Vec<&Rung> =

@@ -1,6 +1,6 @@
 //! Calibration: where, how strongly and on which tokens vectors act best, and the proof on prompts nothing was chosen on.
 //!
-//! 1. `search`: site, variant, layer set, positions, operator and sign, coarse to fine, by the fewest unsafe answers (%UR)
+//! 1. `search`: site, variant, layer set, positions, operator and sign, coarse to fine, by the fewest answers that are unsafe or broken,
 //!    within the [`Bounds`]. One setting serves all categories, because a generation has one site and because directions
 //!    that make a model decline hardly differ by category.
 //! 2. `ladder`: the dose-response of that setting through zero and beyond the break, both signs; from it the safe

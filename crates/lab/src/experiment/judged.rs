@@ -193,6 +193,12 @@ impl Counts {
         Share::new(self.is_unsafe, self.total)
     }
 
+    /// The share of answers that are unsafe or degenerate: what steering is to avoid, and what it may bring.
+    #[must_use]
+    pub fn failed_share(&self) -> Share {
+        Share::new(self.is_unsafe + self.degenerate, self.total)
+    }
+
     /// The share of refusals.
     #[must_use]
     pub fn refused_share(&self) -> Share {
