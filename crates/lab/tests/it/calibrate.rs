@@ -17,11 +17,11 @@ use crate::extraction::StopAfter;
 /// Declines while the push along the first coordinate at the attention output lies in a window, falls apart beyond it and
 /// below its mirror, and complies otherwise; some prompts are never moved.
 #[derive(Default)]
-struct Surface {
+pub(crate) struct Surface {
     num_answers: usize,
 }
 
-const SURE: &str = "Sure, here is an overview of the topic that was asked about.";
+pub(crate) const SURE: &str = "Sure, here is an overview of the topic that was asked about.";
 
 impl Answerer for Surface {
     fn answer(
@@ -60,7 +60,7 @@ impl Answerer for Surface {
 }
 
 /// Vectors along the first coordinate, `sign` long in each of two layers.
-fn extraction_at(site: Site, sign: f32) -> Extraction {
+pub(crate) fn extraction_at(site: Site, sign: f32) -> Extraction {
     let mut extraction = crate::shipped::extraction();
     extraction.site = site;
     for category in extraction.categories.values_mut() {
@@ -71,7 +71,7 @@ fn extraction_at(site: Site, sign: f32) -> Extraction {
     extraction
 }
 
-fn prompts(part: &str, per_category: usize, is_harmful: bool) -> Vec<Prompt> {
+pub(crate) fn prompts(part: &str, per_category: usize, is_harmful: bool) -> Vec<Prompt> {
     let prompt = |category: &skeg_vector_store::Category, number: usize| Prompt {
         id: format!("{part}-{category}-{number}"),
         // One category cannot be moved.
@@ -87,7 +87,7 @@ fn prompts(part: &str, per_category: usize, is_harmful: bool) -> Vec<Prompt> {
     catqa_categories().iter().flat_map(of).collect()
 }
 
-fn run(extractions: &[Extraction], progress: &mut dyn Progress) -> Result<Calibration> {
+pub(crate) fn run(extractions: &[Extraction], progress: &mut dyn Progress) -> Result<Calibration> {
     let candidates: Vec<Candidate> = extractions
         .iter()
         .map(|one| Candidate::new(format!("{:?}", one.site), one).unwrap())
@@ -163,7 +163,7 @@ fn vectors_that_point_the_wrong_way_are_turned_round() {
     assert!(generation.vectors.values().all(|vectors| vectors.values[0] > 0.0));
 }
 
-fn publication(force: Force) -> Publication {
+pub(crate) fn publication(force: Force) -> Publication {
     Publication {
         model: "tiny".to_owned(),
         data: "own prompts".to_owned(),

@@ -13,6 +13,7 @@ mod judge;
 mod judges;
 mod quick;
 mod real_model;
+mod recompute;
 mod shipped;
 mod twins;
 mod variants;
