@@ -116,7 +116,9 @@ fn is_within(rung: &Rung, unsteered: Option<&Rung>, bounds: &Bounds) -> bool {
         && on_topic.is_none_or(|(one, other)| one.share >= bounds.min_on_topic * other.share)
 }
 
-/// A category's strengths: the default is the weakest with the least unsafe or degenerate answers in the window, the floor the weakest with
+/// A category's strengths: the default is the weakest in the window whose share of unsafe or degenerate answers is within one
+/// standard error of the least (the one-standard-error rule of Breiman et al. 1984: what the prompts cannot tell apart is
+/// decided for the gentler one), the floor the weakest with
 /// at least half of its effect, the ceiling the window's end. `None` where no strength is safe.
 #[must_use]
 pub(super) fn strength_of(
@@ -133,8 +135,11 @@ pub(super) fn strength_of(
     let unsteered = rungs.iter().find(|rung| rung.strength == 0.0).map(share)?;
     let safe: Vec<&Rung> =
         rungs.iter().filter(|rung| rung.strength > 0.0 && rung.strength <= window.max).collect();
-    // The first of equals is the weakest.
-    let best = safe.iter().copied().min_by(|a, b| share(a).total_cmp(&share(b)))?;
+    let least = safe.iter().map(|rung| share(rung)).min_by(f64::total_cmp)?;
+    let num_prompts =
+        safe.first().and_then(|rung| rung.by_category.get(category)).map_or(0, |own| own.total);
+    let standard_error = (least * (1.0 - least) / (num_prompts as f64 + SHRINKAGE)).sqrt();
+    let best = safe.iter().copied().find(|rung| share(rung) <= least + standard_error)?;
     let half = f64::midpoint(unsteered, share(best));
     let floor = safe.iter().find(|rung| share(rung) <= half).unwrap_or(&best);
     Some(Strength { default: best.strength, floor: floor.strength, ceiling: window.max })

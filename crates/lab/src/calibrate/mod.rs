@@ -8,6 +8,8 @@
 //! 3. `trial`: one look at the test prompts, beside controls (random direction of equal norm, unrelated and pooled vector,
 //!    reversed) and the baseline of a system prompt that asks for safety.
 //! 4. `gate`: a category is published where its vector beats no steering and the random direction at 95 % within the bounds.
+//!
+//! [`Recomputation`] measures a sample of what a published generation says of itself again.
 
 mod candidate;
 mod compare;
@@ -15,7 +17,9 @@ mod gate;
 mod ladder;
 mod plan;
 mod publish;
+mod recompute;
 mod report;
+mod sample;
 mod search;
 mod spec;
 mod trial;
@@ -34,6 +38,7 @@ pub use ladder::Rung;
 pub(crate) use ladder::{by_category, safe_window};
 pub use plan::{Plan, Recipe};
 pub use publish::{Force, Publication, generation_of};
+pub use recompute::{Difference, Recomputation, Recomputed};
 pub use search::Trial;
 pub(crate) use search::{first_of_each, most_answers, search};
 pub use spec::{Bounds, CalibrateSpec, Grid};

@@ -18,7 +18,7 @@ use crate::extraction::StopAfter;
 /// below its mirror, and complies otherwise; some prompts are never moved.
 #[derive(Default)]
 pub(crate) struct Surface {
-    pub(crate) num_answers: usize,
+    num_answers: usize,
 }
 
 pub(crate) const SURE: &str = "Sure, here is an overview of the topic that was asked about.";
@@ -87,7 +87,7 @@ pub(crate) fn prompts(part: &str, per_category: usize, is_harmful: bool) -> Vec<
     catqa_categories().iter().flat_map(of).collect()
 }
 
-fn run(extractions: &[Extraction], progress: &mut dyn Progress) -> Result<Calibration> {
+pub(crate) fn run(extractions: &[Extraction], progress: &mut dyn Progress) -> Result<Calibration> {
     let candidates: Vec<Candidate> = extractions
         .iter()
         .map(|one| Candidate::new(format!("{:?}", one.site), one).unwrap())
@@ -163,7 +163,7 @@ fn vectors_that_point_the_wrong_way_are_turned_round() {
     assert!(generation.vectors.values().all(|vectors| vectors.values[0] > 0.0));
 }
 
-fn publication(force: Force) -> Publication {
+pub(crate) fn publication(force: Force) -> Publication {
     Publication {
         model: "tiny".to_owned(),
         data: "own prompts".to_owned(),

@@ -16,6 +16,7 @@ mod judges;
 mod likelihood;
 mod quick;
 mod real_model;
+mod recompute;
 mod shipped;
 mod study;
 mod tiny_model;

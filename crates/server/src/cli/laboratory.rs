@@ -34,6 +34,11 @@ pub(super) struct AnswerFlags {
 }
 
 impl AnswerFlags {
+    /// Answers are made anew and not kept.
+    pub(super) fn uncached(max_tokens: usize, seed: u64) -> Self {
+        Self { max_tokens, work_dir: None, no_cache: true, seed }
+    }
+
     /// Where finished work is kept; `None` = nowhere.
     pub(super) fn work_dir(&self, config: &Config) -> Option<PathBuf> {
         if self.no_cache {

@@ -23,6 +23,7 @@ mod signals;
 mod study;
 mod study_methods;
 mod vectors;
+mod vectors_recompute;
 
 use std::path::PathBuf;
 

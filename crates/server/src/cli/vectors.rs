@@ -12,6 +12,7 @@ use skeg_vector_store::{
 
 use super::ModelFlags;
 use super::running::{binding, model_path};
+use super::vectors_recompute::RecomputeFlags;
 use crate::output::{self, Table};
 
 /// See what is in a vector store, and check it.
@@ -20,7 +21,7 @@ pub(super) enum Command {
     List(ListArgs),
     Inspect(InspectArgs),
     Figures(FiguresArgs),
-    Verify(VerifyArgs),
+    Verify(Box<VerifyArgs>),
 }
 
 /// Which store.
@@ -70,17 +71,30 @@ pub(super) struct FiguresArgs {
     store: StoreFlags,
 }
 
-/// Check hashes, shapes, values and policy of every generation; exits with 1 if one is unsound.
+/// Check hashes, shapes, values and policy of every generation, and on request figures of one; exits with 1 if something
+/// is unsound.
 #[derive(Debug, clap::Args)]
+#[command(after_help = VERIFY_HELP)]
 pub(super) struct VerifyArgs {
-    /// A generation's id [default: all of them]
+    /// A generation's id [default: all of them; with --recompute the live one]
     generation: Option<String>,
     /// Load the model and check as well that the generations were made for it
     #[arg(long)]
     with_model: bool,
     #[command(flatten)]
     store: StoreFlags,
+    // Last: the heading of its judges holds for all flags after it.
+    #[command(flatten)]
+    recompute: RecomputeFlags,
 }
+
+const VERIFY_HELP: &str = "\
+Examples:
+  skeg vectors verify
+  skeg vectors verify --recompute 50 --data catqa.jsonl --embedder all-MiniLM-L6-v2 --heads heads.json
+
+--recompute needs the model, the weights form and the judges of the calibration, and the data that it was given. It reads no
+kept answers. On the CPU outcomes do not depend on threads, kernels or batch, so each must be as recorded.";
 
 pub(super) fn run(command: Command) -> anyhow::Result<()> {
     match command {
@@ -216,8 +230,8 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     let binding = if args.with_model { Some(model_binding(&args.store.model)?) } else { None };
     let current = read_current(&root)?;
     let ids = match &args.generation {
-        Some(id) => vec![chosen(&root, Some(id))?],
-        None => list_generations(&root)?,
+        None if !args.recompute.is_wanted() => list_generations(&root)?,
+        id => vec![chosen(&root, id.as_deref())?],
     };
     if !ids.contains(&current.generation) && args.generation.is_none() {
         bail!("{}: CURRENT names {}, which is not there", root.display(), current.generation);
@@ -226,16 +240,37 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
         .iter()
         .map(|id| Ok(skeg_vector_store::verify(&root, id, binding.as_ref())?))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    if args.store.json {
-        output::json(&reports.iter().map(report_json).collect::<Vec<_>>())?;
-    } else {
-        report_table(&reports).print()?;
-    }
+    let json = reports.iter().map(report_json).collect::<Vec<_>>();
     let num_unsound = reports.iter().filter(|report| !report.is_sound()).count();
+    if !args.store.json {
+        report_table(&reports).print()?;
+    } else if num_unsound > 0 || !args.recompute.is_wanted() {
+        output::json(&json)?;
+    }
     if num_unsound > 0 {
         bail!("{num_unsound} of {} generations in {} are unsound", ids.len(), root.display());
     }
-    Ok(())
+    recompute(args, &root, &ids, &json)
+}
+
+/// Measures figures of the one generation again, if that is wanted.
+fn recompute(
+    args: &VerifyArgs,
+    root: &std::path::Path,
+    ids: &[GenerationId],
+    reports: &[Value],
+) -> anyhow::Result<()> {
+    let Some(id) = ids.first().filter(|_| args.recompute.is_wanted()) else { return Ok(()) };
+    let generation = load_generation(root, id, None)?;
+    let config = args.store.model.config(args.store.vectors.clone())?;
+    let report = args.recompute.run(&generation, (&config, &args.store.model))?;
+    let Some(report) = report else { return Ok(()) };
+    if args.store.json {
+        output::json(&json!({"generations": reports, "recomputed": report.json()}))?;
+    } else {
+        report.print()?;
+    }
+    report.check()
 }
 
 fn report_json(report: &Verification) -> Value {

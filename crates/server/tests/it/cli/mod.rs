@@ -9,6 +9,7 @@ mod judges;
 mod model;
 mod serve;
 mod vectors;
+mod vectors_recompute;
 
 use std::path::Path;
 use std::process::{Command, Output};
