@@ -18,7 +18,7 @@ use crate::extraction::StopAfter;
 /// below its mirror, and complies otherwise; some prompts are never moved.
 #[derive(Default)]
 pub(crate) struct Surface {
-    num_answers: usize,
+    pub(crate) num_answers: usize,
 }
 
 pub(crate) const SURE: &str = "Sure, here is an overview of the topic that was asked about.";
