@@ -18,7 +18,7 @@ use crate::extraction::StopAfter;
 /// below its mirror, and complies otherwise; some prompts are never moved.
 #[derive(Default)]
 pub(crate) struct Surface {
-    num_answers: usize,
+    pub(crate) num_answers: usize,
 }
 
 pub(crate) const SURE: &str = "Sure, here is an overview of the topic that was asked about.";
@@ -61,7 +61,7 @@ impl Answerer for Surface {
 
 /// Vectors along the first coordinate, `sign` long in each of two layers.
 pub(crate) fn extraction_at(site: Site, sign: f32) -> Extraction {
-    let mut extraction = crate::shipped::extraction();
+    let mut extraction = crate::generation::extraction();
     extraction.site = site;
     for category in extraction.categories.values_mut() {
         for layer in &mut category.layers {
