@@ -1,9 +1,9 @@
 //! skeg-lab: extraction and evaluation of category-wise steering vectors (arXiv 2410.01174).
 //!
-//! The offline half of the method. [`read_data`] reads data files, a [`recipes`] function or a caller's own
+//! The offline half of the method. [`read_data`] reads data files, a [`calibrate::Recipe`] or a caller's own
 //! [`extract::ExtractSpec`] says what is compared with what, [`extract::extract`] captures activations on the
-//! kernels that serve and takes differences of means, and [`evaluate::evaluate_quick`] says what the
-//! vectors do to a model's answers, with controls.
+//! kernels that serve and takes differences of means, [`calibrate::calibrate`] finds where and how strongly the vectors act
+//! best and proves it, and [`study::study`] compares them with the paper's variants and with controls.
 //!
 //! Architecture invariants: no async function and no tokio type in the public interface; no text from a
 //! data set and no model answer is written to a file, only figures; the same data, model and binary give
@@ -28,8 +28,6 @@ pub mod likelihood;
 pub mod model_words;
 mod numbers;
 mod progress;
-pub mod recipes;
-mod split;
 pub mod study;
 mod table;
 
@@ -41,4 +39,3 @@ pub use divide::{Divided, Shares};
 pub use error::{Error, Place, Result};
 pub use kept_likelihood::KeptLikelihood;
 pub use progress::{NoProgress, Progress};
-pub use split::{Part, SplitRule, select};

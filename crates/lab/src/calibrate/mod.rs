@@ -36,7 +36,7 @@ pub(crate) use compare::difference;
 pub use gate::Gate;
 pub use ladder::Rung;
 pub(crate) use ladder::{by_category, safe_window};
-pub use plan::{Plan, Recipe};
+pub use plan::{CONTRAST_RESPONSE_TOKENS, Plan, Recipe};
 pub use publish::{Force, Publication, generation_of};
 pub use recompute::{Difference, Recomputation, Recomputed};
 pub use search::Trial;

@@ -11,6 +11,10 @@ use crate::error::Result;
 use crate::experiment::{Prompt, harmful_prompts, spread};
 use crate::extract::{CategoryInputs, Form, Pairing, inputs_of};
 
+/// First tokens of each contrast text that count. Measured on `SmolLM2-135M-Instruct`, tuning prompts, strength 0.7: with 8
+/// the model declines 0.72 of them, with whole responses 0.09, because the mean over a whole answer is mostly its topic.
+pub const CONTRAST_RESPONSE_TOKENS: usize = 8;
+
 /// What vectors are made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipe {

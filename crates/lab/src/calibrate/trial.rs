@@ -145,7 +145,7 @@ pub(super) fn arm_of(
     };
     let own =
         rows.iter().map(|(category, rows)| (category.clone(), rows.as_ref().clone())).collect();
-    let rows = share(rows_of(condition, &own, seed).unwrap_or_default());
+    let rows = share(rows_of(condition, &own, seed));
     setting.arm(arm.name(), site, &rows, strengths)
 }
 

@@ -1,24 +1,17 @@
-//! The conditions of an evaluation, and the control vectors.
+//! The control vectors.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use serde::{Deserialize, Serialize};
 use skeg_model::steering::LayerVector;
 use skeg_vector_store::Category;
 
 use crate::numbers::{norm, to_f32};
 
-/// What the answers of one run are steered with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Condition {
-    /// Nothing.
-    Unsteered,
-    /// The prompt's own category's vector.
-    Own,
+/// What answers are steered with instead of their own category's vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
     /// A random direction with the own vector's norm in each layer: what a push of that size does by
     /// itself.
     Random,
@@ -28,24 +21,6 @@ pub enum Condition {
     Pooled,
 }
 
-impl Condition {
-    /// All, in the order of a report.
-    pub const ALL: [Self; 5] =
-        [Self::Unsteered, Self::Own, Self::Random, Self::Unrelated, Self::Pooled];
-}
-
-impl fmt::Display for Condition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Unsteered => "unsteered",
-            Self::Own => "own category",
-            Self::Random => "random, equal norm",
-            Self::Unrelated => "unrelated category",
-            Self::Pooled => "pooled",
-        })
-    }
-}
-
 /// Vectors of one category, one row a layer.
 pub(crate) type Rows = Vec<LayerVector>;
 
@@ -53,37 +28,32 @@ pub(crate) type Rows = Vec<LayerVector>;
 /// categories each is used once.
 const ROTATION: usize = 5;
 
-/// The rows each category's prompts are steered with under `condition`; `None` = not steered.
+/// The rows each category's prompts are steered with under `condition`.
 pub(crate) fn rows_of(
     condition: Condition,
     own: &BTreeMap<Category, Rows>,
     seed: u64,
-) -> Option<BTreeMap<Category, Rows>> {
+) -> BTreeMap<Category, Rows> {
     let categories: Vec<&Category> = own.keys().collect();
     match condition {
-        Condition::Unsteered => None,
-        Condition::Own => Some(own.clone()),
         Condition::Random => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let random = |rows: &Rows| rows.iter().map(|row| random_like(row, &mut rng)).collect();
             let mut rows: Vec<Rows> = own.values().map(random).collect();
-            Some(own.keys().cloned().zip(rows.drain(..)).collect())
+            own.keys().cloned().zip(rows.drain(..)).collect()
         }
-        Condition::Unrelated => Some(
-            categories
-                .iter()
-                .enumerate()
-                .map(|(idx, category)| {
-                    let places =
-                        if ROTATION.is_multiple_of(categories.len()) { 1 } else { ROTATION };
-                    let other = categories[(idx + places) % categories.len()];
-                    ((*category).clone(), own[other].clone())
-                })
-                .collect(),
-        ),
+        Condition::Unrelated => categories
+            .iter()
+            .enumerate()
+            .map(|(idx, category)| {
+                let places = if ROTATION.is_multiple_of(categories.len()) { 1 } else { ROTATION };
+                let other = categories[(idx + places) % categories.len()];
+                ((*category).clone(), own[other].clone())
+            })
+            .collect(),
         Condition::Pooled => {
             let pooled = pooled(own);
-            Some(own.keys().map(|category| (category.clone(), pooled.clone())).collect())
+            own.keys().map(|category| (category.clone(), pooled.clone())).collect()
         }
     }
 }
@@ -135,9 +105,9 @@ mod tests {
     #[test]
     fn random_rows_have_the_norm_of_the_own_ones_and_another_direction() {
         let own = own();
-        let random = rows_of(Condition::Random, &own, 7).unwrap();
-        assert_eq!(random, rows_of(Condition::Random, &own, 7).unwrap());
-        assert_ne!(random, rows_of(Condition::Random, &own, 8).unwrap());
+        let random = rows_of(Condition::Random, &own, 7);
+        assert_eq!(random, rows_of(Condition::Random, &own, 7));
+        assert_ne!(random, rows_of(Condition::Random, &own, 8));
         for (category, rows) in &own {
             let (expected, found) = (norm(&rows[0].values), norm(&random[category][0].values));
             assert!((found / expected - 1.0).abs() < 1e-5, "{category}");
@@ -154,7 +124,7 @@ mod tests {
     #[test]
     fn every_unrelated_vector_is_another_category_s_and_used_once() {
         let own = own();
-        let unrelated = rows_of(Condition::Unrelated, &own, 0).unwrap();
+        let unrelated = rows_of(Condition::Unrelated, &own, 0);
         let mut used: Vec<f32> = unrelated.values().map(|rows| rows[0].values[0]).collect();
         for (category, rows) in &own {
             assert_ne!(&unrelated[category], rows);
@@ -166,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_pooled_vector_is_the_mean() {
-        let pooled = rows_of(Condition::Pooled, &own(), 0).unwrap();
+        let pooled = rows_of(Condition::Pooled, &own(), 0);
         // the mean of 1 to 11
         assert!(
             pooled

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::degenerate::is_degenerate;
 use super::ifeval::words;
 use super::refusal::is_refusal;
-use super::tally::Share;
+use super::share::Share;
 
 /// Counts over the answers to harmless prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]

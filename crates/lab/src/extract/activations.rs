@@ -3,9 +3,10 @@
 use skeg_model::steering::Site;
 use skeg_model::{Llama, LoadedModel};
 
+use super::batches::Run;
 use super::encode::{EncodedInput, Side, prompt_token_ids};
 use super::kept::Kept;
-use super::run::{Run, RunOptions};
+use super::run::RunOptions;
 use super::spec::{ExtractSpec, PromptForm, Text, TokenMode};
 use super::statistics::Statistics;
 use super::variant::Variant;

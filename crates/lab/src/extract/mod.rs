@@ -14,6 +14,7 @@
 //! [`guided_inputs`] leaves only what judges confirm.
 
 mod activations;
+mod batches;
 mod checkpoint;
 mod derive;
 mod encode;

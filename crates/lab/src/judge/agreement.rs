@@ -1,9 +1,8 @@
 //! How far judges agree with people.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::metrics::Figures;
-use super::rules::PhraseJudge;
 use super::{Exchange, Judge, Property};
 use crate::data::{Item, normalised};
 use crate::error::{Error, Result};
@@ -131,43 +130,9 @@ pub fn agreement(
     })
 }
 
-/// Agreement of the refusal phrases with labels given by people, as it is kept with an evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Agreement {
-    /// Name of the labelled set.
-    pub set: String,
-    /// Answers judged.
-    pub total: usize,
-    /// Partial refusals, which are left out.
-    pub num_partial: usize,
-    /// Share of answers judged as people did.
-    pub accuracy: f64,
-    /// Share of the judge's refusals that are refusals.
-    pub precision: f64,
-    /// Share of the refusals that the judge finds.
-    pub recall: f64,
-}
-
-/// Compares the refusal phrases with the labels `refusal` and `compliance`; other items are left out.
-///
-/// # Errors
-/// [`crate::Error::Data`] when no item has such a label.
-pub fn refusal_agreement(set: &str, items: &[Item]) -> Result<Agreement> {
-    let labelled = LabelledSet::new(Property::Refusal, items);
-    let JudgeAgreement { set, num_partial, figures, .. } =
-        agreement(&mut PhraseJudge, set, &labelled)?;
-    Ok(Agreement {
-        set,
-        total: figures.total,
-        num_partial,
-        accuracy: figures.accuracy.share,
-        precision: figures.precision.share,
-        recall: figures.recall.share,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::PhraseJudge;
     use super::*;
 
     fn item(prompt: &str, response: &str, label: &str) -> Item {
@@ -176,6 +141,10 @@ mod tests {
             response_label: Some(label.to_owned()),
             ..Item::new(response, prompt, "own")
         }
+    }
+
+    fn phrases(items: &[Item]) -> Result<JudgeAgreement> {
+        agreement(&mut PhraseJudge, "own", &LabelledSet::new(Property::Refusal, items))
     }
 
     #[test]
@@ -188,17 +157,18 @@ mod tests {
             item("a prompt", "Here is a part of it.", "partial_refusal"),
             item("a prompt", "Here it is again.", "safe"),
         ];
-        let agreement = refusal_agreement("own", &items).unwrap();
-        assert_eq!((agreement.total, agreement.num_partial), (4, 1));
-        for share in [agreement.accuracy, agreement.precision, agreement.recall] {
-            assert!((share - 0.5).abs() < 1e-12);
+        let agreement = phrases(&items).unwrap();
+        let Figures { total, accuracy, precision, recall, .. } = agreement.figures;
+        assert_eq!((total, agreement.num_partial), (4, 1));
+        for share in [accuracy, precision, recall] {
+            assert!((share.share - 0.5).abs() < 1e-12);
         }
     }
 
     #[test]
     fn a_set_without_labels_of_the_property_is_an_error() {
         let items = [item("a prompt", "Here it is.", "safe")];
-        let error = refusal_agreement("own", &items).unwrap_err().to_string();
+        let error = phrases(&items).unwrap_err().to_string();
         assert!(
             error.contains("set own has no answer labelled `refusal` or `compliance`"),
             "{error}"

@@ -30,9 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::progress::Progress;
 
-pub use agreement::{
-    Agreement, JudgeAgreement, LabelSource, Labelled, LabelledSet, agreement, refusal_agreement,
-};
+pub use agreement::{JudgeAgreement, LabelSource, Labelled, LabelledSet, agreement};
 pub use cache::{Embed, EmbeddingCache};
 pub(crate) use delong::auc;
 pub use embed::{MAX_TOKENS, SentenceEmbedder};

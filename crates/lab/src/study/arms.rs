@@ -125,7 +125,7 @@ impl Row {
                 is_new && is_possible(condition)
             })
             .map(|(name, kind, condition, operator)| {
-                let rows = condition.and_then(|one| rows_of(one, &chosen.rows, seed));
+                let rows = condition.map(|one| rows_of(one, &chosen.rows, seed));
                 let rows = rows.as_ref().unwrap_or(&chosen.rows);
                 chosen.row(name, kind, rows, operator)
             })

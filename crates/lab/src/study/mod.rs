@@ -6,6 +6,7 @@
 //! calibrated vectors, controls, a system prompt, and rows that the caller adds.
 
 mod arms;
+mod chosen;
 mod costs;
 mod dose;
 mod figures;

@@ -61,7 +61,7 @@ impl Answerer for Surface {
 
 /// Vectors along the first coordinate, `sign` long in each of two layers.
 pub(crate) fn extraction_at(site: Site, sign: f32) -> Extraction {
-    let mut extraction = crate::shipped::extraction();
+    let mut extraction = crate::generation::extraction();
     extraction.site = site;
     for category in extraction.categories.values_mut() {
         for layer in &mut category.layers {

@@ -8,14 +8,12 @@ use skeg_lab::extract::{
     PromptForm, RunOptions, SideCounts, Text, TokenMode, Variant, extract, guided_inputs,
 };
 use skeg_lab::judge::{DegenerateJudge, Exchange, Judge, PhraseJudge, Property, Verdict};
-use skeg_lab::recipes::shipped_generation;
 use skeg_lab::{Error, NoProgress, Progress, Result};
 use skeg_model::engine::EngineConfig;
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel};
 
 use crate::extraction::StopAfter;
-use crate::shipped::{extraction, measured};
 
 /// Answers with the prompt, and keeps what it was asked.
 #[derive(Default)]
@@ -365,15 +363,4 @@ fn answers_that_a_model_gave_become_vectors() {
     assert!(extraction.categories.values().all(|one| one.layers[0].norm > 0.0));
     let extraction = Extraction { guided: Some(report), ..extraction };
     assert_eq!(extraction.method(), "difference_of_means, guided by by prompt");
-}
-
-#[test]
-fn a_manifest_says_who_chose_the_inputs() {
-    let report = selected(vec![every_kind()], &GuidedOptions::default()).report;
-    let method = |guided| {
-        let extraction = Extraction { guided, ..extraction() };
-        shipped_generation(&extraction, &measured()).provenance.method
-    };
-    assert_eq!(method(None), "difference_of_means");
-    assert_eq!(method(Some(report)), "difference_of_means, guided by harm");
 }

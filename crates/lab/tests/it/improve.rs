@@ -10,7 +10,7 @@ use skeg_lab::extract::{
     activations_encoded, extract_encoded,
 };
 use skeg_lab::improve::{ConditionalStrength, NullSpace, ProjectionStrength, StrengthFactor};
-use skeg_lab::{Error, Item, NoProgress, Part, ReadOptions, SplitRule, read_data};
+use skeg_lab::{Divided, Error, Item, NoProgress, ReadOptions, Shares, read_data};
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel};
 
@@ -289,11 +289,10 @@ fn reading_stops_when_asked_and_refuses_layers_that_are_not_there() {
     }
 }
 
-/// CatQA's questions of some categories and their harmless twins, in one order.
+/// A part of CatQA's questions in two categories and their harmless twins, in one order.
 fn questions_and_twins(
     dir: &str,
-    part: Part,
-    num_categories: usize,
+    part: for<'p, 'd> fn(&'p Divided<'d>) -> &'p Vec<&'d Item>,
     count: usize,
 ) -> [Vec<Text>; 2] {
     let read = |path: &Path| read_data(path, &ReadOptions::default()).unwrap();
@@ -302,9 +301,8 @@ fn questions_and_twins(
     let twins = read(&twins);
     let twin_of: BTreeMap<&str, &Item> =
         twins.items.iter().map(|twin| (twin.twin_of.as_deref().unwrap(), twin)).collect();
-    let parts = SplitRule::SHIPPED.part(&catqa.items, part).unwrap();
-    let questions =
-        || parts.values().take(num_categories).flat_map(|items| items.iter().take(count));
+    let divided = Shares::default().divide(&catqa.items).unwrap();
+    let questions = || divided.values().take(2).flat_map(|parts| part(parts).iter().take(count));
     let text = |item: &Item| Text::prompt(&item.id, &item.text);
     let harmful = questions().map(|item| text(item)).collect();
     [questions().map(|item| text(twin_of[item.id.as_str()])).collect(), harmful]
@@ -324,13 +322,13 @@ fn both_strengths_tell_questions_from_their_harmless_twins() {
         tokens: TokenMode::Last,
         prompt_form: PromptForm::ChatTemplate,
     };
-    let read = |part, count| {
-        questions_and_twins(&dir, part, 2, count).map(|texts| {
+    let read = |texts: [Vec<Text>; 2]| {
+        texts.map(|texts| {
             activations(&model, &texts, &spec, &RunOptions::default(), &mut NoProgress).unwrap()
         })
     };
-    let ([benign, harmful], [other_benign, other_harmful]) =
-        (read(Part::Extraction, 10), read(Part::Evaluation, 8));
+    let [benign, harmful] = read(questions_and_twins(&dir, |parts| &parts.extraction, 10));
+    let [other_benign, other_harmful] = read(questions_and_twins(&dir, |parts| &parts.test, 8));
     let (benign, harmful) = (benign.rows(0), harmful.rows(0));
     let (other_benign, other_harmful) = (other_benign.rows(0), other_harmful.rows(0));
     let space = NullSpace::fit(&benign, 0.95).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use skeg_lab::evaluate::refusal_agreement;
+use skeg_lab::judge::{LabelledSet, PhraseJudge, Property, agreement};
 use skeg_lab::{ReadOptions, read_data};
 
 #[expect(clippy::disallowed_methods, reason = "tests find data by the environment alone")]
@@ -23,10 +23,11 @@ fn the_judge_agrees_with_people_as_often_as_its_documentation_says() {
     {
         let path = Path::new(&dir).join(format!("{set}.jsonl"));
         let data = read_data(&path, &ReadOptions::default()).unwrap();
-        let agreement = refusal_agreement(set, &data.items).unwrap();
-        println!("{agreement:?}");
-        assert!(agreement.accuracy >= accuracy, "{agreement:?}");
-        assert!(agreement.precision >= precision, "{agreement:?}");
-        assert!(agreement.recall >= recall, "{agreement:?}");
+        let labelled = LabelledSet::new(Property::Refusal, &data.items);
+        let found = agreement(&mut PhraseJudge, set, &labelled).unwrap().figures;
+        println!("{found:?}");
+        assert!(found.accuracy.share >= accuracy, "{found:?}");
+        assert!(found.precision.share >= precision, "{found:?}");
+        assert!(found.recall.share >= recall, "{found:?}");
     }
 }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use skeg_lab::calibrate::{
-    Bounds, CalibrateSpec, Calibration, Candidate, Force, Grid, Plan, Publication, Recipe,
-    calibrate, generation_of,
+    Bounds, CalibrateSpec, Calibration, Candidate, Force, Grid, Plan, Publication, calibrate,
+    generation_of,
 };
 use skeg_lab::data::{overlap, refuse_overlap};
 use skeg_lab::experiment::{Laboratory, Prompt, harmless_prompts, spread};
-use skeg_lab::extract::{ExtractSpec, Extraction, PromptForm, TokenMode};
-use skeg_lab::{ContrastSet, DataSet, Item, Shares};
+use skeg_lab::extract::{ExtractSpec, Extraction, PromptForm};
+use skeg_lab::{DataSet, Item, Shares};
 use skeg_model::steering::{Operator, Site};
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 use skeg_vector_store::{read_current, set_current, write_generation};
@@ -22,7 +22,9 @@ use super::extractions::kept_extractions;
 use super::judge_flags::JudgeFlags;
 use super::laboratory::{AnswerFlags, Answering, answering};
 use super::layers::parse_layers;
+use super::print_flags::PrintFlags;
 use super::progress::Bar;
+use super::recipe::{RecipeName, contrast};
 use super::running::model_path;
 use crate::config::Config;
 use crate::output;
@@ -44,8 +46,7 @@ pub(super) struct Args {
     /// Vector store to write to; made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What vectors are made from: `contrast` (safe answers against compliant openings behind the prompts), `prompts` (harmful
-    /// against harmless ones) or `responses` (unsafe against safe ones)
+    /// What vectors are made from
     #[arg(long, value_enum, default_value_t = RecipeName::Contrast)]
     recipe: RecipeName,
     /// Folder of contrast texts, one file a category, beside the built-in ones
@@ -80,12 +81,8 @@ pub(super) struct Args {
     answers: AnswerFlags,
     #[command(flatten)]
     model: ModelFlags,
-    /// Print JSON
-    #[arg(long, conflicts_with = "markdown")]
-    json: bool,
-    /// Print Markdown
-    #[arg(long)]
-    markdown: bool,
+    #[command(flatten)]
+    print: PrintFlags,
     #[command(flatten)]
     bounds: BoundFlags,
     #[command(flatten)]
@@ -105,13 +102,6 @@ Examples:
 A category is published where its vector beats no steering and a random direction of equal norm at 95 %, within the
 bounds; one that does not is only logged. Ctrl-C stops; the same command goes on from what was kept.";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum RecipeName {
-    Contrast,
-    Prompts,
-    Responses,
-}
-
 /// Bounds on quality.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Bounds")]
@@ -128,27 +118,6 @@ struct BoundFlags {
     /// Least share of harmless prompts' answers that are on topic, relative to unsteered ones
     #[arg(long, value_name = "SHARE", default_value_t = Bounds::default().min_on_topic)]
     min_on_topic: f64,
-}
-
-impl RecipeName {
-    fn recipe(self) -> Recipe {
-        match self {
-            Self::Contrast => Recipe::Contrast,
-            Self::Prompts => Recipe::Prompts,
-            Self::Responses => Recipe::Responses,
-        }
-    }
-
-    /// Tokens that count, and how many of a response: of contrast texts the first words, which decide whether they decline.
-    fn tokens(self) -> (TokenMode, Option<usize>) {
-        match self {
-            Self::Contrast => {
-                (TokenMode::Response, Some(skeg_lab::recipes::SHIPPED_RESPONSE_TOKENS))
-            }
-            Self::Prompts => (TokenMode::All, None),
-            Self::Responses => (TokenMode::Response, None),
-        }
-    }
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -190,10 +159,7 @@ fn read(paths: &[PathBuf], flags: &DataFlags) -> anyhow::Result<Vec<DataSet>> {
 }
 
 fn plan(args: &Args, data: &[DataSet]) -> anyhow::Result<Plan> {
-    let mut contrast = ContrastSet::built_in()?;
-    if let Some(folder) = &args.contrast {
-        contrast = contrast.with_folder(folder)?;
-    }
+    let contrast = contrast(args.contrast.as_deref())?;
     let pairing = args.variant.variant().pairing;
     let recipe = args.recipe.recipe();
     Ok(recipe.plan(data, (Shares::default(), args.per_category), pairing, &contrast)?)
@@ -289,12 +255,7 @@ fn finish(
         std::fs::write(path, json + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if args.json {
-        output::json(calibration)?;
-    } else {
-        let text = if args.markdown { calibration.to_markdown() } else { calibration.to_plain() };
-        output::line(&text)?;
-    }
+    args.print.print(calibration, || calibration.to_plain(), || calibration.to_markdown())?;
     let Some(extraction) = extractions.get(calibration.setting.candidate_idx) else {
         bail!("the calibration chose vectors that were not made");
     };

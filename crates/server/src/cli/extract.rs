@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use serde_json::json;
-use skeg_lab::DataSet;
 use skeg_lab::extract::{
-    ExtractSpec, Extraction, Form, PromptForm, PublishOptions, RunOptions, TokenMode, Variant,
-    extract, inputs_of, to_generation,
+    CategoryInputs, ExtractSpec, Extraction, Form, Pairing, PromptForm, PublishOptions, RunOptions,
+    TokenMode, extract, inputs_of, to_generation,
 };
-use skeg_lab::recipes::{self, Measured};
+use skeg_lab::{DataSet, Shares};
 use skeg_model::engine::EngineConfig;
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
@@ -22,17 +21,19 @@ use skeg_vector_store::{
 
 use super::ModelFlags;
 use super::data_flags::DataFlags;
-use super::extract_guided::GuidedFlags;
+use super::extract_guided::{GuidedFlags, harm_judge, only_guided};
 use super::extract_variant::VariantFlags;
+use super::judge_flags::JudgeFlags;
 use super::layers::parse_layers;
 use super::progress::Bar;
+use super::recipe::{RecipeName, contrast};
 use super::running::model_path;
 use crate::config::Config;
 use crate::output::{self, Table};
 
 /// Make steering vectors from data and write them as a generation.
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, group = harm_judge(), group = only_guided())]
 pub(super) struct Args {
     /// Data (.jsonl, .json, .csv, .tsv or .parquet); in the layout `skeg` with the fields id, text, category, harmful,
     /// response, `response_label`, source, `twin_of`
@@ -43,13 +44,12 @@ pub(super) struct Args {
     /// Vector store to write to; made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// How inputs are made from the data: `prompts` (harmful against harmless), `responses` (unsafe
-    /// against safe answers), or `shipped` (the recipe of the shipped vectors, on CatQA)
-    #[arg(long, value_enum, default_value_t = Recipe::Responses)]
-    recipe: Recipe,
-    /// Figures of the recipe `shipped`, which its policy and card are made from
-    #[arg(long, value_name = "FILE", required_if_eq("recipe", "shipped"))]
-    measured: Option<PathBuf>,
+    /// How inputs are made from the data; `contrast` takes the prompts that `skeg calibrate` would extract from
+    #[arg(long, value_enum, default_value_t = RecipeName::Responses)]
+    recipe: RecipeName,
+    /// Folder of contrast texts, one file a category, beside the built-in ones
+    #[arg(long, value_name = "DIR")]
+    contrast: Option<PathBuf>,
     /// Where activations are read: `attn_out` or `resid_post`
     #[arg(long, value_parser = parse_site, default_value = "attn_out")]
     site: Site,
@@ -59,7 +59,8 @@ pub(super) struct Args {
     /// Tokens that count: all, prompt, response or last
     #[arg(long, default_value_t = TokenMode::Response)]
     tokens: TokenMode,
-    /// Count only this many tokens of each response: whether it declines is decided in its first words
+    /// Count only this many tokens of each response: whether it declines is decided in its first words [default: all; 8 for
+    /// `contrast`]
     #[arg(long, value_name = "NUM")]
     max_response_tokens: Option<usize>,
     /// Steer with this default strength, also the highest that is allowed; without it the policy only
@@ -77,6 +78,8 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    judges: JudgeFlags,
     // Last: their headings hold for all flags after them.
     #[command(flatten)]
     variant: VariantFlags,
@@ -92,21 +95,10 @@ Examples:
       --prune 0.5 --out my-vectors
   skeg extract --data catqa.jsonl --data alpaca.jsonl --recipe prompts --guided --embedder all-MiniLM-L6-v2 --heads heads.json \\
       --out my-vectors
-  skeg extract --data catqa.jsonl --recipe shipped --measured vectors/smollm2-135m-instruct/measured.json \\
-      --out vectors/smollm2-135m-instruct
+  skeg extract --data catqa.jsonl --recipe contrast --layers 8-19 --out my-vectors
 
 Weights are dequantised to f32 whatever --weights says, so that vectors do not depend on kernels. Ctrl-C stops
 at a point that --checkpoint can go on from. A vector points from unsafe to safe; see docs/guide.md.";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Recipe {
-    /// Harmful prompts against harmless ones.
-    Prompts,
-    /// Unsafe answers against safe ones.
-    Responses,
-    /// The recipe of the shipped vectors.
-    Shipped,
-}
 
 pub(super) fn parse_site(name: &str) -> Result<Site, String> {
     match name {
@@ -117,17 +109,12 @@ pub(super) fn parse_site(name: &str) -> Result<Site, String> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    check(args)?;
     let config = args.model.config(None)?;
     let data = args.data.iter().map(|path| args.data_flags.read(path));
     let data = data.collect::<Result<Vec<_>, _>>()?;
-    let measured = args.measured.as_deref().map(Measured::read).transpose()?;
     let extraction = extraction(args, &config, &data)?;
-    let generation = match measured {
-        Some(measured) if args.recipe == Recipe::Shipped => {
-            recipes::shipped_generation(&extraction, &measured)
-        }
-        _ => unmeasured_generation(&extraction, args.strength),
-    };
+    let generation = unmeasured_generation(&extraction, args.strength);
     let id = write_generation(&args.out, &generation)?;
     let sequence = read_current(&args.out).ok().map(|current| current.sequence);
     let is_live = sequence.is_none() || args.publish;
@@ -151,9 +138,25 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(output::line(&format!("generation {id} in {} {live}", args.out.display()))?)
 }
 
+/// What the command line cannot say of its flags.
+fn check(args: &Args) -> anyhow::Result<()> {
+    if args.recipe == RecipeName::Contrast && args.guided.guided {
+        bail!("--recipe contrast has answers of its own; leave --guided out");
+    }
+    if args.recipe != RecipeName::Contrast && args.contrast.is_some() {
+        bail!(
+            "--contrast has texts for --recipe contrast alone; name that recipe, or leave it out"
+        );
+    }
+    if args.judges.has_reward() {
+        bail!("--reward-url: no answer is chosen by helpfulness or coherence; leave it out");
+    }
+    Ok(())
+}
+
 /// Guided, the model answers first: in f32 too, so that which answers count does not depend on kernels either.
 fn extraction(args: &Args, config: &Config, data: &[DataSet]) -> anyhow::Result<Extraction> {
-    let judges = args.guided.judges()?;
+    let judges = args.guided.judges(&args.judges, &config.model.cache_dir.join("judges"))?;
     let path = model_path(&config.model, args.model.fetch)?;
     let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
     let model = LoadedModel::load(&path, &options)?;
@@ -180,38 +183,47 @@ fn extraction(args: &Args, config: &Config, data: &[DataSet]) -> anyhow::Result<
 }
 
 fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Result<ExtractSpec> {
-    let form = match args.recipe {
-        Recipe::Shipped => {
-            let [catqa] = data else { bail!("--recipe shipped takes one --data file: CatQA") };
-            if args.variant.variant() != Variant::default() {
-                bail!(
-                    "--recipe shipped has a variant of its own; leave the flags of `Variant` out"
-                );
-            }
-            if args.guided.guided {
-                bail!("--recipe shipped has answers of its own; leave --guided out");
-            }
-            return Ok(recipes::shipped(catqa)?);
-        }
-        Recipe::Prompts => Form::Prompts,
-        Recipe::Responses => Form::Responses,
-    };
     let layers = match &args.layers {
         Some(layers) => parse_layers(layers)?,
         None => (num_hidden_layers / 3..num_hidden_layers - num_hidden_layers / 3).collect(),
     };
     let variant = args.variant.variant();
-    let items: Vec<_> = data.iter().flat_map(|set| &set.items).collect();
+    let (categories, data_sha256) = inputs(args, data, variant.pairing)?;
+    let (_, most_tokens) = args.recipe.tokens();
     Ok(ExtractSpec {
         site: args.site,
         layers,
         tokens: args.tokens,
-        max_response_tokens: args.max_response_tokens,
+        max_response_tokens: args.max_response_tokens.or(most_tokens),
         prompt_form: PromptForm::ChatTemplate,
         variant,
-        categories: inputs_of(&items, form, variant.pairing)?,
-        data_sha256: data.iter().map(|set| set.sha256.clone()).collect(),
+        categories,
+        data_sha256,
     })
+}
+
+/// Both sides of each category, and the hashes of what they were made from. Contrast texts stand behind the prompts that
+/// a calibration extracts from, so that its vectors can be made again; the other recipes take all of the data.
+fn inputs(
+    args: &Args,
+    data: &[DataSet],
+    pairing: Pairing,
+) -> anyhow::Result<(Vec<CategoryInputs>, Vec<String>)> {
+    let form = match args.recipe {
+        RecipeName::Contrast => {
+            let contrast = contrast(args.contrast.as_deref())?;
+            // Nobody is asked anything here.
+            let per_category = 0;
+            let shares = (Shares::default(), per_category);
+            let plan = args.recipe.recipe().plan(data, shares, pairing, &contrast)?;
+            return Ok((plan.inputs, plan.data_sha256));
+        }
+        RecipeName::Prompts => Form::Prompts,
+        RecipeName::Responses => Form::Responses,
+    };
+    let items: Vec<_> = data.iter().flat_map(|set| &set.items).collect();
+    let data_sha256 = data.iter().map(|set| set.sha256.clone()).collect();
+    Ok((inputs_of(&items, form, pairing)?, data_sha256))
 }
 
 /// A generation whose effect nobody has measured: it says so, and steers only with a strength that somebody

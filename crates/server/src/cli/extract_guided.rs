@@ -1,21 +1,33 @@
 //! Flags of guided extraction: the model answers first, and judges say which answers count.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::Path;
 
 use anyhow::{Context, bail};
+use clap::ArgGroup;
 use skeg_lab::evaluate::EngineAnswerer;
 use skeg_lab::extract::{
     ExtractSpec, Guided, GuidedJudges, GuidedOptions, GuidedReport, OnFew, guided_inputs,
 };
-use skeg_lab::judge::{
-    DegenerateJudge, Embed, EmbeddingCache, HeadJudge, Judge, PhraseJudge, Property,
-    SentenceEmbedder, load_heads,
-};
+use skeg_lab::judge::{Judge, Judges};
 use skeg_model::LoadedModel;
 use skeg_model::engine::EngineConfig;
 
+use super::judge_flags::JudgeFlags;
 use super::progress::Bar;
+
+/// The group of flags of which a guided selection needs one.
+const HARM_JUDGE: &str = "harm_judge";
+
+/// Without a judge of harm nothing can be confirmed.
+pub(super) fn harm_judge() -> ArgGroup {
+    ArgGroup::new(HARM_JUDGE).args(["heads", "judge_url"]).multiple(true)
+}
+
+/// Judges are asked by the guided selection alone, so their flags mean nothing without it.
+pub(super) fn only_guided() -> ArgGroup {
+    let judges = ["embedder", "heads", "judge_url", "reward_url"];
+    ArgGroup::new("only_guided").args(judges).multiple(true).requires("guided")
+}
 
 /// The guided selection.
 #[derive(Debug, clap::Args)]
@@ -23,15 +35,8 @@ use super::progress::Bar;
 pub(super) struct GuidedFlags {
     /// Have the model answer the prompts unsteered, and extract only from answers that a judge confirms: harmful ones of
     /// the unsafe side, harmless ones of the safe side, no broken ones. Answers that the data has are judged as they are
-    #[arg(long, requires_all = ["embedder", "heads"])]
+    #[arg(long, requires = HARM_JUDGE)]
     pub(super) guided: bool,
-    /// Folder of the sentence embedder that the heads were trained with
-    #[arg(long, value_name = "DIR", requires = "guided")]
-    embedder: Option<PathBuf>,
-    /// Heads that judge, as `skeg evaluate judges --save` writes them: one for harm, and one for refusals [default for
-    /// refusals: phrases]
-    #[arg(long, value_name = "FILE", requires = "guided")]
-    heads: Option<PathBuf>,
     /// Longest answer, in tokens
     #[arg(long, value_name = "NUM", default_value_t = 48, requires = "guided")]
     guided_tokens: usize,
@@ -60,29 +65,24 @@ pub(super) struct OwnedJudges {
 }
 
 impl GuidedFlags {
-    /// The judges, where a guided extraction is asked for.
-    pub(super) fn judges(&self) -> anyhow::Result<Option<OwnedJudges>> {
+    /// The judges, where a guided extraction is asked for. What an endpoint answers is kept below `cache_dir`.
+    pub(super) fn judges(
+        &self,
+        flags: &JudgeFlags,
+        cache_dir: &Path,
+    ) -> anyhow::Result<Option<OwnedJudges>> {
         if !self.guided {
             return Ok(None);
         }
-        let embedder = self.embedder.as_deref().context("--embedder DIR is missing")?;
-        let file = self.heads.as_deref().context("--heads FILE is missing")?;
-        let mut heads = load_heads(file)?;
-        let embedder: Arc<dyn Embed> = Arc::new(SentenceEmbedder::load(embedder)?);
-        let embedder: Arc<dyn Embed> = Arc::new(EmbeddingCache::new(embedder));
-        let mut take = |property| -> anyhow::Result<Option<Box<dyn Judge>>> {
-            let found = heads.iter().position(|head| head.features.property() == property);
-            let Some(head) = found.map(|idx| heads.swap_remove(idx)) else { return Ok(None) };
-            Ok(Some(Box::new(HeadJudge::new(head, Arc::clone(&embedder))?)))
-        };
-        let Some(harm) = take(Property::Harm)? else {
+        let Judges { harm, refusal, degenerate, .. } = flags.judges(Some(cache_dir))?;
+        let Some(harm) = harm else {
+            let file = flags.heads_file().context("--heads FILE or --judge-url URL is missing")?;
             bail!(
                 "{} has no head that judges harm; make one by `skeg evaluate judges --train-harm FILE --save FILE`",
                 file.display()
             );
         };
-        let refusal = take(Property::Refusal)?.unwrap_or_else(|| Box::new(PhraseJudge));
-        Ok(Some(OwnedJudges { harm, refusal, degenerate: Box::new(DegenerateJudge) }))
+        Ok(Some(OwnedJudges { harm, refusal, degenerate }))
     }
 
     /// Replaces the inputs of the spec by what the judges confirm.

@@ -90,6 +90,11 @@ impl JudgeFlags {
         Ok(Some(Arc::new(SentenceEmbedder::load(folder)?)))
     }
 
+    /// The file with the heads.
+    pub(super) fn heads_file(&self) -> Option<&Path> {
+        self.heads.as_deref()
+    }
+
     /// All heads of the file.
     pub(super) fn heads(&self) -> anyhow::Result<Vec<LinearHead>> {
         let Some(file) = &self.heads else { return Ok(Vec::new()) };

@@ -7,9 +7,9 @@ use skeg_lab::judge::{JudgesSpec, L2, NamedSet, SharedRows, measure_judges, save
 
 use super::data_flags::DataFlags;
 use super::judge_flags::JudgeFlags;
+use super::print_flags::PrintFlags;
 use super::progress::Bar;
 use crate::config::cache_dir;
-use crate::output;
 
 /// Compare the judges of answers with labels given by people, each figure with its 95 % interval.
 #[derive(Debug, clap::Args)]
@@ -45,12 +45,8 @@ pub(super) struct Args {
     /// Keep the heads, trained on all their data, in this file
     #[arg(long, value_name = "FILE", requires = "embedder")]
     save: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long, conflicts_with = "markdown")]
-    json: bool,
-    /// Print Markdown
-    #[arg(long)]
-    markdown: bool,
+    #[command(flatten)]
+    print: PrintFlags,
 }
 
 const AFTER_HELP: &str = "\
@@ -97,11 +93,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(file) = &args.save {
         save_heads(file, &heads)?;
     }
-    if args.json {
-        return Ok(output::json(&report)?);
-    }
-    let text = if args.markdown { report.to_markdown() } else { report.to_plain() };
-    Ok(output::line(&text)?)
+    args.print.print(&report, || report.to_plain(), || report.to_markdown())
 }
 
 fn read(paths: &[PathBuf], flags: &DataFlags) -> anyhow::Result<Vec<NamedSet>> {

@@ -16,7 +16,9 @@ mod judges;
 mod laboratory;
 mod layers;
 mod model;
+mod print_flags;
 mod progress;
+mod recipe;
 mod running;
 mod serve;
 mod signals;
@@ -60,7 +62,8 @@ enum Command {
     Vectors(vectors::Command),
     Extract(Box<extract::Args>),
     Calibrate(Box<calibrate::Args>),
-    Evaluate(Box<evaluate::Args>),
+    #[command(subcommand)]
+    Evaluate(evaluate::Command),
     #[command(subcommand)]
     Bench(Box<bench::Command>),
 }
@@ -75,7 +78,7 @@ impl Cli {
             Command::Vectors(command) => vectors::run(command),
             Command::Extract(args) => extract::run(&args),
             Command::Calibrate(args) => calibrate::run(&args),
-            Command::Evaluate(args) => evaluate::run(&args),
+            Command::Evaluate(command) => evaluate::run(&command),
             Command::Bench(command) => bench::run(&command),
         }
     }

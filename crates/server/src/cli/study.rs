@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use skeg_lab::data::{CategoryMap, Fit, refuse_overlap};
-use skeg_lab::evaluate::QuickSpec;
-use skeg_lab::experiment::{Laboratory, Prompt, harmful_prompts, harmless_prompts, spread};
+use skeg_lab::evaluate::Answerer;
+use skeg_lab::experiment::{Arm, Laboratory, Prompt, harmful_prompts, harmless_prompts, spread};
 use skeg_lab::extract::Text;
+use skeg_lab::judge::Judges;
 use skeg_lab::likelihood::ModelLikelihood;
 use skeg_lab::study::{
     About, Chosen, ImproveData, PromptSet, StudyFigures, StudySpec, budget, improved_arms, study,
@@ -93,41 +94,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let inputs = Inputs::read(args)?;
     let divided = inputs.divided()?;
     let mut judges = args.judges.judges(args.answers.work_dir(&config).as_deref())?;
-    let path = model_path(&config.model, args.model.fetch)?;
-    let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
-    let f32_model = LoadedModel::load(&path, &options)?;
-    let chosen = args.vectors.is_some().then(|| chosen(&config, &f32_model)).transpose()?;
     let Answering { mut answerer, mut likelihood, model } =
         answering(&config, &args.model, &args.answers)?;
     let mut bar = Bar::new()?;
-    let work_dir = args.answers.work_dir(&config);
-    let sources = Sources { work_dir, ..inputs.sources(&divided) };
-    let made = methods(&f32_model, &mut *answerer, &mut judges, &sources, &mut bar)?;
-    let sets = inputs.sets(args, &divided, &made)?;
-    let mut remarks = made.remarks.clone();
-    let more = match &chosen {
-        None => Vec::new(),
-        Some(chosen) => improved_arms(
-            &f32_model,
-            chosen,
-            &inputs.improve_data(&divided),
-            &sets.all_prompts(),
-            &mut bar,
-        )?,
-    };
-    let num_hidden_layers = f32_model.identity.num_hidden_layers;
-    drop(f32_model);
-    remarks.extend(more.iter().map(|(_, about)| about.clone()));
-    for (row, categories) in missing(&made.methods, &sets.categories) {
-        remarks.push(format!(
-            "{row}: no vector for {}, which stay unsteered there.",
-            categories.join(", ")
-        ));
-    }
+    let rows =
+        Rows::make(args, &config, (&inputs, &divided), (&mut *answerer, &mut judges), &mut bar)?;
+    let Rows { made, chosen, more_arms, sets, remarks, num_hidden_layers } = rows;
     let spec = StudySpec {
         methods: &made.methods,
         chosen,
-        more_arms: more.into_iter().map(|(arm, _)| arm).collect(),
+        more_arms,
         tuning: &sets.tuning,
         harmful: &sets.harmful,
         harmless: &sets.harmless,
@@ -158,20 +134,57 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     write(&args.out, &figures, &about)
 }
 
+/// What is compared, and on which prompts.
+struct Rows {
+    made: Made,
+    chosen: Option<Chosen>,
+    more_arms: Vec<Arm>,
+    sets: Sets,
+    remarks: Vec<String>,
+    num_hidden_layers: usize,
+}
+
+impl Rows {
+    /// Makes the vectors, from weights in f32, which are dropped afterwards.
+    fn make(
+        args: &Args,
+        config: &Config,
+        (inputs, divided): (&Inputs, &ByCategory<'_>),
+        (answerer, judges): (&mut dyn Answerer, &mut Judges),
+        bar: &mut Bar,
+    ) -> anyhow::Result<Self> {
+        let path = model_path(&config.model, args.model.fetch)?;
+        let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
+        let model = LoadedModel::load(&path, &options)?;
+        let chosen = args.vectors.is_some().then(|| chosen(config, &model)).transpose()?;
+        let work_dir = args.answers.work_dir(config);
+        let sources = Sources { work_dir, ..inputs.sources(divided) };
+        let made = methods(&model, answerer, judges, &sources, bar)?;
+        let sets = inputs.sets(args, divided, &made)?;
+        let mut remarks = made.remarks.clone();
+        let mut more_arms = Vec::new();
+        if let Some(chosen) = &chosen {
+            let data = inputs.improve_data(divided);
+            for (arm, about) in improved_arms(&model, chosen, &data, &sets.all_prompts(), bar)? {
+                more_arms.push(arm);
+                remarks.push(about);
+            }
+        }
+        for (row, categories) in missing(&made.methods, &sets.categories) {
+            let categories = categories.join(", ");
+            remarks.push(format!("{row}: no vector for {categories}, which stay unsteered there."));
+        }
+        let num_hidden_layers = model.identity.num_hidden_layers;
+        Ok(Self { made, chosen, more_arms, sets, remarks, num_hidden_layers })
+    }
+}
+
 /// The vectors of the store, as its policy applies them.
 fn chosen(config: &Config, model: &LoadedModel) -> anyhow::Result<Chosen> {
     let root = config.model.vectors_root()?;
     let current = read_current(&root)?;
     let generation = load_generation(&root, &current.generation, Some(&binding(&model.identity)))?;
-    let spec = QuickSpec::of_generation(&generation, std::collections::BTreeMap::new(), 1)?;
-    Ok(Chosen {
-        name: generation.id.to_string(),
-        site: spec.site,
-        operator: spec.operator,
-        positions: spec.positions,
-        rows: spec.vectors,
-        strengths: spec.strengths,
-    })
+    Ok(Chosen::of_generation(&generation)?)
 }
 
 /// Everything that was read.

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use self::prompt::{Bounds, Reading};
-use super::tally::Share;
+use super::share::Share;
 use crate::data::Item;
 use crate::error::{Error, Result};
 

@@ -32,7 +32,7 @@ fn write_set(folder: &Path) -> PathBuf {
 }
 
 /// Answers one request as a guard model does; the authorisation it came with.
-fn answer(stream: &TcpStream) -> Option<String> {
+pub(super) fn answer(stream: &TcpStream) -> Option<String> {
     let mut reader = BufReader::new(stream);
     let (mut length, mut key) = (0, None);
     loop {

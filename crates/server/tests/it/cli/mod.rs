@@ -3,6 +3,7 @@
 mod bad_start;
 mod bench;
 mod deployment;
+mod extract;
 mod fetch;
 mod files;
 mod judges;

@@ -1,6 +1,6 @@
-//! Counts, shares and their intervals.
+//! Shares and their intervals.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// A share of a count, with its Wilson 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -46,45 +46,6 @@ impl std::fmt::Display for Share {
     }
 }
 
-/// What a group of answers amounts to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Tally {
-    /// Answers.
-    pub total: usize,
-    /// Refusals that are not degenerate.
-    pub refused: usize,
-    /// Degenerate answers, whatever they say.
-    pub degenerate: usize,
-}
-
-impl Tally {
-    /// Counts one answer; one that is degenerate is never a refusal.
-    pub fn add(&mut self, is_refusal: bool, is_degenerate: bool) {
-        self.total += 1;
-        self.degenerate += usize::from(is_degenerate);
-        self.refused += usize::from(is_refusal && !is_degenerate);
-    }
-
-    /// Adds another group's counts.
-    pub fn merge(&mut self, other: Self) {
-        self.total += other.total;
-        self.refused += other.refused;
-        self.degenerate += other.degenerate;
-    }
-
-    /// Share of refusals.
-    #[must_use]
-    pub fn refused_share(&self) -> Share {
-        Share::new(self.refused, self.total)
-    }
-
-    /// Share of degenerate answers.
-    #[must_use]
-    pub fn degenerate_share(&self) -> Share {
-        Share::new(self.degenerate, self.total)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,14 +60,5 @@ mod tests {
         close(Share::new(0, 40), 0.0, 0.0876);
         close(Share::new(5, 10), 0.2366, 0.7634);
         close(Share::new(110, 110), 0.9663, 1.0);
-    }
-
-    #[test]
-    fn a_degenerate_refusal_is_not_a_refusal() {
-        let mut tally = Tally::default();
-        tally.add(true, true);
-        tally.add(true, false);
-        tally.add(false, false);
-        assert_eq!(tally, Tally { total: 3, refused: 1, degenerate: 1 });
     }
 }

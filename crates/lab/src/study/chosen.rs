@@ -1,0 +1,58 @@
+//! The calibrated vectors of a study: what a stored generation steers, as its policy applies it.
+
+use std::collections::BTreeMap;
+
+use skeg_model::steering::LayerVector;
+use skeg_vector_store::{Action, CategoryPolicy, Generation};
+
+use super::spec::Chosen;
+use crate::error::{Error, Result};
+use crate::model_words;
+
+impl Chosen {
+    /// The categories that the policy of `generation` steers, each at its default strength. A category that is only logged
+    /// or refused is left out, so a study leaves its prompts unsteered.
+    ///
+    /// A layer that a category leaves alone keeps its row of zeros, which changes nothing: a study reads all categories'
+    /// rows side by side.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] when the policy steers no category, or steers them at different positions, which one study cannot do.
+    pub fn of_generation(generation: &Generation) -> Result<Self> {
+        let acts = |row: &[f32]| row.iter().any(|&value| value != 0.0);
+        let mut rules: BTreeMap<_, &CategoryPolicy> = BTreeMap::new();
+        let mut rows = BTreeMap::new();
+        for (category, rule) in &generation.policy.categories {
+            let Some(vectors) = generation.vectors.get(category) else { continue };
+            if rule.action == Action::Steer && vectors.rows().any(|(_, row)| acts(row)) {
+                let own = vectors.rows();
+                let own = own.map(|(layer, row)| LayerVector { layer, values: row.to_vec() });
+                rows.insert(category.clone(), own.collect());
+                rules.insert(category.clone(), rule);
+            }
+        }
+        let Some(positions) = rules.values().next().map(|rule| rule.positions) else {
+            return Err(Error::Spec(format!(
+                "the policy of generation {} steers no category, so there is nothing to study; calibrate first",
+                generation.id
+            )));
+        };
+        if rules.values().any(|rule| rule.positions != positions) {
+            return Err(Error::Spec(format!(
+                "the policy of generation {} steers its categories at different positions; study them apart",
+                generation.id
+            )));
+        }
+        Ok(Self {
+            name: generation.id.to_string(),
+            site: model_words::site(generation.manifest.site),
+            operator: model_words::operator(generation.manifest.operator),
+            positions: model_words::positions(positions),
+            rows,
+            strengths: rules
+                .into_iter()
+                .map(|(category, rule)| (category, rule.strength.default))
+                .collect(),
+        })
+    }
+}
