@@ -151,6 +151,37 @@ impl Setting {
     }
 }
 
+/// Site, layers, strength and the rest, in few words.
+pub(crate) fn words(
+    site: Site,
+    layers: &[usize],
+    strength: &str,
+    operator: Operator,
+    positions: Positions,
+) -> String {
+    let site = match site {
+        Site::AttnOut => "attn_out",
+        Site::ResidPost => "resid_post",
+    };
+    let layers = match (layers.first(), layers.last()) {
+        (Some(first), Some(last)) if layers.len() > 1 && last - first + 1 == layers.len() => {
+            format!("{first}-{last}")
+        }
+        _ => layers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+    };
+    let operator = match operator {
+        Operator::Add => "",
+        Operator::AddNormRestored => ", norm restored",
+        Operator::ProjectOut => ", projected out",
+    };
+    let positions = match positions {
+        Positions::All => "",
+        Positions::Prompt => ", prompt",
+        Positions::Generation => ", generation",
+    };
+    format!("{site} {layers}, {strength}{operator}{positions}")
+}
+
 /// Rounded to two significant digits, so that a policy file is readable.
 #[must_use]
 pub(crate) fn two_digits(value: f64) -> f32 {

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use skeg_model::steering::Site;
 use skeg_vector_store::{Category, SafeWindow, Strength};
 
+pub(crate) use candidate::words;
 pub use candidate::{Candidate, Setting};
 pub(crate) use compare::difference;
 pub use gate::Gate;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::candidate::words;
 use super::{Calibration, Publication, Rung, TestArm};
 use crate::experiment::Counts;
 use crate::extract::Extraction;
@@ -22,15 +23,11 @@ impl Calibration {
     #[must_use]
     pub fn chosen(&self) -> String {
         let setting = &self.setting;
-        let layers: Vec<String> = setting.layers.iter().map(ToString::to_string).collect();
         let name = self.candidates.get(setting.candidate_idx).map_or("?", String::as_str);
+        let strength = format!("strength {}", setting.strength);
         format!(
-            "{name} at {:?}, layers {}, {:?} on {:?} tokens, strength {}{}; safe window 0 to {}",
-            self.site,
-            layers.join(" "),
-            setting.operator,
-            setting.positions,
-            setting.strength,
+            "{name}: {}{}; safe window 0 to {}",
+            words(self.site, &setting.layers, &strength, setting.operator, setting.positions),
             if self.is_reversed { ", reversed" } else { "" },
             self.window.max
         )
@@ -168,7 +165,7 @@ impl Calibration {
             "# Category vectors for {}\n\nOne vector a category and layer, added to the activations while the model generates \
              (arXiv 2410.01174). Positive strength is the measured safer side.\n\n## How they were made\n\n\
              - Variant: {}; token mode {}; data SHA-256 {}.\n- Inputs SHA-256: `{}`.\n- Model weights SHA-256: `{}`.\n\
-             - Split: {}\n\n## What was measured\n\nGreedy answers of at most {} tokens. ",
+             - Inputs: {}\n\n## What was measured\n\nGreedy answers of at most {} tokens. ",
             publication.model,
             extraction.method(),
             extraction.tokens,

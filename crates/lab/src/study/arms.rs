@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skeg_model::steering::{LayerVector, Operator, Positions, Site};
+use skeg_model::steering::{LayerVector, Operator, Positions};
 use skeg_vector_store::Category;
 
 use super::spec::{Chosen, Method, StudySpec};
-use crate::calibrate::{SAFETY_SYSTEM_PROMPT, Setting};
+use crate::calibrate::{SAFETY_SYSTEM_PROMPT, Setting, words};
 use crate::evaluate::{AppliedVector, Condition, rows_of};
 use crate::experiment::{Arm, Prompt};
 
@@ -38,37 +38,6 @@ pub(super) struct Row {
     pub(super) arm: Arm,
     pub(super) kind: ArmKind,
     pub(super) setting: String,
-}
-
-/// Site, layers, strength and the rest, in few words.
-fn words(
-    site: Site,
-    layers: &[usize],
-    strength: &str,
-    operator: Operator,
-    positions: Positions,
-) -> String {
-    let site = match site {
-        Site::AttnOut => "attn_out",
-        Site::ResidPost => "resid_post",
-    };
-    let layers = match (layers.first(), layers.last()) {
-        (Some(first), Some(last)) if layers.len() > 1 && last - first + 1 == layers.len() => {
-            format!("{first}-{last}")
-        }
-        _ => layers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
-    };
-    let operator = match operator {
-        Operator::Add => "",
-        Operator::AddNormRestored => ", norm restored",
-        Operator::ProjectOut => ", projected out",
-    };
-    let positions = match positions {
-        Positions::All => "",
-        Positions::Prompt => ", prompt",
-        Positions::Generation => ", generation",
-    };
-    format!("{site} {layers}, {strength}{operator}{positions}")
 }
 
 impl Row {

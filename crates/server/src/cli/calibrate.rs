@@ -20,7 +20,7 @@ use super::data_flags::DataFlags;
 use super::extract_variant::VariantFlags;
 use super::extractions::kept_extractions;
 use super::judge_flags::JudgeFlags;
-use super::laboratory::{AnswerFlags, Answering, answering};
+use super::laboratory::{AnswerFlags, Answering, answering, model_name};
 use super::layers::parse_layers;
 use super::print_flags::PrintFlags;
 use super::progress::Bar;
@@ -130,7 +130,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let extractions = extractions(args, &config, &plan)?;
     let candidates = extractions
         .iter()
-        .map(|one| Candidate::new(format!("{} at {:?}", one.variant, one.site), one))
+        .map(|one| Candidate::new(one.variant.to_string(), one))
         .collect::<Result<Vec<_>, _>>()?;
     let Answering { mut answerer, mut likelihood, .. } =
         answering(&config, &args.model, &args.answers)?;
@@ -259,12 +259,15 @@ fn finish(
     let Some(extraction) = extractions.get(calibration.setting.candidate_idx) else {
         bail!("the calibration chose vectors that were not made");
     };
-    let names = args.data.iter().map(|path| path.file_stem().unwrap_or_default().to_string_lossy());
     let publication = Publication {
-        model: config.model.source.to_string(),
-        data: format!("{}, test part", names.collect::<Vec<_>>().join(" and ")),
-        split: "by category, in the data's order: 60 % of the prompts to extract from, 20 % to choose on, 20 % to test on."
-            .to_owned(),
+        model: model_name(config),
+        data: format!("{}, test part", stems(&args.data)),
+        split: format!(
+            "{} Split by category, in the data's order: 60 % of the prompts to extract from, 20 % to choose on, 20 % to test \
+             on; harmless prompts ({}) half to choose on, half to test on.",
+            args.recipe.inputs(),
+            stems(&args.harmless)
+        ),
         force: if args.force { Force::Yes } else { Force::No },
     };
     let generation = generation_of(calibration, extraction, &publication)?;
@@ -277,4 +280,11 @@ fn finish(
     let live = if is_live { "is live" } else { "is not live; --publish makes it so" };
     output::note(&format!("generation {id} in {} {live}", args.out.display()));
     Ok(())
+}
+
+/// The files' names, without folders and extensions.
+fn stems(paths: &[PathBuf]) -> String {
+    let stems = paths.iter().map(|path| path.file_stem().unwrap_or_default().to_string_lossy());
+    let stems: Vec<_> = stems.collect();
+    if stems.is_empty() { "none".to_owned() } else { stems.join(", ") }
 }

@@ -1,6 +1,6 @@
 //! What calibration and evaluation share: the model that answers, its kept answers, and their flags.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use skeg_lab::KeptLikelihood;
 use skeg_lab::evaluate::{Answerer, CachedAnswerer, EngineAnswerer, SharedModel};
@@ -57,6 +57,14 @@ pub(super) struct Answering {
 
 /// Prompt and answer are scored up to so many tokens.
 pub(super) const MAX_SCORED_TOKENS: usize = 512;
+
+/// The model's name for reports: never the folder it lies in.
+pub(super) fn model_name(config: &Config) -> String {
+    let source = config.model.source.to_string();
+    let path = Path::new(&source);
+    let name = if source.contains(std::path::MAIN_SEPARATOR) { path.file_stem() } else { None };
+    name.map_or_else(|| source.clone(), |name| name.to_string_lossy().into_owned())
+}
 
 /// Loads the model as it is served.
 pub(super) fn answering(

@@ -26,6 +26,18 @@ impl RecipeName {
         }
     }
 
+    /// What was compared with what, a sentence for the card.
+    pub(super) fn inputs(self) -> String {
+        match self {
+            Self::Contrast => format!(
+                "safe answers against compliant openings (contrast texts) behind the harmful prompts, first \
+                 {CONTRAST_RESPONSE_TOKENS} tokens of each."
+            ),
+            Self::Prompts => "harmful prompts against harmless ones.".to_owned(),
+            Self::Responses => "unsafe answers against safe ones.".to_owned(),
+        }
+    }
+
     /// Tokens that count, and how many of a response: of contrast texts the first words, which decide whether they decline.
     pub(super) fn tokens(self) -> (TokenMode, Option<usize>) {
         match self {

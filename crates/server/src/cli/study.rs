@@ -20,7 +20,7 @@ use skeg_vector_store::{Category, load_generation, read_current};
 use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::judge_flags::JudgeFlags;
-use super::laboratory::{AnswerFlags, Answering, MAX_SCORED_TOKENS, answering};
+use super::laboratory::{AnswerFlags, Answering, MAX_SCORED_TOKENS, answering, model_name};
 use super::progress::Bar;
 use super::running::{binding, model_path};
 use super::study_methods::{Made, Sources, methods, missing};
@@ -125,7 +125,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let figures = study(&mut laboratory, &spec, Some(&mut texts), num_hidden_layers, &mut bar)?;
     let about = About {
-        model: config.model.source.to_string(),
+        model: model_name(&config),
         facts: facts(args, &inputs, &sets, started),
         methods: made.table,
         judges: Vec::new(),
