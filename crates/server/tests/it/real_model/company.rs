@@ -25,7 +25,7 @@ fn requests() -> Vec<(String, Value)> {
         .map(|(idx, category)| ((*category).to_owned(), request(QUESTIONS[idx % 4], 16)))
         .collect();
     for (idx, category) in ["physical_harm", "fraud_deception"].iter().enumerate() {
-        for (step, strength) in [0.8, 0.9].iter().enumerate() {
+        for (step, strength) in [0.6, 0.8].iter().enumerate() {
             let mut body = request(QUESTIONS[(idx + step) % 4], 16);
             body["steering"] = json!({ "strength": strength });
             // Sampled, not greedy: the generator belongs to the sequence too.
