@@ -39,3 +39,4 @@ pub use divide::{Divided, Shares};
 pub use error::{Error, Place, Result};
 pub use kept_likelihood::KeptLikelihood;
 pub use progress::{NoProgress, Progress};
+pub use table::least_to_most;

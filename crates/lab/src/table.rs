@@ -2,6 +2,16 @@
 
 use std::fmt::Write as _;
 
+/// The least and the largest of some values, `0.25 to 0.52`; a dash where there is none.
+#[must_use]
+pub fn least_to_most(values: impl Iterator<Item = f64>) -> String {
+    let ends = values.fold(None, |ends: Option<(f64, f64)>, value| {
+        let (least, most) = ends.unwrap_or((value, value));
+        Some((least.min(value), most.max(value)))
+    });
+    ends.map_or_else(|| "-".to_owned(), |(least, most)| format!("{least:.2} to {most:.2}"))
+}
+
 /// Columns padded to their widest cell, two spaces apart.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let num_columns = rows.iter().map(Vec::len).max().unwrap_or(0);

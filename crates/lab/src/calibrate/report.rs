@@ -6,7 +6,7 @@ use super::candidate::words;
 use super::{Calibration, Publication, Rung, TestArm};
 use crate::experiment::Counts;
 use crate::extract::Extraction;
-use crate::table::{align, markdown};
+use crate::table::{align, least_to_most, markdown};
 
 type Rows = Vec<Vec<String>>;
 
@@ -184,19 +184,14 @@ impl Calibration {
 
 /// Relative norm and stability, least and most over the layers.
 fn norms(extraction: &Extraction) -> String {
-    let range = |values: Vec<f64>| {
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        if values.is_empty() { "-".to_owned() } else { format!("{least:.2} to {most:.2}") }
-    };
     let header = ["category", "safe", "unsafe", "relative norm", "split-half cosine"];
     let rows = extraction.categories.iter().map(|(category, one)| {
         vec![
             category.to_string(),
             one.num_safe.to_string(),
             one.num_unsafe.to_string(),
-            range(one.layers.iter().map(|layer| layer.relative_norm).collect()),
-            range(one.layers.iter().filter_map(|layer| layer.split_half_cosine).collect()),
+            least_to_most(one.layers.iter().map(|layer| layer.relative_norm)),
+            least_to_most(one.layers.iter().filter_map(|layer| layer.split_half_cosine)),
         ]
     });
     let rows: Rows = std::iter::once(cells(&header)).chain(rows).collect();

@@ -9,7 +9,7 @@ use skeg_lab::extract::{
     CategoryInputs, ExtractSpec, Extraction, Form, Pairing, PromptForm, PublishOptions, RunOptions,
     TokenMode, extract, inputs_of, to_generation,
 };
-use skeg_lab::{DataSet, Shares};
+use skeg_lab::{DataSet, Shares, least_to_most};
 use skeg_model::engine::EngineConfig;
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
@@ -302,18 +302,13 @@ fn card(extraction: &Extraction, strength: Option<f32>) -> String {
 fn table(extraction: &Extraction) -> Table {
     let mut table =
         Table::new(&["CATEGORY", "SAFE", "UNSAFE", "RELATIVE NORM", "SPLIT-HALF COSINE"]);
-    let range = |values: Vec<f64>| {
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        if values.is_empty() { "-".to_owned() } else { format!("{least:.3}..{most:.3}") }
-    };
     for (category, one) in &extraction.categories {
         table.row(vec![
             category.to_string(),
             one.num_safe.to_string(),
             one.num_unsafe.to_string(),
-            range(one.layers.iter().map(|layer| layer.relative_norm).collect()),
-            range(one.layers.iter().filter_map(|layer| layer.split_half_cosine).collect()),
+            least_to_most(one.layers.iter().map(|layer| layer.relative_norm)),
+            least_to_most(one.layers.iter().filter_map(|layer| layer.split_half_cosine)),
         ]);
     }
     table

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use skeg_lab::Item;
 use skeg_lab::calibrate::Candidate;
 use skeg_lab::evaluate::Answerer;
 use skeg_lab::extract::{
@@ -14,6 +13,7 @@ use skeg_lab::extract::{
 };
 use skeg_lab::judge::Judges;
 use skeg_lab::study::Method;
+use skeg_lab::{Item, least_to_most};
 use skeg_model::LoadedModel;
 use skeg_model::steering::Site;
 use skeg_vector_store::Category;
@@ -163,11 +163,6 @@ impl Made {
 
 fn row(name: &str, extraction: &Extraction) -> Vec<String> {
     let layers = || extraction.categories.values().flat_map(|one| &one.layers);
-    let range = |values: Vec<f64>| {
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        if values.is_empty() { "-".to_owned() } else { format!("{least:.2} to {most:.2}") }
-    };
     let sum = |of: fn(&CategoryExtraction) -> u64| -> u64 {
         extraction.categories.values().map(of).sum()
     };
@@ -176,8 +171,8 @@ fn row(name: &str, extraction: &Extraction) -> Vec<String> {
         extraction.categories.len().to_string(),
         sum(|one| one.num_safe).to_string(),
         sum(|one| one.num_unsafe).to_string(),
-        range(layers().map(|layer| layer.relative_norm).collect()),
-        range(layers().filter_map(|layer| layer.split_half_cosine).collect()),
+        least_to_most(layers().map(|layer| layer.relative_norm)),
+        least_to_most(layers().filter_map(|layer| layer.split_half_cosine)),
     ]
 }
 
