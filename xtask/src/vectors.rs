@@ -24,15 +24,10 @@ pub(crate) struct Args {
     /// Keep what was made in this store instead of a temporary one.
     #[arg(long, conflicts_with = "ship")]
     out: Option<PathBuf>,
-    /// Calibrate anew, with judges trained first, and ship what comes of it: hours.
+    /// Calibrate anew and ship what comes of it: half an hour.
     #[arg(long)]
     ship: bool,
 }
-
-/// What harm heads and refusal heads are trained on, and what they are measured on.
-const TRAIN_REFUSAL: [&str; 2] = ["xstest_response_refusal.jsonl", "xstest_completions.jsonl"];
-const TRAIN_HARM: [&str; 2] = ["pku_saferlhf_pairs.jsonl", "beavertails_test.jsonl"];
-const TEST_JUDGES: [&str; 2] = ["harmbench_response.jsonl", "xstest_response_harm.jsonl"];
 
 /// Harmful prompts by category, and harmless ones that are steered all the same.
 const PROMPTS: &str = "catqa.jsonl";
@@ -47,9 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let shipped = cargo::root().join("vectors").join(model::DEFAULT_MODEL);
     let task = Task { skeg, model, data: PathBuf::from(data), shipped };
     if let Some(embedder) = embedder {
-        let heads = cargo::target_dir()?.join("vectors-heads.json");
-        task.train_judges(&embedder, &heads)?;
-        return task.calibrate(&embedder, &heads);
+        return task.calibrate(&embedder);
     }
     let out = match &args.out {
         Some(out) => out.clone(),
@@ -66,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn embedder() -> Result<PathBuf> {
     let folder = cargo::env("SKEG_TEST_EMBEDDER").context(
         "set SKEG_TEST_EMBEDDER to a folder of all-MiniLM-L6-v2 (config.json, tokenizer.json, model.safetensors): \
-         --ship calibrates with judges that read its embeddings",
+         --ship measures by its embeddings whether answers stay on topic",
     )?;
     Ok(PathBuf::from(folder))
 }
@@ -106,21 +99,13 @@ impl Task {
         cargo::run(&mut command)
     }
 
-    fn train_judges(&self, embedder: &Path, heads: &Path) -> Result<()> {
-        let mut command = self.skeg(&["evaluate", "judges", "--drop-shared"]);
-        command.args(["--on-conflict", "drop"]).arg("--embedder").arg(embedder);
-        command.arg("--train-refusal").args(self.files(&TRAIN_REFUSAL));
-        command.arg("--train-harm").args(self.files(&TRAIN_HARM));
-        command.arg("--test").args(self.files(&TEST_JUDGES)).arg("--save").arg(heads);
-        cargo::run(&mut command)
-    }
-
-    /// A calibrated generation, live in the store of the repository; earlier ones stay beside it.
-    fn calibrate(&self, embedder: &Path, heads: &Path) -> Result<()> {
+    /// A calibrated generation, live in the store of the repository; earlier ones stay beside it. Without a judge of harm: an
+    /// answer that neither declines nor is broken counts as unsafe.
+    fn calibrate(&self, embedder: &Path) -> Result<()> {
         let mut command = self.skeg(&["calibrate", "--publish"]);
         command.arg("--model").arg(&self.model).arg("--data").args(self.files(&[PROMPTS]));
         command.arg("--harmless").args(self.files(&HARMLESS)).arg("--out").arg(&self.shipped);
-        command.arg("--embedder").arg(embedder).arg("--heads").arg(heads);
+        command.arg("--embedder").arg(embedder);
         cargo::run(&mut command)
     }
 }
