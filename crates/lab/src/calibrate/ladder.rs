@@ -214,4 +214,17 @@ mod tests {
         assert_eq!((strength.floor, strength.default, strength.ceiling), (0.5, 0.7, 1.0));
         assert_eq!(strength_of(&category, &rungs, SafeWindow { min: 0.0, max: 0.0 }), None);
     }
+
+    /// The least share is 0.1 with a standard error of 0.067 over 10 own and 10 shared prompts.
+    #[test]
+    fn a_stronger_dose_must_be_better_by_more_than_a_standard_error() {
+        let category: Category = "adult_content".parse().unwrap();
+        let strength = |weaker: usize| {
+            let rungs = [rung(0.0, 100, 0), rung(0.5, weaker, 0), rung(1.0, 10, 0)];
+            let window = safe_window(&rungs, &Bounds::default());
+            strength_of(&category, &rungs, window).unwrap().default
+        };
+        assert_eq!((strength(16), strength(18)), (0.5, 0.5));
+        assert_eq!(strength(20).to_string(), "1");
+    }
 }

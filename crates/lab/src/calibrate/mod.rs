@@ -25,12 +25,12 @@ mod spec;
 mod trial;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skeg_model::steering::Site;
 use skeg_vector_store::{Category, SafeWindow, Strength};
 
+use candidate::share;
 pub(crate) use candidate::words;
 pub use candidate::{Candidate, Setting};
 pub(crate) use compare::difference;
@@ -108,7 +108,7 @@ pub fn calibrate(
         let values = rows.values_mut().flatten().flat_map(|row| &mut row.values);
         values.for_each(|value| *value = -*value);
     }
-    let rows = rows.into_iter().map(|(category, rows)| (category, Arc::new(rows))).collect();
+    let rows = share(rows);
     let ladder = ladder::measure(laboratory, spec, (&setting, &rows), progress)?;
     let window = safe_window(&ladder, &spec.bounds);
     let strengths: BTreeMap<Category, Strength> = candidate

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use skeg_model::steering::{Operator, Positions};
 use skeg_vector_store::{
-    self as store, Action, Category, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, Measurement,
-    NewGeneration, OnAbstain, Orientation, Policy, Strength, WhenMissing,
+    self as store, Action, Category, CategoryPolicy, DEFAULT_REFUSAL, Measurement, NewGeneration,
+    Orientation, Policy, Strength,
 };
 
 use super::{Calibration, TestArm};
@@ -62,14 +62,7 @@ pub fn generation_of(
         if calibration.is_reversed { Orientation::Reversed } else { Orientation::SafeMinusUnsafe };
     let windows = rules.keys().map(|category| (category.clone(), calibration.window));
     let options = PublishOptions {
-        policy: Policy {
-            categories: rules.clone(),
-            when_missing: WhenMissing::None,
-            on_abstain: OnAbstain::Reject,
-            max_combined_norm: 1.0,
-            allow_other_quantisation: false,
-            groups: BTreeMap::from([("anonymous".to_owned(), anonymous())]),
-        },
+        policy: Policy::open(rules.clone()),
         operator: store_operator(calibration.setting.operator),
         orientation,
         safe_windows: windows.collect(),
@@ -104,17 +97,6 @@ fn figures_json(calibration: &Calibration) -> Result<Vec<u8>> {
         .map_err(|error| Error::Spec(format!("the figures cannot be written: {error}")))?;
     bytes.push(b'\n');
     Ok(bytes)
-}
-
-/// Callers without a key are on this machine alone; they may also compare.
-fn anonymous() -> GroupPolicy {
-    GroupPolicy {
-        categories: None,
-        may_none: true,
-        may_raise: true,
-        may_lower: true,
-        may_compare: true,
-    }
 }
 
 /// The test's figures in the manifest's form: each arm over all categories, and unsteered and chosen ones by category.

@@ -126,18 +126,17 @@ impl Chosen {
             (category.clone(), self.applied(category, rows.clone(), operator))
         });
         let arm = Arm { name: name.to_owned(), vectors: vectors.collect(), ..Arm::default() };
-        let layers: Vec<usize> = rows
-            .values()
-            .next()
-            .map(|rows| rows.iter().map(|row| row.layer).collect())
-            .unwrap_or_default();
         let strengths = self.strengths.values().copied();
         let (least, most) = (
             strengths.clone().fold(f32::INFINITY, f32::min),
             strengths.fold(f32::NEG_INFINITY, f32::max),
         );
         let strength = if least < most { format!("{least} to {most}") } else { format!("{most}") };
-        Row { arm, kind, setting: words(self.site, &layers, &strength, operator, self.positions) }
+        Row {
+            arm,
+            kind,
+            setting: words(self.site, &self.layers(), &strength, operator, self.positions),
+        }
     }
 
     /// One category's rows at its strength.

@@ -10,6 +10,13 @@ use crate::error::{Error, Result};
 use crate::model_words;
 
 impl Chosen {
+    /// The layers of its rows, ascending.
+    #[must_use]
+    pub fn layers(&self) -> Vec<usize> {
+        let first = self.rows.values().next();
+        first.map(|rows| rows.iter().map(|row| row.layer).collect()).unwrap_or_default()
+    }
+
     /// The categories that the policy of `generation` steers, each at its default strength. A category that is only logged
     /// or refused is left out, so a study leaves its prompts unsteered.
     ///

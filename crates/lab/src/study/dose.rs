@@ -24,7 +24,7 @@ const HEAT_PROMPTS: usize = 2;
 
 /// Answers that heat map and dose-response take at most.
 pub(super) fn most_answers(spec: &StudySpec<'_>, chosen: &Chosen) -> usize {
-    let num_cells = heat_layers(&layers_of(chosen)).len() * HEAT_FACTORS.len();
+    let num_cells = heat_layers(&chosen.layers()).len() * HEAT_FACTORS.len();
     num_cells * first_of_each(spec.tuning, HEAT_PROMPTS).len() + LADDER.len() * spec.tuning.len()
 }
 
@@ -48,11 +48,6 @@ fn scaled(arm: &Arm, factor: f64) -> Arm {
     arm
 }
 
-fn layers_of(chosen: &Chosen) -> Vec<usize> {
-    let first = chosen.rows.values().next();
-    first.map(|rows| rows.iter().map(|row| row.layer).collect()).unwrap_or_default()
-}
-
 /// Single layers at equal distances, both halves, and all; at most nine sets.
 fn heat_layers(layers: &[usize]) -> Vec<Vec<usize>> {
     let mut sets: Vec<Vec<usize>> =
@@ -74,7 +69,7 @@ pub(super) fn heat(
     chosen: &Chosen,
     progress: &mut dyn Progress,
 ) -> Result<Heat> {
-    let sets = heat_layers(&layers_of(chosen));
+    let sets = heat_layers(&chosen.layers());
     let prompts = first_of_each(spec.tuning, HEAT_PROMPTS);
     let whole: Vec<Arm> = sets.iter().map(|layers| part_of(chosen, layers, &prompts)).collect();
     let arms: Vec<Arm> = whole
@@ -106,7 +101,7 @@ pub(super) fn ladder(
     chosen: &Chosen,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Rung>> {
-    let whole = part_of(chosen, &layers_of(chosen), spec.tuning);
+    let whole = part_of(chosen, &chosen.layers(), spec.tuning);
     let arm = |&factor: &f64| {
         if factor == 0.0 { Arm::unsteered() } else { scaled(&whole, factor) }
     };

@@ -66,12 +66,7 @@ fn null_space_arm(
     data: &ImproveData,
     progress: &mut dyn Progress,
 ) -> Result<(Arm, String)> {
-    let layers: Vec<usize> = chosen
-        .rows
-        .values()
-        .next()
-        .map(|rows| rows.iter().map(|row| row.layer).collect())
-        .unwrap_or_default();
+    let layers = chosen.layers();
     let benign =
         read(model, &data.benign, (chosen.site, layers.clone(), TokenMode::All), progress)?;
     let spaces: Vec<NullSpace> = (0..layers.len())

@@ -1,6 +1,5 @@
 //! `skeg extract`: from data to a generation in a vector store.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -14,9 +13,8 @@ use skeg_model::engine::EngineConfig;
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 use skeg_vector_store::{
-    Action, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, NewGeneration, OnAbstain, Operator,
-    Orientation, Policy, Positions, SafeWindow, Strength, WhenMissing, read_current, set_current,
-    write_generation,
+    Action, CategoryPolicy, DEFAULT_REFUSAL, NewGeneration, Operator, Orientation, Policy,
+    Positions, SafeWindow, Strength, read_current, set_current, write_generation,
 };
 
 use super::ModelFlags;
@@ -238,14 +236,7 @@ fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewG
     };
     let names = || extraction.categories.keys().cloned();
     let options = PublishOptions {
-        policy: Policy {
-            categories: names().map(|category| (category, rule.clone())).collect(),
-            when_missing: WhenMissing::None,
-            on_abstain: OnAbstain::Reject,
-            max_combined_norm: 1.0,
-            allow_other_quantisation: false,
-            groups: BTreeMap::from([("anonymous".to_owned(), everything())]),
-        },
+        policy: Policy::open(names().map(|category| (category, rule.clone())).collect()),
         operator: Operator::Add,
         orientation: Orientation::SafeMinusUnsafe,
         safe_windows: names()
@@ -256,17 +247,6 @@ fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewG
         figures: None,
     };
     to_generation(extraction, options)
-}
-
-/// Callers without a key are on this machine alone, and are whoever made the vectors.
-fn everything() -> GroupPolicy {
-    GroupPolicy {
-        categories: None,
-        may_none: true,
-        may_raise: true,
-        may_lower: true,
-        may_compare: true,
-    }
 }
 
 fn card(extraction: &Extraction, strength: Option<f32>) -> String {

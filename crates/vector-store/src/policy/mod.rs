@@ -153,6 +153,27 @@ pub enum StrengthError {
 }
 
 impl Policy {
+    /// The policy of vectors that were just made: these rules; a request that names no category is answered unsteered; and
+    /// callers without a key, who are on this machine alone, may do everything, comparing included.
+    #[must_use]
+    pub fn open(categories: BTreeMap<Category, CategoryPolicy>) -> Self {
+        let anonymous = GroupPolicy {
+            categories: None,
+            may_none: true,
+            may_raise: true,
+            may_lower: true,
+            may_compare: true,
+        };
+        Self {
+            categories,
+            when_missing: WhenMissing::None,
+            on_abstain: OnAbstain::Reject,
+            max_combined_norm: 1.0,
+            allow_other_quantisation: false,
+            groups: BTreeMap::from([("anonymous".to_owned(), anonymous)]),
+        }
+    }
+
     /// The strength that a request gets: the one it asked for, or the default.
     ///
     /// # Errors
