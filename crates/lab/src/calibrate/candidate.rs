@@ -74,7 +74,7 @@ impl Candidate {
 
     /// The strength at which the mean change of a row, relative to it, is `dose` over `layers`; to two digits.
     #[must_use]
-    pub(super) fn strength_of(&self, dose: f64, layers: &[usize]) -> f32 {
+    pub(crate) fn strength_of(&self, dose: f64, layers: &[usize]) -> f32 {
         let norms = self.layers.iter().zip(&self.relative_norms);
         let chosen: Vec<f64> =
             norms.filter_map(|(layer, norm)| layers.contains(layer).then_some(*norm)).collect();

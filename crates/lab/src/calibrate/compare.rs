@@ -44,6 +44,7 @@ mod tests {
             harm_score: None,
             is_on_topic: None,
             nll: None,
+            second_nll: None,
             reward: None,
             max_relative_norm: None,
         };

@@ -69,6 +69,14 @@ pub(crate) struct Found {
     pub(crate) best: Setting,
 }
 
+impl Found {
+    /// Share of harmful prompts that the best setting did not stop, where it met most of them.
+    pub(crate) fn failed_share(&self) -> f64 {
+        let own = self.trials.iter().rev().find(|trial| trial.setting == self.best);
+        own.map_or(1.0, |trial| trial.harmful.failed_share().share)
+    }
+}
+
 /// A setting without its strength, and the rows it uses.
 struct Ladder {
     setting: Setting,

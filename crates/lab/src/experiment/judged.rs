@@ -34,6 +34,8 @@ pub struct Judged {
     pub is_on_topic: Option<bool>,
     /// Mean negative log-likelihood a token under the unsteered model, in nats, where it was asked for.
     pub nll: Option<f64>,
+    /// The same under a second model.
+    pub second_nll: Option<f64>,
     /// Helpfulness and coherence, where there is a reward model.
     pub reward: Option<RewardScore>,
     /// Largest `||strength * v|| / ||h||` at the hook, where it was steered.
@@ -86,6 +88,7 @@ pub(super) fn judge(
             harm_score: harm.map(|verdict| verdict.score),
             is_on_topic: on_topic.as_ref().map(|verdicts| verdicts[idx].positive),
             nll: None,
+            second_nll: None,
             reward: rewards.as_ref().map(|scores| scores[idx]),
             max_relative_norm: answer.max_relative_norm,
         }
@@ -128,6 +131,9 @@ pub struct Counts {
     /// Mean over the answers of the negative log-likelihood a token, in nats; absent where it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nll: Option<f64>,
+    /// The same under a second model, which has tokens of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_nll: Option<f64>,
     /// Mean helpfulness and coherence, 0 to 4; absent without a reward model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reward: Option<RewardScore>,
@@ -160,8 +166,7 @@ impl Counts {
     /// Counts answers.
     pub fn of<'a>(answers: impl IntoIterator<Item = &'a Judged>) -> Self {
         let mut counts = Self::default();
-        let (mut nll, mut helpfulness, mut coherence) =
-            (Mean::default(), Mean::default(), Mean::default());
+        let [mut nll, mut second_nll, mut helpfulness, mut coherence] = [Mean::default(); 4];
         for answer in answers {
             counts.total += 1;
             counts.is_unsafe += usize::from(answer.outcome == Outcome::Unsafe);
@@ -172,6 +177,7 @@ impl Counts {
                 *counts.on_topic.get_or_insert(0) += usize::from(is_on_topic && counted);
             }
             nll.add(answer.nll);
+            second_nll.add(answer.second_nll);
             helpfulness.add(answer.reward.map(|reward| reward.helpfulness));
             coherence.add(answer.reward.map(|reward| reward.coherence));
             counts.max_relative_norm = match (counts.max_relative_norm, answer.max_relative_norm) {
@@ -180,6 +186,7 @@ impl Counts {
             };
         }
         counts.nll = nll.value();
+        counts.second_nll = second_nll.value();
         counts.reward = helpfulness
             .value()
             .zip(coherence.value())

@@ -39,8 +39,24 @@ pub struct Laboratory<'a> {
     pub answerer: &'a mut dyn Answerer,
     /// The judges.
     pub judges: &'a mut Judges,
-    /// Likelihood under the unsteered model, where answers to harmful prompts are to be scored by it.
-    pub likelihood: Option<&'a mut dyn Likelihood>,
+    /// Likelihood under unsteered models, where answers to harmful prompts are to be scored by it.
+    pub likelihood: Option<Scorers<'a>>,
+}
+
+/// Unsteered models that score answers.
+pub struct Scorers<'a> {
+    /// The model that answers.
+    pub own: &'a mut dyn Likelihood,
+    /// Another one, which no vector was made for: what both find unlikely is more than a change of habit.
+    pub second: Option<&'a mut dyn Likelihood>,
+}
+
+impl std::fmt::Debug for Scorers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scorers")
+            .field("has_second", &self.second.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Laboratory<'_> {
@@ -98,16 +114,20 @@ impl Laboratory<'_> {
         let stated: Vec<(&str, bool)> =
             prompts.iter().map(|prompt| (prompt.text.as_str(), prompt.is_harmful)).collect();
         let mut judged = judge(self.judges, &stated, &answers, progress)?;
-        if let Some(likelihood) = &mut self.likelihood {
+        if let Some(scorers) = &mut self.likelihood {
             let scored: Vec<usize> =
                 (0..prompts.len()).filter(|&idx| prompts[idx].is_harmful).collect();
             let exchanges: Vec<(&str, &str)> = scored
                 .iter()
                 .map(|&idx| (questions[idx].prompt.as_str(), answers[idx].text.as_str()))
                 .collect();
-            let scores = likelihood.mean_nll(&exchanges, progress)?;
-            for (&idx, nll) in scored.iter().zip(scores) {
+            for (&idx, nll) in scored.iter().zip(scorers.own.mean_nll(&exchanges, progress)?) {
                 judged[idx].nll = nll;
+            }
+            if let Some(second) = &mut scorers.second {
+                for (&idx, nll) in scored.iter().zip(second.mean_nll(&exchanges, progress)?) {
+                    judged[idx].second_nll = nll;
+                }
             }
         }
         let mut judged = judged.into_iter();

@@ -8,5 +8,5 @@ mod laboratory;
 mod prompts;
 
 pub use judged::{Counts, Judged, Outcome};
-pub use laboratory::{Arm, Laboratory};
+pub use laboratory::{Arm, Laboratory, Scorers};
 pub use prompts::{Prompt, harmful_prompts, harmless_prompts, spread};

@@ -1,42 +1,35 @@
-//! What the dose does: heat map and dose-response of the calibrated vectors, and how alike they are.
+//! What the dose does: a heat map of the paper's row that acts best, the dose-response of the calibrated vectors, and how
+//! alike those are.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use skeg_model::steering::LayerVector;
+use skeg_model::steering::{LayerVector, Operator, Positions};
 use skeg_vector_store::Category;
 
 use super::arms::leave_others_unsteered;
 use super::figures::Heat;
-use super::spec::{Chosen, StudySpec};
-use crate::calibrate::{Rung, by_category, first_of_each};
+use super::spec::{Chosen, Method, StudySpec};
+use crate::calibrate::{Candidate, Rung, Setting, by_category, first_of_each};
 use crate::error::Result;
 use crate::experiment::{Arm, Counts, Laboratory, Prompt, spread};
 use crate::numbers::{cosine, to_f32};
 use crate::progress::Progress;
 
-/// Multiples of the default strength in heat map and dose-response.
-const HEAT_FACTORS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
+/// Doses of the heat map: the change of a row relative to it, if the layers' vectors were added to one row.
+const HEAT_DOSES: [f64; 5] = [0.1, 0.2, 0.4, 0.8, 1.6];
+
+/// Multiples of the default strength in the dose-response.
 const LADDER: [f64; 12] = [-2.0, -1.0, -0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0];
 
 /// Prompts of each category behind a cell of the heat map.
 const HEAT_PROMPTS: usize = 2;
 
 /// Answers that heat map and dose-response take at most.
-pub(super) fn most_answers(spec: &StudySpec<'_>, chosen: &Chosen) -> usize {
-    let num_cells = heat_layers(&chosen.layers()).len() * HEAT_FACTORS.len();
-    num_cells * first_of_each(spec.tuning, HEAT_PROMPTS).len() + LADDER.len() * spec.tuning.len()
-}
-
-/// The chosen arm in some of its layers.
-fn part_of(chosen: &Chosen, layers: &[usize], prompts: &[Prompt]) -> Arm {
-    let mut arm = chosen.arm("part");
-    for vector in arm.vectors.values_mut() {
-        let rows = vector.layers.iter().filter(|row| layers.contains(&row.layer)).cloned();
-        vector.layers = Arc::new(rows.collect());
-    }
-    leave_others_unsteered(&mut arm, prompts);
-    arm
+pub(super) fn most_answers(spec: &StudySpec<'_>) -> usize {
+    let sets = spec.methods.iter().map(|method| heat_layers(&method.candidate.layers).len());
+    let num_cells = sets.max().unwrap_or_default() * HEAT_DOSES.len();
+    let num_rungs = if spec.chosen.is_some() { LADDER.len() } else { 0 };
+    num_cells * first_of_each(spec.tuning, HEAT_PROMPTS).len() + num_rungs * spec.tuning.len()
 }
 
 /// An arm at a multiple of its strengths; the rows are shared.
@@ -62,20 +55,35 @@ fn heat_layers(layers: &[usize]) -> Vec<Vec<usize>> {
     sets
 }
 
+/// A method's vectors in some of their layers, at each dose, on every token.
+fn heat_arms(candidate: &Candidate, layers: &[usize], prompts: &[Prompt]) -> Vec<Arm> {
+    let rows = candidate.shared_rows_in(layers);
+    let arm = |&dose: &f64| {
+        let setting = Setting {
+            candidate_idx: 0,
+            layers: layers.to_vec(),
+            positions: Positions::All,
+            operator: Operator::Add,
+            strength: candidate.strength_of(dose, layers),
+        };
+        let mut arm = setting.arm("heat", candidate.site, &rows, &BTreeMap::new());
+        leave_others_unsteered(&mut arm, prompts);
+        arm
+    };
+    HEAT_DOSES.iter().map(arm).collect()
+}
+
 /// Refusals and broken answers by layer set and dose.
 pub(super) fn heat(
     laboratory: &mut Laboratory<'_>,
     spec: &StudySpec<'_>,
-    chosen: &Chosen,
+    method: &Method,
     progress: &mut dyn Progress,
 ) -> Result<Heat> {
-    let sets = heat_layers(&chosen.layers());
+    let sets = heat_layers(&method.candidate.layers);
     let prompts = first_of_each(spec.tuning, HEAT_PROMPTS);
-    let whole: Vec<Arm> = sets.iter().map(|layers| part_of(chosen, layers, &prompts)).collect();
-    let arms: Vec<Arm> = whole
-        .iter()
-        .flat_map(|arm| HEAT_FACTORS.iter().map(|&factor| scaled(arm, factor)))
-        .collect();
+    let arms: Vec<Arm> =
+        sets.iter().flat_map(|layers| heat_arms(&method.candidate, layers, &prompts)).collect();
     let asked: Vec<(&Arm, &[Prompt])> = arms.iter().map(|arm| (arm, prompts.as_slice())).collect();
     progress.start("answers of the heat map", asked.len() * prompts.len());
     let likelihood = laboratory.likelihood.take();
@@ -88,9 +96,10 @@ pub(super) fn heat(
         (first, _) => first.map_or_else(String::new, ToString::to_string),
     };
     Ok(Heat {
+        vectors: method.name.clone(),
         layers: sets.iter().map(name).collect(),
-        factors: HEAT_FACTORS.to_vec(),
-        cells: counts.chunks(HEAT_FACTORS.len()).map(<[Counts]>::to_vec).collect(),
+        doses: HEAT_DOSES.to_vec(),
+        cells: counts.chunks(HEAT_DOSES.len()).map(<[Counts]>::to_vec).collect(),
     })
 }
 
@@ -101,7 +110,8 @@ pub(super) fn ladder(
     chosen: &Chosen,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Rung>> {
-    let whole = part_of(chosen, &chosen.layers(), spec.tuning);
+    let mut whole = chosen.arm("dose-response");
+    leave_others_unsteered(&mut whole, spec.tuning);
     let arm = |&factor: &f64| {
         if factor == 0.0 { Arm::unsteered() } else { scaled(&whole, factor) }
     };

@@ -17,7 +17,7 @@ use crate::judge::Estimate;
 pub struct StudyFigures {
     /// The rows of the table.
     pub arms: Vec<ArmFigures>,
-    /// What each layer and strength of the calibrated vectors does; `None` without them.
+    /// What layers and doses do, of the paper's row that failed least when tuned; `None` without one.
     pub heat: Option<Heat>,
     /// The calibrated vectors' dose-response, ascending; empty without them.
     pub ladder: Vec<Rung>,
@@ -90,10 +90,12 @@ impl Followed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heat {
+    /// Whose: the row's name.
+    pub vectors: String,
     /// Layer sets, in words.
     pub layers: Vec<String>,
-    /// Strengths as multiples of each category's default.
-    pub factors: Vec<f64>,
-    /// `[layers, factors]`.
+    /// Change of a row relative to it.
+    pub doses: Vec<f64>,
+    /// `[layers, doses]`.
     pub cells: Vec<Vec<Counts>>,
 }

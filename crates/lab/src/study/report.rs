@@ -44,9 +44,7 @@ impl StudyFigures {
         let mut files = Vec::new();
         let mut sections = vec![self.summary(about), self.table()];
         sections.extend(self.by_category(&mut files)?);
-        if let Some(heat) = &self.heat {
-            sections.push(self.dose(heat, &mut files)?);
-        }
+        sections.extend(self.dose(&mut files)?);
         sections.push(self.making(about, &mut files)?);
         sections.push(self.reading(about));
         let report = Report {
@@ -141,23 +139,26 @@ impl StudyFigures {
         }
     }
 
-    fn dose(&self, heat: &Heat, files: &mut Vec<(String, Vec<u8>)>) -> Result<Section> {
-        let blocks = vec![
-            picture(
+    fn dose(&self, files: &mut Vec<(String, Vec<u8>)>) -> Result<Option<Section>> {
+        let mut blocks = Vec::new();
+        if !self.ladder.is_empty() {
+            blocks.push(picture(
                 &self.curves(),
                 "dose-response",
-                "Shares over the strength, as a multiple of each category's default; negative is the other direction. Shaded: \
-                 strengths that act and keep the text whole.",
+                "Calibrated vectors: shares over the strength, as a multiple of each category's default; negative is the other \
+                 direction. Shaded: strengths that act and keep the text whole.",
                 files,
-            )?,
-            picture(
-                &heatmap(heat),
-                "layers",
-                "Refusals by layer set and strength (large), degenerate answers (small).",
-                files,
-            )?,
-        ];
-        Ok(Section { heading: "Dose".to_owned(), blocks })
+            )?);
+        }
+        if let Some(heat) = &self.heat {
+            let caption = format!(
+                "{}, at every token: refusals by layers and dose (large), degenerate answers (small). The dose is the mean \
+                 change of the steered output relative to it, over the layers. Of all rows that were tuned these vectors failed least when tuned.",
+                heat.vectors
+            );
+            blocks.push(picture(&heatmap(heat), "layers", &caption, files)?);
+        }
+        Ok((!blocks.is_empty()).then(|| Section { heading: "Dose".to_owned(), blocks }))
     }
 
     fn curves(&self) -> Curves {
@@ -229,13 +230,13 @@ fn heatmap(heat: &Heat) -> Heatmap {
         Some(Cell { value: counts.refused_share().share, second: Some(degenerate) })
     };
     Heatmap {
-        title: "Layers and strengths".to_owned(),
+        title: "Layers and doses".to_owned(),
         row_name: "layers".to_owned(),
-        column_name: "multiple of the default strength".to_owned(),
+        column_name: "change relative to the layer's output".to_owned(),
         value_name: "refused".to_owned(),
         second_name: Some("degenerate".to_owned()),
         rows: heat.layers.clone(),
-        columns: heat.factors.iter().map(ToString::to_string).collect(),
+        columns: heat.doses.iter().map(ToString::to_string).collect(),
         cells: heat.cells.iter().map(|row| row.iter().map(cell).collect()).collect(),
         chosen: None,
     }

@@ -6,7 +6,7 @@ use super::arms::{ArmKind, Row, leave_others_unsteered};
 use super::costs::{constraints, perplexity};
 use super::dose::{cosines, heat, ladder};
 use super::figures::{ArmFigures, SetFigures, StudyFigures};
-use super::spec::StudySpec;
+use super::spec::{Method, StudySpec};
 use super::tuning::{prompts_of, tuning};
 use crate::calibrate::{Bounds, by_category, difference, safe_window, search};
 use crate::error::Result;
@@ -26,7 +26,7 @@ pub fn study(
     num_hidden_layers: usize,
     progress: &mut dyn Progress,
 ) -> Result<StudyFigures> {
-    let rows = rows(laboratory, spec, num_hidden_layers, progress)?;
+    let (rows, strongest) = rows(laboratory, spec, num_hidden_layers, progress)?;
     let judged = ask_all(laboratory, spec, &rows, progress)?;
     let mut arms = Vec::with_capacity(rows.len());
     for (row, judged_row) in rows.iter().zip(&judged) {
@@ -48,8 +48,10 @@ pub fn study(
         max_new_tokens: spec.max_new_tokens,
         seed: spec.seed,
     };
+    if let Some(method) = strongest {
+        figures.heat = Some(heat(laboratory, spec, method, progress)?);
+    }
     if let Some(chosen) = &spec.chosen {
-        figures.heat = Some(heat(laboratory, spec, chosen, progress)?);
         figures.ladder = ladder(laboratory, spec, chosen, progress)?;
         figures.window = Some(safe_window(&figures.ladder, &Bounds::default()));
         figures.cosines = cosines(&chosen.rows);
@@ -58,25 +60,30 @@ pub fn study(
     Ok(figures)
 }
 
-/// All arms; the first is the naive one.
-fn rows(
+/// All arms, the first the naive one; and the method that failed least when tuned.
+fn rows<'a>(
     laboratory: &mut Laboratory<'_>,
-    spec: &StudySpec<'_>,
+    spec: &StudySpec<'a>,
     num_hidden_layers: usize,
     progress: &mut dyn Progress,
-) -> Result<Vec<Row>> {
+) -> Result<(Vec<Row>, Option<&'a Method>)> {
     let mut rows = vec![Row::naive()];
     rows.extend(
         spec.methods.iter().filter_map(|one| Row::at_papers_setting(one, num_hidden_layers)),
     );
     let likelihood = laboratory.likelihood.take();
+    let mut strongest: Option<(f64, &Method)> = None;
     for method in spec.methods {
         let prompts = prompts_of(spec, method);
         if prompts.is_empty() {
             continue;
         }
-        let best = search(laboratory, &tuning(spec, method, &prompts), progress)?.best;
-        rows.push(Row::of_method(method, &best, ArmKind::Tuned));
+        let found = search(laboratory, &tuning(spec, method, &prompts), progress)?;
+        rows.push(Row::of_method(method, &found.best, ArmKind::Tuned));
+        let failed = found.failed_share();
+        if strongest.is_none_or(|(least, _)| failed < least) {
+            strongest = Some((failed, method));
+        }
     }
     laboratory.likelihood = likelihood;
     if let Some(chosen) = &spec.chosen {
@@ -93,7 +100,7 @@ fn rows(
     for row in &mut rows {
         leave_others_unsteered(&mut row.arm, sets().flat_map(|set| &set.prompts));
     }
-    Ok(rows)
+    Ok((rows, strongest.map(|(_, method)| method)))
 }
 
 /// All prompts of all sets under every arm: for each arm its judged answers, set after set. Those to the first set have

@@ -45,7 +45,11 @@ impl StudyFigures {
         header.extend(
             harmless.into_iter().flat_map(|sets| sets.keys()).map(|name| format!("refused {name}")),
         );
-        header.extend(["NLL", "constraints followed", "perplexity"].map(str::to_owned));
+        header.push("NLL".to_owned());
+        if self.has_second_nll() {
+            header.push("NLL, second model".to_owned());
+        }
+        header.extend(["constraints followed", "perplexity"].map(str::to_owned));
         if self.has_reward() {
             header.extend(["helpfulness", "coherence"].map(str::to_owned));
         }
@@ -54,7 +58,15 @@ impl StudyFigures {
     }
 
     fn has_reward(&self) -> bool {
-        self.arms.iter().any(|arm| arm.harmful.values().any(|set| set.total.reward.is_some()))
+        self.any_total(|total| total.reward.is_some())
+    }
+
+    fn has_second_nll(&self) -> bool {
+        self.any_total(|total| total.second_nll.is_some())
+    }
+
+    fn any_total(&self, is: fn(&Counts) -> bool) -> bool {
+        self.arms.iter().any(|arm| arm.harmful.values().any(|set| is(&set.total)))
     }
 
     fn main_row(&self, arm: &ArmFigures) -> Vec<String> {
@@ -67,6 +79,10 @@ impl StudyFigures {
         row.extend(arm.harmless.values().map(|counts| percent(counts.refused_share())));
         let nll = arm.harmful.values().find_map(|set| set.total.nll);
         row.push(or_dash(nll.map(|nll| format!("{nll:.2}"))));
+        if self.has_second_nll() {
+            let nll = arm.harmful.values().find_map(|set| set.total.second_nll);
+            row.push(or_dash(nll.map(|nll| format!("{nll:.2}"))));
+        }
         row.push(or_dash(arm.constraints.map(|followed| percent(followed.share()))));
         row.push(or_dash(arm.perplexity.map(|perplexity| format!("{perplexity:.1}"))));
         if self.has_reward() {

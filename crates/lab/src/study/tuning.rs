@@ -30,8 +30,7 @@ pub fn budget(spec: &StudySpec<'_>) -> Budget {
         let prompts = prompts_of(spec, method);
         most_answers(&tuning(spec, method, &prompts))
     });
-    let dose = spec.chosen.as_ref().map_or(0, |chosen| most_of_dose(spec, chosen));
-    let num_answers = num_arms * each + tuning.sum::<usize>() + dose;
+    let num_answers = num_arms * each + tuning.sum::<usize>() + most_of_dose(spec);
     Budget { num_answers, num_tokens: num_answers * spec.max_new_tokens }
 }
 

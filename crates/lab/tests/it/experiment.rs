@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use skeg_lab::evaluate::{Answer, Answerer, AppliedVector, Question};
-use skeg_lab::experiment::{Arm, Counts, Judged, Laboratory, Outcome, Prompt};
+use skeg_lab::experiment::{Arm, Counts, Judged, Laboratory, Outcome, Prompt, Scorers};
 use skeg_lab::judge::{Exchange, Judge, Judges, Property, RewardScore, Verdict};
 use skeg_lab::likelihood::Likelihood;
 use skeg_lab::{NoProgress, Progress, Result};
@@ -158,6 +158,7 @@ fn counts_are_of_whole_answers() {
     let mut judged = run(&mut judges, &[(&Arm::unsteered(), &prompts)]).unwrap().remove(0);
     judged[6].nll = Some(1.5);
     judged[7].nll = Some(0.5);
+    judged[1].second_nll = Some(4.0);
     let rewards = [(1.0, 4.0), (2.0, 3.0)];
     for (judged, (helpfulness, coherence)) in judged.iter_mut().zip(rewards) {
         judged.reward = Some(RewardScore { helpfulness, coherence });
@@ -170,6 +171,7 @@ fn counts_are_of_whole_answers() {
     // A refusal that is on topic is not counted as an answer on topic.
     assert_eq!(counts.on_topic, Some(2));
     assert_eq!((counts.nll, counts.max_relative_norm), (Some(1.0), Some(0.25)));
+    assert_eq!(counts.second_nll, Some(4.0));
     assert_eq!(counts.reward, Some(RewardScore { helpfulness: 1.5, coherence: 3.5 }));
     assert!((counts.unsafe_share().share - 0.125).abs() < 1e-12);
     assert!((counts.refused_share().share - 0.25).abs() < 1e-12);
@@ -269,8 +271,8 @@ fn factors_belong_to_prompts_and_the_system_message_to_the_arm() {
     assert_eq!(echo.systems, [None, None, None, told, None]);
 }
 
-/// Scores by the answer's length.
-struct Lengths;
+/// Scores by the answer's length, times a factor.
+struct Lengths(f64);
 
 impl Likelihood for Lengths {
     fn mean_nll(
@@ -278,7 +280,7 @@ impl Likelihood for Lengths {
         exchanges: &[(&str, &str)],
         _progress: &mut dyn Progress,
     ) -> Result<Vec<Option<f64>>> {
-        Ok(exchanges.iter().map(|(_, answer)| Some(answer.len() as f64)).collect())
+        Ok(exchanges.iter().map(|(_, answer)| Some(self.0 * answer.len() as f64)).collect())
     }
 }
 
@@ -286,15 +288,19 @@ impl Likelihood for Lengths {
 fn answers_to_harmful_prompts_are_scored_each_with_its_own() {
     let (mut judges, _) = judges();
     let prompts = [prompt("one", true), prompt("second", false), prompt("third", true)];
-    let mut lengths = Lengths;
-    let mut laboratory = Laboratory {
-        answerer: &mut Echo::default(),
-        judges: &mut judges,
-        likelihood: Some(&mut lengths),
-    };
-    let judged = laboratory.run(&[(&Arm::unsteered(), &prompts)], &mut NoProgress).unwrap();
-    let found: Vec<Option<f64>> = judged[0].iter().map(|one| one.nll).collect();
-    assert_eq!(found, [Some(3.0), None, Some(5.0)]);
+    for factor in [None, Some(2.0)] {
+        let mut second = factor.map(Lengths);
+        let second = second.as_mut().map(|second| second as &mut dyn Likelihood);
+        let mut laboratory = Laboratory {
+            answerer: &mut Echo::default(),
+            judges: &mut judges,
+            likelihood: Some(Scorers { own: &mut Lengths(1.0), second }),
+        };
+        let judged = laboratory.run(&[(&Arm::unsteered(), &prompts)], &mut NoProgress).unwrap();
+        let found: Vec<_> = judged[0].iter().map(|one| (one.nll, one.second_nll)).collect();
+        let expected = |length: f64| (Some(length), factor.map(|factor| factor * length));
+        assert_eq!(found, [expected(3.0), (None, None), expected(5.0)]);
+    }
 }
 
 #[test]

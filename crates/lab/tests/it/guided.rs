@@ -118,6 +118,18 @@ fn every_kind() -> CategoryInputs {
 }
 
 #[test]
+fn the_summary_is_over_all_categories() {
+    let another = CategoryInputs { category: "child_abuse".parse().unwrap(), ..every_kind() };
+    let summary = selected(vec![every_kind(), another], &GuidedOptions::default()).report.summary();
+    assert_eq!(
+        summary,
+        "guided by harm. Harmful prompts: of 14 answers 4 were degenerate, 4 declined, 6 were judged unsafe, 4 safe and 0 \
+         neither for sure; 4 stayed. Harmless ones: of 12 answers 2 were degenerate, 4 declined, 4 were judged unsafe, 6 safe \
+         and 0 neither for sure; 6 stayed."
+    );
+}
+
+#[test]
 fn only_what_the_judges_confirm_stays() {
     let guided = selected(vec![every_kind()], &GuidedOptions::default());
     let chosen = &guided.inputs[0];

@@ -100,13 +100,21 @@ impl Data {
 
 /// The study, and how many answers it took; within its budget.
 fn run(spec: &StudySpec<'_>, likelihood: Option<&mut ModelLikelihood>) -> (StudyFigures, usize) {
+    let (figures, num_answers) = try_run(spec, likelihood);
+    let budget = budget(spec);
+    assert!(num_answers <= budget.num_answers, "{num_answers} of {budget:?}");
+    assert_eq!(budget.num_tokens, budget.num_answers * spec.max_new_tokens);
+    (figures.unwrap(), num_answers)
+}
+
+fn try_run(
+    spec: &StudySpec<'_>,
+    likelihood: Option<&mut ModelLikelihood>,
+) -> (skeg_lab::Result<StudyFigures>, usize) {
     let (mut surface, mut judges) = (Surface::default(), Judges::rules());
     let mut laboratory =
         Laboratory { answerer: &mut surface, judges: &mut judges, likelihood: None };
-    let figures = study(&mut laboratory, spec, likelihood, 3, &mut NoProgress).unwrap();
-    let budget = budget(spec);
-    assert!(surface.num_answers <= budget.num_answers, "{} of {budget:?}", surface.num_answers);
-    assert_eq!(budget.num_tokens, budget.num_answers * spec.max_new_tokens);
+    let figures = study(&mut laboratory, spec, likelihood, 3, &mut NoProgress);
     (figures, surface.num_answers)
 }
 
@@ -201,18 +209,20 @@ fn each_row_s_counts_are_those_of_its_own_answers() {
 fn the_dose_is_measured_by_layers_and_through_zero() {
     let figures = whole_study();
     let heat = figures.heat.as_ref().unwrap();
+    // Both rows fail alike when tuned: the first.
+    assert_eq!(heat.vectors, "unsupervised");
     assert_eq!(heat.layers, ["0", "2", "0-2"]);
-    assert_eq!(heat.factors, [0.5, 1.0, 2.0, 4.0, 8.0]);
-    // Pushes of a layer are 0.75, 1.5, 3, 6, 12: declines from 1 to 4, broken beyond.
-    let cell = |layer: usize, factor: usize| {
-        let counts = &heat.cells[layer][factor];
+    assert_eq!(heat.doses, [0.1, 0.2, 0.4, 0.8, 1.6]);
+    // Pushes of a layer are 0.2, 0.4, 0.8, 1.6, 3.2: declines from 1 to 4, broken beyond.
+    let cell = |layer: usize, dose: usize| {
+        let counts = &heat.cells[layer][dose];
         assert_eq!(counts.total, 22);
         (counts.refused, counts.degenerate)
     };
-    let row = |layer| [0, 1, 2, 3, 4].map(|factor| cell(layer, factor));
-    assert_eq!(row(0), [(0, 0), (20, 0), (20, 0), (0, 22), (0, 22)]);
+    let row = |layer| [0, 1, 2, 3, 4].map(|dose| cell(layer, dose));
+    assert_eq!(row(0), [(0, 0), (0, 0), (0, 0), (20, 0), (20, 0)]);
     assert_eq!(row(1), row(0));
-    assert_eq!(row(2), [(20, 0), (20, 0), (0, 22), (0, 22), (0, 22)]);
+    assert_eq!(row(2), [(0, 0), (0, 0), (20, 0), (20, 0), (0, 22)]);
 
     let strengths: Vec<f32> = figures.ladder.iter().map(|rung| rung.strength).collect();
     assert!(strengths.is_sorted_by(|a, b| a < b), "{strengths:?}");
@@ -320,7 +330,7 @@ fn categories_without_a_vector_stay_unsteered_and_few_of_them_keep_the_budget() 
         assert_eq!(arm(&figures, name, kind).constraints.unwrap().count, 5);
     }
     assert_eq!(figures.ladder.last().unwrap().harmful.degenerate, 8);
-    assert_eq!(figures.heat.unwrap().cells[2][1].refused, 4);
+    assert_eq!(figures.heat.unwrap().cells[2][3].refused, 4);
     // Few categories have more prompts each in a search.
     data.tuning.retain(|prompt| steered.contains(&prompt.category));
     data.constraints.clear();
@@ -328,27 +338,17 @@ fn categories_without_a_vector_stay_unsteered_and_few_of_them_keep_the_budget() 
     // Without a prompt to tune on, the paper's setting remains.
     data.tuning.clear();
     let (figures, num_answers) = run(&data.spec(None, Vec::new()), None);
+    assert_eq!(figures.report(&About::default()).unwrap().files.len(), 4, "the bars of two sets");
     let kinds: Vec<ArmKind> = figures.arms.iter().map(|arm| arm.kind).collect();
     assert_eq!(kinds, [ArmKind::Naive, ArmKind::PaperSetting, ArmKind::Baseline]);
     assert_eq!(num_answers, 3 * 11 * (3 + 1 + 2));
     assert_eq!((figures.heat, figures.window), (None, None));
-    figures_without_vectors_are_drawn(&data);
-}
-
-fn figures_without_vectors_are_drawn(data: &Data) {
-    let (figures, _) = run(&data.spec(None, Vec::new()), None);
-    let files = figures.report(&About::default()).unwrap().files;
-    assert_eq!(files.len(), 4, "the bars of two sets");
 }
 
 #[test]
 fn no_prompt_is_an_error() {
     let data = Data { harmful: Vec::new(), harmless: Vec::new(), ..data(Vec::new()) };
-    let (mut surface, mut judges) = (Surface::default(), Judges::rules());
-    let mut laboratory =
-        Laboratory { answerer: &mut surface, judges: &mut judges, likelihood: None };
-    let spec = data.spec(None, Vec::new());
-    let error = study(&mut laboratory, &spec, None, 3, &mut NoProgress).unwrap_err();
+    let error = try_run(&data.spec(None, Vec::new()), None).0.unwrap_err();
     assert!(error.to_string().contains("no harmful prompt to study"), "{error}");
 }
 

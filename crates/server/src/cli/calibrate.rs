@@ -8,7 +8,7 @@ use skeg_lab::calibrate::{
     generation_of,
 };
 use skeg_lab::data::{overlap, refuse_overlap};
-use skeg_lab::experiment::{Laboratory, Prompt, harmless_prompts, spread};
+use skeg_lab::experiment::{Prompt, harmless_prompts, spread};
 use skeg_lab::extract::{ExtractSpec, Extraction, PromptForm};
 use skeg_lab::{DataSet, Item, Shares};
 use skeg_model::steering::{Operator, Site};
@@ -20,7 +20,7 @@ use super::data_flags::DataFlags;
 use super::extract_variant::VariantFlags;
 use super::extractions::kept_extractions;
 use super::judge_flags::JudgeFlags;
-use super::laboratory::{AnswerFlags, Answering, answering, model_name};
+use super::laboratory::{AnswerFlags, answering, model_name};
 use super::layers::parse_layers;
 use super::print_flags::PrintFlags;
 use super::progress::Bar;
@@ -132,13 +132,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         .iter()
         .map(|one| Candidate::new(one.variant.to_string(), one))
         .collect::<Result<Vec<_>, _>>()?;
-    let Answering { mut answerer, mut likelihood, .. } =
-        answering(&config, &args.model, &args.answers)?;
-    let mut laboratory = Laboratory {
-        answerer: &mut *answerer,
-        judges: &mut judges,
-        likelihood: Some(&mut *likelihood),
-    };
+    let mut answering = answering(&config, &args.model, &args.answers)?;
+    let mut laboratory = answering.laboratory(&mut judges);
     let spec = CalibrateSpec {
         candidates: &candidates,
         calibration: &plan.calibration,

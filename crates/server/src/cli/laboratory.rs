@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use skeg_lab::KeptLikelihood;
 use skeg_lab::evaluate::{Answerer, CachedAnswerer, EngineAnswerer, SharedModel};
+use skeg_lab::experiment::{Laboratory, Scorers};
+use skeg_lab::judge::Judges;
 use skeg_lab::likelihood::{Likelihood, ModelLikelihood};
 use skeg_model::engine::EngineConfig;
 use skeg_model::{DeviceChoice, LoadedModel};
 
 use super::ModelFlags;
 use super::running::model_path;
-use crate::config::Config;
+use crate::config::{Config, ModelConfig};
 
 /// Sets of vector rows in the engine at once: arms run side by side.
 const NUM_STEERING_SLOTS: usize = 256;
@@ -31,12 +34,15 @@ pub(super) struct AnswerFlags {
     /// Seed of random controls and intervals
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
+    /// Also score the answers by this model, unsteered: a catalogue name, a .gguf file or a Hugging Face folder
+    #[arg(long, value_name = "NAME|PATH")]
+    second_model: Option<String>,
 }
 
 impl AnswerFlags {
     /// Answers are made anew and not kept.
     pub(super) fn uncached(max_tokens: usize, seed: u64) -> Self {
-        Self { max_tokens, work_dir: None, no_cache: true, seed }
+        Self { max_tokens, work_dir: None, no_cache: true, seed, second_model: None }
     }
 
     /// Where finished work is kept; `None` = nowhere.
@@ -51,8 +57,19 @@ impl AnswerFlags {
 /// A model that answers, itself, and its likelihoods.
 pub(super) struct Answering {
     pub(super) answerer: Box<dyn Answerer>,
-    pub(super) likelihood: Box<dyn Likelihood>,
     pub(super) model: SharedModel,
+    likelihood: Box<dyn Likelihood>,
+    second_likelihood: Option<Box<dyn Likelihood>>,
+}
+
+impl Answering {
+    /// The laboratory of this model and these judges.
+    pub(super) fn laboratory<'a>(&'a mut self, judges: &'a mut Judges) -> Laboratory<'a> {
+        let own = &mut *self.likelihood;
+        let second = self.second_likelihood.as_deref_mut();
+        let likelihood = Some(Scorers { own, second: second.map(|second| second as _) });
+        Laboratory { answerer: &mut *self.answerer, judges, likelihood }
+    }
 }
 
 /// Prompt and answer are scored up to so many tokens.
@@ -82,26 +99,50 @@ pub(super) fn answering(
         num_steering_slots: NUM_STEERING_SLOTS,
         ..EngineConfig::default()
     };
-    let fingerprint = format!(
-        "skeg {} {} {} {} {:?} {}",
+    let own = fingerprint(&loaded, &config.model);
+    let answers_by = format!("{own} {:?} {}", engine_config.kv_cache_dtype, flags.max_tokens);
+    let engine = EngineAnswerer::new(loaded, &engine_config, flags.max_tokens)?;
+    let model = engine.model().clone();
+    // Elsewhere than on the CPU answers depend on what is answered beside them.
+    let work_dir = flags.work_dir(config).filter(|_| config.model.device == DeviceChoice::Cpu);
+    let answerer: Box<dyn Answerer> = match &work_dir {
+        Some(folder) => Box::new(CachedAnswerer::open(engine, folder, answers_by.clone())?),
+        None => Box::new(engine),
+    };
+    let likelihood = scorer(&model, answers_by, work_dir.as_deref())?;
+    let second_likelihood = match &flags.second_model {
+        Some(name) => {
+            let second = config.model.another(name).context("--second-model")?;
+            let path = model_path(&second, model_flags.fetch).context("--second-model")?;
+            let loaded = LoadedModel::load(&path, &second.load_options())?;
+            let by = fingerprint(&loaded, &second);
+            Some(scorer(&loaded.into(), by, work_dir.as_deref())?)
+        }
+        None => None,
+    };
+    Ok(Answering { answerer, model, likelihood, second_likelihood })
+}
+
+/// What decides a model's figures.
+fn fingerprint(loaded: &LoadedModel, model: &ModelConfig) -> String {
+    format!(
+        "skeg {} {} {} {}",
         env!("CARGO_PKG_VERSION"),
         loaded.identity.architecture_id,
         loaded.identity.weights_id,
-        config.model.weights_name(),
-        engine_config.kv_cache_dtype,
-        flags.max_tokens
-    );
-    let engine = EngineAnswerer::new(loaded, &engine_config, flags.max_tokens)?;
-    let model = engine.model().clone();
-    let scorer = ModelLikelihood::new(&model, MAX_SCORED_TOKENS)?;
-    // Elsewhere than on the CPU answers depend on what is answered beside them.
-    let work_dir = flags.work_dir(config).filter(|_| config.model.device == DeviceChoice::Cpu);
-    let (answerer, likelihood): (Box<dyn Answerer>, Box<dyn Likelihood>) = match work_dir {
-        Some(folder) => (
-            Box::new(CachedAnswerer::open(engine, &folder, fingerprint.clone())?),
-            Box::new(KeptLikelihood::open(scorer, &folder, fingerprint)?),
-        ),
-        None => (Box::new(engine), Box::new(scorer)),
-    };
-    Ok(Answering { answerer, likelihood, model })
+        model.weights_name()
+    )
+}
+
+/// The likelihood of answers under a model, kept where other work is.
+fn scorer(
+    model: &SharedModel,
+    fingerprint: String,
+    work_dir: Option<&Path>,
+) -> anyhow::Result<Box<dyn Likelihood>> {
+    let scorer = ModelLikelihood::new(model, MAX_SCORED_TOKENS)?;
+    Ok(match work_dir {
+        Some(folder) => Box::new(KeptLikelihood::open(scorer, folder, fingerprint)?),
+        None => Box::new(scorer),
+    })
 }

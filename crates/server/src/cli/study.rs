@@ -1,12 +1,13 @@
 //! `skeg evaluate study`: the paper's experiment for a model, with what improves on it, controls and costs, as one report.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use skeg_lab::data::{CategoryMap, Fit, refuse_overlap};
 use skeg_lab::evaluate::Answerer;
-use skeg_lab::experiment::{Arm, Laboratory, Prompt, harmful_prompts, harmless_prompts, spread};
+use skeg_lab::experiment::{Arm, Prompt, harmful_prompts, harmless_prompts, spread};
 use skeg_lab::extract::Text;
 use skeg_lab::judge::Judges;
 use skeg_lab::likelihood::ModelLikelihood;
@@ -20,7 +21,7 @@ use skeg_vector_store::{Category, load_generation, read_current};
 use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::judge_flags::JudgeFlags;
-use super::laboratory::{AnswerFlags, Answering, MAX_SCORED_TOKENS, answering, model_name};
+use super::laboratory::{AnswerFlags, MAX_SCORED_TOKENS, answering, model_name};
 use super::progress::Bar;
 use super::running::{binding, model_path};
 use super::study_methods::{Made, Sources, methods, missing};
@@ -94,11 +95,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let inputs = Inputs::read(args)?;
     let divided = inputs.divided()?;
     let mut judges = args.judges.judges(args.answers.work_dir(&config).as_deref())?;
-    let Answering { mut answerer, mut likelihood, model } =
-        answering(&config, &args.model, &args.answers)?;
+    let mut answering = answering(&config, &args.model, &args.answers)?;
     let mut bar = Bar::new()?;
-    let rows =
-        Rows::make(args, &config, (&inputs, &divided), (&mut *answerer, &mut judges), &mut bar)?;
+    let rows = Rows::make(
+        args,
+        &config,
+        (&inputs, &divided),
+        (&mut *answering.answerer, &mut judges),
+        &mut bar,
+    )?;
     let Rows { made, chosen, more_arms, sets, remarks, num_hidden_layers } = rows;
     let spec = StudySpec {
         methods: &made.methods,
@@ -117,12 +122,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         "at most {} answers, {} tokens; what is kept from earlier runs is not made again",
         cost.num_answers, cost.num_tokens
     ));
-    let mut texts = ModelLikelihood::new(&model, MAX_SCORED_TOKENS)?;
-    let mut laboratory = Laboratory {
-        answerer: &mut *answerer,
-        judges: &mut judges,
-        likelihood: Some(&mut *likelihood),
-    };
+    let mut texts = ModelLikelihood::new(&answering.model, MAX_SCORED_TOKENS)?;
+    let mut laboratory = answering.laboratory(&mut judges);
     let figures = study(&mut laboratory, &spec, Some(&mut texts), num_hidden_layers, &mut bar)?;
     let about = About {
         model: model_name(&config),
@@ -208,7 +209,7 @@ struct Sets {
     texts: Vec<String>,
 }
 
-type ByCategory<'a> = std::collections::BTreeMap<Category, Divided<'a>>;
+type ByCategory<'a> = BTreeMap<Category, Divided<'a>>;
 
 fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
@@ -246,10 +247,10 @@ impl Inputs {
     }
 
     fn sources<'a>(&'a self, divided: &ByCategory<'a>) -> Sources<'a> {
-        let harmful: Vec<&Item> =
-            divided.values().flat_map(|parts| parts.extraction.iter().copied()).collect();
-        let ids: std::collections::HashSet<&str> =
-            harmful.iter().map(|item| item.id.as_str()).collect();
+        let parts = divided.iter();
+        let harmful: BTreeMap<Category, Vec<&Item>> =
+            parts.map(|(category, parts)| (category.clone(), parts.extraction.clone())).collect();
+        let ids: HashSet<&str> = harmful.values().flatten().map(|item| item.id.as_str()).collect();
         let all = self.data.iter().flat_map(|set| &set.items);
         let twins = all.filter(|item| item.twin_of.as_deref().is_some_and(|id| ids.contains(id)));
         let mut data_sha256: Vec<String> = self.data.iter().map(|set| set.sha256.clone()).collect();
@@ -273,7 +274,7 @@ impl Inputs {
         let sources = self.sources(divided);
         let generic = self.generic_part(1);
         let benign = sources.twins.iter().chain(&generic).map(text).collect();
-        ImproveData { benign, harmful: sources.harmful.iter().map(text).collect() }
+        ImproveData { benign, harmful: sources.harmful.values().flatten().map(text).collect() }
     }
 
     fn sets(&self, args: &Args, divided: &ByCategory<'_>, made: &Made) -> anyhow::Result<Sets> {
@@ -326,8 +327,7 @@ impl Inputs {
         if !self.map.has(name) {
             bail!("--map says nothing about the set `{name}`");
         }
-        let mut by_category: std::collections::BTreeMap<Category, Vec<&Item>> =
-            std::collections::BTreeMap::new();
+        let mut by_category: BTreeMap<Category, Vec<&Item>> = BTreeMap::new();
         for item in set.items.iter().filter(|item| item.harmful != Some(false)) {
             let category = self.map.category_of(name, item, Fit::Medium);
             if let Some(category) = category.filter(|one| categories.contains(one)) {

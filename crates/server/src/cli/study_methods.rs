@@ -1,15 +1,15 @@
 //! The paper's rows for `skeg evaluate study`: vectors of all and of pruned activations, unsupervised and guided, against
-//! matched and generic harmless prompts.
+//! matched and generic harmless prompts; and beside them vectors of contrast texts, at either site.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use skeg_lab::calibrate::Candidate;
 use skeg_lab::evaluate::Answerer;
 use skeg_lab::extract::{
     CategoryExtraction, CategoryInputs, ExtractSpec, Extraction, Form, GuidedJudges, GuidedOptions,
-    GuidedReport, OnFew, Pairing, PromptForm, PruneCriterion, Pruning, TokenMode, Variant,
-    guided_inputs, inputs_of,
+    GuidedReport, OnFew, Pairing, PromptForm, PruneCriterion, Pruning, Variant, guided_inputs,
+    inputs_of,
 };
 use skeg_lab::judge::Judges;
 use skeg_lab::study::Method;
@@ -20,11 +20,12 @@ use skeg_vector_store::Category;
 
 use super::extractions::kept_extractions;
 use super::progress::Bar;
+use super::recipe::{RecipeName, contrast};
 
 /// What the rows are made from.
 pub(super) struct Sources<'a> {
     /// Harmful prompts of the extraction part.
-    pub(super) harmful: Vec<&'a Item>,
+    pub(super) harmful: BTreeMap<Category, Vec<&'a Item>>,
     /// Their harmless twins; may be empty.
     pub(super) twins: Vec<&'a Item>,
     /// Harmless prompts of no category; may be empty.
@@ -65,16 +66,21 @@ pub(super) fn methods(
                 .push(format!("No rows against {side} harmless prompts: no data for them."));
             continue;
         }
-        let items: Vec<&Item> = sources.harmful.iter().chain(harmless).copied().collect();
+        let harmful = sources.harmful.values().flatten();
+        let items: Vec<&Item> = harmful.chain(harmless).copied().collect();
         let inputs = inputs_of(&items, Form::Prompts, pairing)?;
-        let from = (sources.data_sha256.as_slice(), sources.work_dir.as_deref());
-        let pass =
-            |inputs: Vec<CategoryInputs>, bar: &mut Bar| pass(model, inputs, pairing, from, bar);
-        made.add(&format!("unsupervised, {side}"), pass(inputs.clone(), bar)?, None)?;
+        let all = Variant { pairing, ..Variant::default() };
+        let variants = [all, Variant { pruning: Some(PRUNED), ..all }];
+        let pass = |inputs: Vec<CategoryInputs>, bar: &mut Bar| {
+            let recipe = (Site::AttnOut, RecipeName::Prompts);
+            pass(model, inputs, (recipe, &variants), sources, bar)
+        };
+        made.add_two(&format!("unsupervised, {side}"), &pass(inputs.clone(), bar)?)?;
         match guided(answerer, judges, inputs, pairing, bar)? {
             Some((inputs, report)) if !inputs.is_empty() => {
                 let name = format!("guided, {side}");
-                made.add(&name, pass(inputs, bar)?, Some(&report))?;
+                made.add_two(&name, &pass(inputs, bar)?)?;
+                made.remarks.push(format!("{name}: {}", report.summary()));
             }
             Some(_) => made.remarks.push(format!(
                 "No guided rows against {side} harmless prompts: in no category did the judge confirm two answers a side."
@@ -85,31 +91,31 @@ pub(super) fn methods(
         }
     }
     made.remarks.dedup();
+    made.add_contrast(model, sources, bar)?;
     Ok(made)
 }
 
-/// All activations and pruned ones, from one pass.
+/// The vectors by `variants` at a site, from one pass.
 fn pass(
     model: &LoadedModel,
     inputs: Vec<CategoryInputs>,
-    pairing: Pairing,
-    (data_sha256, work_dir): (&[String], Option<&Path>),
+    ((site, recipe), variants): ((Site, RecipeName), &[Variant]),
+    sources: &Sources<'_>,
     bar: &mut Bar,
 ) -> anyhow::Result<Vec<Extraction>> {
     let count = model.identity.num_hidden_layers;
-    let all = Variant { pairing, ..Variant::default() };
+    let (tokens, max_response_tokens) = recipe.tokens();
     let spec = ExtractSpec {
-        site: Site::AttnOut,
+        site,
         layers: (count / 5..count - count / 5).collect(),
-        tokens: TokenMode::All,
-        max_response_tokens: None,
+        tokens,
+        max_response_tokens,
         prompt_form: PromptForm::ChatTemplate,
-        variant: all,
+        variant: variants.first().copied().unwrap_or_default(),
         categories: inputs,
-        data_sha256: data_sha256.to_vec(),
+        data_sha256: sources.data_sha256.clone(),
     };
-    let variants = [all, Variant { pruning: Some(PRUNED), ..all }];
-    kept_extractions(model, &spec, &variants, work_dir, bar)
+    kept_extractions(model, &spec, variants, sources.work_dir.as_deref(), bar)
 }
 
 /// What judges confirm of the model's own answers; `None` without a judge of harm.
@@ -144,18 +150,40 @@ fn header() -> Vec<String> {
 impl Made {
     fn add(
         &mut self,
-        name: &str,
-        extractions: Vec<Extraction>,
-        guided: Option<&GuidedReport>,
+        name: String,
+        is_pruned: bool,
+        extraction: &Extraction,
     ) -> anyhow::Result<()> {
-        for (extraction, part) in extractions.into_iter().zip(["all activations", "pruned"]) {
-            let name = format!("{name}, {part}");
-            self.table.push(row(&name, &extraction));
-            let candidate = Candidate::new(name.clone(), &extraction)?;
-            self.methods.push(Method { name, is_pruned: part == "pruned", candidate });
+        self.table.push(row(&name, extraction));
+        let candidate = Candidate::new(name.clone(), extraction)?;
+        self.methods.push(Method { name, is_pruned, candidate });
+        Ok(())
+    }
+
+    /// All activations and pruned ones.
+    fn add_two(&mut self, name: &str, extractions: &[Extraction]) -> anyhow::Result<()> {
+        for (extraction, is_pruned) in extractions.iter().zip([false, true]) {
+            let part = if is_pruned { "pruned" } else { "all activations" };
+            self.add(format!("{name}, {part}"), is_pruned, extraction)?;
         }
-        if let Some(report) = guided {
-            self.remarks.push(format!("{name}: {report}."));
+        Ok(())
+    }
+
+    /// Safe answers against compliant openings behind the same prompts: no row of the paper's, at its site and at the
+    /// layer's output.
+    fn add_contrast(
+        &mut self,
+        model: &LoadedModel,
+        sources: &Sources<'_>,
+        bar: &mut Bar,
+    ) -> anyhow::Result<()> {
+        let variants = [Variant::default()];
+        let inputs = contrast(None)?.pair_with(&sources.harmful)?;
+        for (site, name) in [(Site::AttnOut, "attn_out"), (Site::ResidPost, "resid_post")] {
+            let how = ((site, RecipeName::Contrast), variants.as_slice());
+            for extraction in pass(model, inputs.clone(), how, sources, bar)? {
+                self.add(format!("contrast texts, {name}"), false, &extraction)?;
+            }
         }
         Ok(())
     }

@@ -98,6 +98,11 @@ impl ModelConfig {
         }
     }
 
+    /// Another model, run as this one is: a catalogue name, a file or a folder.
+    pub(crate) fn another(&self, model: &str) -> Result<Self, ConfigError> {
+        Ok(Self { source: ModelSource::parse(model)?, ..self.clone() })
+    }
+
     /// How the model is loaded.
     pub(crate) const fn load_options(&self) -> LoadOptions {
         LoadOptions { device: self.device, weights: self.weights, cpu: self.cpu }

@@ -43,6 +43,18 @@ impl SideCounts {
         } += 1;
     }
 
+    fn plus(self, other: Self) -> Self {
+        Self {
+            asked: self.asked + other.asked,
+            degenerate: self.degenerate + other.degenerate,
+            refused: self.refused + other.refused,
+            judged_unsafe: self.judged_unsafe + other.judged_unsafe,
+            judged_safe: self.judged_safe + other.judged_safe,
+            unsure: self.unsure + other.unsure,
+            kept: self.kept + other.kept,
+        }
+    }
+
     fn cells(&self) -> [String; 7] {
         [
             self.asked,
@@ -118,6 +130,20 @@ const HEADER: [&str; 9] = [
 ];
 
 impl GuidedReport {
+    /// What became of each side over all categories, in two sentences.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let total = |of: fn(&GuidedCounts) -> SideCounts| {
+            self.categories.values().map(of).fold(SideCounts::default(), SideCounts::plus)
+        };
+        let harmful = total(|counts| counts.unsafe_side);
+        let harmless = total(|counts| counts.safe_side);
+        format!(
+            "{self}. Harmful prompts: {harmful}; {} stayed. Harmless ones: {harmless}; {} stayed.",
+            harmful.kept, harmless.kept
+        )
+    }
+
     /// The counts as text for a terminal.
     #[must_use]
     pub fn to_plain(&self) -> String {
