@@ -2,28 +2,35 @@
 
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::disk_cache::{DiskCache, key_of};
 use crate::error::Result;
-use crate::likelihood::Likelihood;
+use crate::evaluate::AppliedVector;
+use crate::likelihood::{Likelihood, SteeredText, TextNll};
 use crate::progress::Progress;
 
 /// A scorer with its scores on disk.
 #[derive(Debug)]
 pub struct KeptLikelihood<L> {
     inner: L,
-    cache: DiskCache<Option<f64>>,
-    /// What decides scores beside prompt and answer.
+    answers: DiskCache<Option<f64>>,
+    texts: DiskCache<TextNll>,
+    /// What decides scores beside texts and vector.
     fingerprint: String,
 }
 
 impl<L: Likelihood> KeptLikelihood<L> {
-    /// Scores of `inner`, kept in `folder`; `fingerprint` is whatever decides them beside prompt and answer: model, weights
+    /// Scores of `inner`, kept in `folder`; `fingerprint` is whatever decides them beside texts and vector: model, weights
     /// as loaded, and how much of a text is scored.
     ///
     /// # Errors
     /// [`crate::Error::Io`] when the cache cannot be opened.
     pub fn open(inner: L, folder: &Path, fingerprint: String) -> Result<Self> {
-        Ok(Self { inner, cache: DiskCache::open(folder, "likelihoods")?, fingerprint })
+        let answers = DiskCache::open(folder, "likelihoods")?;
+        let texts = DiskCache::open(folder, "text-likelihoods")?;
+        Ok(Self { inner, answers, texts, fingerprint })
     }
 }
 
@@ -40,20 +47,51 @@ impl<L: Likelihood> Likelihood for KeptLikelihood<L> {
             key_of([self.fingerprint.as_bytes(), prompt.as_bytes(), answer.as_bytes()])
         };
         let keys: Vec<String> = exchanges.iter().map(key).collect();
-        let missing: Vec<usize> =
-            (0..keys.len()).filter(|&idx| self.cache.get(&keys[idx]).is_none()).collect();
-        for chunk in missing.chunks(CHUNK) {
+        for chunk in missing(&keys, &self.answers).chunks(CHUNK) {
             let asked: Vec<(&str, &str)> = chunk.iter().map(|&idx| exchanges[idx]).collect();
             for (&idx, score) in chunk.iter().zip(self.inner.mean_nll(&asked, progress)?) {
-                self.cache.insert(keys[idx].clone(), score)?;
+                self.answers.insert(keys[idx].clone(), score)?;
             }
         }
-        Ok(keys.iter().map(|key| self.cache.get(key).copied().flatten()).collect())
+        Ok(keys.iter().map(|key| self.answers.get(key).copied().flatten()).collect())
     }
+
+    fn text_nlls(
+        &mut self,
+        texts: &[SteeredText<'_>],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<TextNll>> {
+        let key = |one: &SteeredText<'_>| {
+            let steering = one.vector.map(AppliedVector::content_id).unwrap_or_default();
+            key_of([self.fingerprint.as_bytes(), one.text.as_bytes(), steering.as_bytes()])
+        };
+        let keys: Vec<String> = texts.iter().map(key).collect();
+        let missing = missing(&keys, &self.texts);
+        if progress.advance(keys.len() - missing.len()).is_break() {
+            let done = keys.len() - missing.len();
+            return Err(crate::Error::Interrupted { done, total: keys.len() });
+        }
+        for chunk in missing.chunks(CHUNK) {
+            let asked: Vec<SteeredText<'_>> = chunk.iter().map(|&idx| texts[idx]).collect();
+            for (&idx, score) in chunk.iter().zip(self.inner.text_nlls(&asked, progress)?) {
+                self.texts.insert(keys[idx].clone(), score)?;
+            }
+        }
+        Ok(keys.iter().filter_map(|key| self.texts.get(key).copied()).collect())
+    }
+}
+
+/// Places of the keys that are not kept.
+fn missing<T: Serialize + DeserializeOwned>(keys: &[String], cache: &DiskCache<T>) -> Vec<usize> {
+    (0..keys.len()).filter(|&idx| cache.get(&keys[idx]).is_none()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use skeg_model::steering::{LayerVector, Operator, Positions, Site};
+
     use super::*;
     use crate::progress::NoProgress;
 
@@ -69,6 +107,18 @@ mod tests {
         ) -> Result<Vec<Option<f64>>> {
             self.0 += exchanges.len();
             Ok(exchanges.iter().map(|(_, a)| (!a.is_empty()).then_some(a.len() as f64)).collect())
+        }
+
+        fn text_nlls(
+            &mut self,
+            texts: &[SteeredText<'_>],
+            _progress: &mut dyn Progress,
+        ) -> Result<Vec<TextNll>> {
+            self.0 += texts.len();
+            let sum =
+                |one: &SteeredText<'_>| one.vector.map_or(0.0, |vector| f64::from(vector.strength));
+            let score = |one| TextNll { sum: sum(one), num_tokens: one.text.len() };
+            Ok(texts.iter().map(score).collect())
         }
     }
 
@@ -88,5 +138,29 @@ mod tests {
         assert_eq!(run("a", &exchanges), (scores.clone(), 0));
         assert_eq!(run("a", &[("q", "abc")]), (vec![Some(3.0)], 1));
         assert_eq!(run("b", &exchanges), (scores, 3));
+    }
+
+    #[test]
+    fn a_text_is_scored_once_with_each_vector() {
+        let folder = tempfile::tempdir().unwrap();
+        let vector = |strength, value| AppliedVector {
+            site: Site::AttnOut,
+            operator: Operator::Add,
+            positions: Positions::All,
+            strength,
+            layers: Arc::new(vec![LayerVector { layer: 1, values: vec![value] }]),
+        };
+        let vectors = [vector(1.0, 0.5), vector(2.0, 0.5), vector(1.0, 0.25)];
+        let run = |vectors: &[Option<&AppliedVector>]| {
+            let inner = Lengths::default();
+            let mut kept = KeptLikelihood::open(inner, folder.path(), "a".to_owned()).unwrap();
+            let texts: Vec<SteeredText<'_>> =
+                vectors.iter().map(|&vector| SteeredText { text: "abc", vector }).collect();
+            let scores = kept.text_nlls(&texts, &mut NoProgress).unwrap();
+            (scores.iter().map(|score| score.sum).collect::<Vec<_>>(), kept.inner.0)
+        };
+        let [first, stronger, another] = &vectors;
+        assert_eq!(run(&[None, Some(first), Some(stronger)]), (vec![0.0, 1.0, 2.0], 3));
+        assert_eq!(run(&[Some(stronger), None, Some(another)]), (vec![2.0, 0.0, 1.0], 1));
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use skeg_model::steering::{SlotLease, SteeringPlan, SteeringTables, SteeringVector};
 use skeg_model::{Hooks, KvCache, KvCacheDtype, Llama, PackedBatch, SteerRows};
 
@@ -13,7 +14,26 @@ use crate::error::{Error, Result};
 use crate::evaluate::{AppliedVector, SharedModel, TextSide};
 use crate::progress::Progress;
 
-/// Scores answers.
+/// A plain text with a vector on every token, at its strength, or unsteered.
+#[derive(Debug, Clone, Copy)]
+pub struct SteeredText<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// The vector.
+    pub vector: Option<&'a AppliedVector>,
+}
+
+/// How likely a plain text is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextNll {
+    /// Sum of the negative log-likelihoods of all tokens but the first, in nats.
+    pub sum: f64,
+    /// Those tokens.
+    pub num_tokens: usize,
+}
+
+/// Scores answers and texts.
 pub trait Likelihood {
     /// The mean negative log-likelihood a token of each answer after its prompt, both as (prompt, answer); `None` for an
     /// answer without a token.
@@ -25,6 +45,34 @@ pub trait Likelihood {
         exchanges: &[(&str, &str)],
         progress: &mut dyn Progress,
     ) -> Result<Vec<Option<f64>>>;
+
+    /// How likely plain texts are, each on its own. A text is cut at the most tokens that are scored.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], and what the model returns.
+    fn text_nlls(
+        &mut self,
+        texts: &[SteeredText<'_>],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<TextNll>>;
+
+    /// Perplexity of plain texts, over all tokens but each text's first.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when no text has two tokens, and as [`Self::text_nlls`].
+    fn perplexity(
+        &mut self,
+        texts: &[SteeredText<'_>],
+        progress: &mut dyn Progress,
+    ) -> Result<f64> {
+        let scores = self.text_nlls(texts, progress)?;
+        let num_tokens: usize = scores.iter().map(|score| score.num_tokens).sum();
+        if num_tokens == 0 {
+            return Err(Error::Data("no text has two tokens to be scored".to_owned()));
+        }
+        let sum: f64 = scores.iter().map(|score| score.sum).sum();
+        Ok((sum / num_tokens as f64).exp())
+    }
 }
 
 /// One vector's, beside slot 0, which holds nothing.
@@ -82,36 +130,6 @@ impl ModelLikelihood {
         let rows = logits.to_vec2::<f32>().map_err(skeg_model::Error::from)?;
         Ok(rows.iter().zip(&token_ids[from..]).map(|(row, &token)| nll(row, token)).sum())
     }
-
-    /// Perplexity of plain texts, each on its own, over all tokens but each text's first; with `vector` on every token at
-    /// its strength, or unsteered. A text is cut at the most tokens that are scored.
-    ///
-    /// # Errors
-    /// [`Error::Data`] when no text has two tokens, [`Error::Interrupted`], and what the model returns.
-    pub fn perplexity(
-        &mut self,
-        texts: &[&str],
-        vector: Option<&AppliedVector>,
-        progress: &mut dyn Progress,
-    ) -> Result<f64> {
-        let steered = vector.map(|vector| Steered::new(&self.llama, vector)).transpose()?;
-        let (mut sum, mut num_tokens) = (0.0, 0_usize);
-        for (idx, text) in texts.iter().enumerate() {
-            let mut token_ids = self.text_side.tokenizer.encode(text, true)?;
-            token_ids.truncate(self.max_tokens);
-            if token_ids.len() > 1 {
-                sum += self.nll_sum(&token_ids, 1, steered.as_ref())?;
-                num_tokens += token_ids.len() - 1;
-            }
-            if progress.advance(1).is_break() {
-                return Err(Error::Interrupted { done: idx + 1, total: texts.len() });
-            }
-        }
-        if num_tokens == 0 {
-            return Err(Error::Data("no text has two tokens to be scored".to_owned()));
-        }
-        Ok((sum / num_tokens as f64).exp())
-    }
 }
 
 impl Likelihood for ModelLikelihood {
@@ -137,6 +155,27 @@ impl Likelihood for ModelLikelihood {
             // Not a step of its own: whoever asked counts answers.
             if progress.advance(0).is_break() {
                 return Err(Error::Interrupted { done: scores.len(), total: exchanges.len() });
+            }
+        }
+        Ok(scores)
+    }
+
+    fn text_nlls(
+        &mut self,
+        texts: &[SteeredText<'_>],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<TextNll>> {
+        let mut scores = Vec::with_capacity(texts.len());
+        for SteeredText { text, vector } in texts {
+            let steered = vector.map(|vector| Steered::new(&self.llama, vector)).transpose()?;
+            let mut token_ids = self.text_side.tokenizer.encode(text, true)?;
+            token_ids.truncate(self.max_tokens);
+            let num_tokens = token_ids.len().saturating_sub(1);
+            let sum =
+                if num_tokens == 0 { 0.0 } else { self.nll_sum(&token_ids, 1, steered.as_ref())? };
+            scores.push(TextNll { sum, num_tokens });
+            if progress.advance(1).is_break() {
+                return Err(Error::Interrupted { done: scores.len(), total: texts.len() });
             }
         }
         Ok(scores)

@@ -37,15 +37,8 @@ impl<A: Answerer> CachedAnswerer<A> {
     }
 
     fn key(&self, question: &Question, vector: Option<(&AppliedVector, &str)>) -> String {
-        let steering = vector.map(|(vector, rows)| {
-            format!(
-                "{:?} {:?} {:?} {:x} {rows}",
-                vector.site,
-                vector.operator,
-                vector.positions,
-                (vector.strength * question.factor).to_bits()
-            )
-        });
+        let steering = vector
+            .map(|(vector, rows)| steering_id(vector, vector.strength * question.factor, rows));
         let system = question.system.as_deref();
         key_of([
             self.fingerprint.as_bytes(),
@@ -62,6 +55,19 @@ impl CachedAnswerer<EngineAnswerer> {
     #[must_use]
     pub fn model(&self) -> &SharedModel {
         self.inner.model()
+    }
+}
+
+/// What a vector does, its rows by their content.
+fn steering_id(vector: &AppliedVector, strength: f32, rows: &str) -> String {
+    let AppliedVector { site, operator, positions, .. } = vector;
+    format!("{site:?} {operator:?} {positions:?} {:x} {rows}", strength.to_bits())
+}
+
+impl AppliedVector {
+    /// What it does: two vectors with the same id do the same.
+    pub(crate) fn content_id(&self) -> String {
+        steering_id(self, self.strength, &rows_id(self))
     }
 }
 

@@ -1,8 +1,5 @@
 //! What steering costs: constraints that are no longer followed, and the perplexity of plain text.
 
-use std::sync::Arc;
-
-use skeg_model::steering::LayerVector;
 use skeg_vector_store::Category;
 
 use super::figures::Followed;
@@ -12,8 +9,7 @@ use crate::data::Item;
 use crate::error::Result;
 use crate::evaluate::{AppliedVector, IfEval};
 use crate::experiment::{Arm, Laboratory, harmless_prompts};
-use crate::likelihood::ModelLikelihood;
-use crate::numbers::to_f32;
+use crate::likelihood::{Likelihood, SteeredText};
 use crate::progress::Progress;
 
 /// How many constraints of harmless prompts are followed by answers that are steered all the same; `None` for arms whose
@@ -43,10 +39,10 @@ pub(super) fn constraints(
     Ok(Some(Followed { count: score.num_followed, total: score.num_scored }))
 }
 
-/// Perplexity of the plain texts under the mean of the arm's vectors, each at its strength; unsteered for arms without, and
-/// `None` for arms whose strength depends on the prompt, of which a text has none.
+/// Perplexity of the plain texts, each with the vector of some category on every token, in turn; unsteered for arms without,
+/// and `None` for arms whose strength depends on the prompt, of which a text has none.
 pub(super) fn perplexity(
-    likelihood: &mut ModelLikelihood,
+    likelihood: &mut dyn Likelihood,
     spec: &StudySpec<'_>,
     arm: &Arm,
     progress: &mut dyn Progress,
@@ -54,9 +50,14 @@ pub(super) fn perplexity(
     if spec.texts.is_empty() || !arm.factors.is_empty() {
         return Ok(None);
     }
-    let texts: Vec<&str> = spec.texts.iter().map(String::as_str).collect();
+    let vectors: Vec<&AppliedVector> = acting(arm).map(|(_, vector)| vector).collect();
+    let texts = spec.texts.iter().enumerate().map(|(idx, text)| SteeredText {
+        text,
+        vector: (!vectors.is_empty()).then(|| vectors[idx % vectors.len()]),
+    });
+    let texts: Vec<SteeredText<'_>> = texts.collect();
     progress.start("texts", texts.len());
-    let perplexity = likelihood.perplexity(&texts, mean_vector(arm).as_ref(), progress)?;
+    let perplexity = likelihood.perplexity(&texts, progress)?;
     progress.finish();
     Ok(Some(perplexity))
 }
@@ -64,20 +65,4 @@ pub(super) fn perplexity(
 /// The vectors that do something.
 fn acting(arm: &Arm) -> impl Iterator<Item = (&Category, &AppliedVector)> {
     arm.vectors.iter().filter(|(_, vector)| vector.strength != 0.0)
-}
-
-fn mean_vector(arm: &Arm) -> Option<AppliedVector> {
-    let vectors: Vec<&AppliedVector> = acting(arm).map(|(_, vector)| vector).collect();
-    let first = *vectors.first()?;
-    let count = vectors.len() as f64;
-    let mut rows: Vec<LayerVector> = first.layers.as_ref().clone();
-    for (row_idx, row) in rows.iter_mut().enumerate() {
-        for (idx, value) in row.values.iter_mut().enumerate() {
-            let of = |one: &AppliedVector| {
-                f64::from(one.strength) * f64::from(one.layers[row_idx].values[idx])
-            };
-            *value = to_f32(vectors.iter().copied().map(of).sum::<f64>() / count);
-        }
-    }
-    Some(AppliedVector { strength: 1.0, layers: Arc::new(rows), ..first.clone() })
 }

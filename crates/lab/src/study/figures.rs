@@ -51,7 +51,7 @@ pub struct ArmFigures {
     pub harmless: BTreeMap<String, Counts>,
     /// Constraints that were followed, of those a rule can check.
     pub constraints: Option<Followed>,
-    /// Perplexity of plain text with the mean of the arm's vectors on every token.
+    /// Perplexity of plain texts, each with the vector of some category on every token.
     pub perplexity: Option<f64>,
 }
 

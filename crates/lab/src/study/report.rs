@@ -76,7 +76,7 @@ impl StudyFigures {
                 "%UR: share of unsafe responses, judged by program. Every answer is one of unsafe, refused, degenerate, or answered \
                  safely; broken text is never counted as safe. Harmless prompts are steered all the same, each with some \
                  category's vector: what a wrong category does. NLL: mean negative log-likelihood of a token of the answers to \
-                 the first set under the unsteered model, in nats; perplexity: of plain text while every token is steered."
+                 the first set under the unsteered model, in nats; perplexity: of plain texts, each with some category's vector on every token."
                     .to_owned(),
             ),
             Block::Details {

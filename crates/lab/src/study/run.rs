@@ -11,7 +11,6 @@ use super::tuning::{prompts_of, tuning};
 use crate::calibrate::{Bounds, by_category, difference, safe_window, search};
 use crate::error::Result;
 use crate::experiment::{Arm, Counts, Judged, Laboratory, Prompt};
-use crate::likelihood::ModelLikelihood;
 use crate::progress::Progress;
 
 /// Runs all rows and figures of a study.
@@ -22,7 +21,6 @@ use crate::progress::Progress;
 pub fn study(
     laboratory: &mut Laboratory<'_>,
     spec: &StudySpec<'_>,
-    mut likelihood: Option<&mut ModelLikelihood>,
     num_hidden_layers: usize,
     progress: &mut dyn Progress,
 ) -> Result<StudyFigures> {
@@ -32,8 +30,8 @@ pub fn study(
     for (row, judged_row) in rows.iter().zip(&judged) {
         let mut figures = figures_of(spec, row, judged_row, &judged[0]);
         figures.constraints = constraints(laboratory, spec, &row.arm, progress)?;
-        if let Some(likelihood) = likelihood.as_deref_mut() {
-            figures.perplexity = perplexity(likelihood, spec, &row.arm, progress)?;
+        if let Some(scorers) = &mut laboratory.likelihood {
+            figures.perplexity = perplexity(scorers.own, spec, &row.arm, progress)?;
         }
         arms.push(figures);
     }

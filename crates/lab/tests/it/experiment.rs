@@ -8,7 +8,7 @@ use std::sync::Arc;
 use skeg_lab::evaluate::{Answer, Answerer, AppliedVector, Question};
 use skeg_lab::experiment::{Arm, Counts, Judged, Laboratory, Outcome, Prompt, Scorers};
 use skeg_lab::judge::{Exchange, Judge, Judges, Property, RewardScore, Verdict};
-use skeg_lab::likelihood::Likelihood;
+use skeg_lab::likelihood::{Likelihood, SteeredText, TextNll};
 use skeg_lab::{NoProgress, Progress, Result};
 use skeg_model::steering::{LayerVector, Operator, Positions, Site};
 use skeg_vector_store::Category;
@@ -281,6 +281,14 @@ impl Likelihood for Lengths {
         _progress: &mut dyn Progress,
     ) -> Result<Vec<Option<f64>>> {
         Ok(exchanges.iter().map(|(_, answer)| Some(self.0 * answer.len() as f64)).collect())
+    }
+
+    fn text_nlls(
+        &mut self,
+        _texts: &[SteeredText<'_>],
+        _progress: &mut dyn Progress,
+    ) -> Result<Vec<TextNll>> {
+        unreachable!("no plain text is scored here")
     }
 }
 

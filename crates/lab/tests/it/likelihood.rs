@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama as reference;
 use skeg_lab::evaluate::{AppliedVector, SharedModel};
-use skeg_lab::likelihood::{Likelihood, ModelLikelihood};
+use skeg_lab::likelihood::{Likelihood, ModelLikelihood, SteeredText};
 use skeg_lab::{Error, NoProgress};
 use skeg_model::steering::{Operator, Positions, Site};
 use skeg_model::testing::tiny_config;
@@ -17,6 +17,14 @@ use crate::extraction::StopAfter;
 use crate::tiny_model::{CONTEXT, model, model_and_tensors, rendered, rows, shared};
 
 const TOLERANCE: f64 = 1e-4;
+
+/// All under one vector, or unsteered.
+pub(crate) fn under<'a>(
+    vector: Option<&'a AppliedVector>,
+    texts: &[&'a str],
+) -> Vec<SteeredText<'a>> {
+    texts.iter().map(|text| SteeredText { text, vector }).collect()
+}
 
 #[expect(clippy::disallowed_methods, reason = "tests look at values")]
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -122,9 +130,9 @@ fn perplexity_pools_the_tokens_of_all_texts() {
     let apart = f64::midpoint(mean(&nlls[0]), mean(&nlls[2]));
     assert!((pooled - apart).abs() > 100.0 * TOLERANCE, "{pooled} {apart}: nothing is shown");
     let mut likelihood = ModelLikelihood::new(&SharedModel::from(model), CONTEXT).unwrap();
-    let found = likelihood.perplexity(&texts, None, &mut NoProgress).unwrap();
+    let found = likelihood.perplexity(&under(None, &texts), &mut NoProgress).unwrap();
     close(found.ln(), pooled);
-    let error = likelihood.perplexity(&["x", ""], None, &mut NoProgress).unwrap_err();
+    let error = likelihood.perplexity(&under(None, &["x", ""]), &mut NoProgress).unwrap_err();
     assert!(error.to_string().contains("no text has two tokens"), "{error}");
 }
 
@@ -133,8 +141,9 @@ fn what_is_longer_is_scored_up_to_the_limit() {
     let model = shared();
     let mut likelihood = ModelLikelihood::new(&model, 40).unwrap();
     let long = "abcdefghij".repeat(40);
-    let mut perplexity =
-        |text: &str| likelihood.perplexity(&[text], None, &mut NoProgress).unwrap().to_bits();
+    let mut perplexity = |text: &str| {
+        likelihood.perplexity(&under(None, &[text]), &mut NoProgress).unwrap().to_bits()
+    };
     assert_eq!(perplexity(&long), perplexity(&long[..40]));
     assert_ne!(perplexity(&long), perplexity(&long[..39]));
     // The prompt takes 15 of the 40 tokens with its template.
@@ -148,7 +157,7 @@ fn what_is_longer_is_scored_up_to_the_limit() {
     // Never beyond the context.
     let mut largest = ModelLikelihood::new(&model, usize::MAX).unwrap();
     let [whole, cut] = [long.as_str(), &long[..CONTEXT]]
-        .map(|text| largest.perplexity(&[text], None, &mut NoProgress).unwrap().to_bits());
+        .map(|text| largest.perplexity(&under(None, &[text]), &mut NoProgress).unwrap().to_bits());
     assert_eq!(whole, cut);
 }
 
@@ -179,7 +188,7 @@ fn strength_0_is_unsteered_to_the_last_bit_and_more_is_not() {
     let mut likelihood = ModelLikelihood::new(&shared(), CONTEXT).unwrap();
     let texts = ["some plain text", "and some more"];
     let mut perplexity = |vector: Option<AppliedVector>| {
-        likelihood.perplexity(&texts, vector.as_ref(), &mut NoProgress).unwrap().to_bits()
+        likelihood.perplexity(&under(vector.as_ref(), &texts), &mut NoProgress).unwrap().to_bits()
     };
     let plain = perplexity(None);
     for site in [Site::AttnOut, Site::ResidPost] {
@@ -240,7 +249,7 @@ fn every_token_is_steered_by_strength_times_vector() {
         })
         .collect();
     let mut likelihood = ModelLikelihood::new(&SharedModel::from(model), CONTEXT).unwrap();
-    let found = likelihood.perplexity(&[text], Some(&vector), &mut NoProgress).unwrap();
+    let found = likelihood.perplexity(&under(Some(&vector), &[text]), &mut NoProgress).unwrap();
     close(found.ln(), mean(&nlls));
 }
 
@@ -248,7 +257,8 @@ fn every_token_is_steered_by_strength_times_vector() {
 fn scoring_can_be_interrupted() {
     let mut likelihood = ModelLikelihood::new(&SharedModel::from(model()), CONTEXT).unwrap();
     let mut stop = StopAfter { num_left: Some(2), ..StopAfter::default() };
-    let error = likelihood.perplexity(&["one", "two", "three"], None, &mut stop).unwrap_err();
+    let error =
+        likelihood.perplexity(&under(None, &["one", "two", "three"]), &mut stop).unwrap_err();
     assert!(matches!(error, Error::Interrupted { done: 2, total: 3 }), "{error}");
     let error = likelihood.mean_nll(&[("a", "b"), ("c", "d")], &mut stop).unwrap_err();
     assert!(matches!(error, Error::Interrupted { done: 1, total: 2 }), "{error}");

@@ -1,13 +1,12 @@
 //! The study with a scripted model whose answers follow a known dose-response.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use skeg_lab::calibrate::Candidate;
 use skeg_lab::evaluate::{AppliedVector, SharedModel};
-use skeg_lab::experiment::{Arm, Laboratory, Prompt};
+use skeg_lab::experiment::{Arm, Laboratory, Prompt, Scorers};
 use skeg_lab::judge::Judges;
-use skeg_lab::likelihood::ModelLikelihood;
+use skeg_lab::likelihood::{Likelihood as _, ModelLikelihood, SteeredText};
 use skeg_lab::study::{
     About, ArmFigures, ArmKind, Chosen, Method, PromptSet, StudyFigures, StudySpec, budget, study,
 };
@@ -112,9 +111,9 @@ fn try_run(
     likelihood: Option<&mut ModelLikelihood>,
 ) -> (skeg_lab::Result<StudyFigures>, usize) {
     let (mut surface, mut judges) = (Surface::default(), Judges::rules());
-    let mut laboratory =
-        Laboratory { answerer: &mut surface, judges: &mut judges, likelihood: None };
-    let figures = study(&mut laboratory, spec, likelihood, 3, &mut NoProgress);
+    let likelihood = likelihood.map(|own| Scorers { own, second: None });
+    let mut laboratory = Laboratory { answerer: &mut surface, judges: &mut judges, likelihood };
+    let figures = study(&mut laboratory, spec, 3, &mut NoProgress);
     (figures, surface.num_answers)
 }
 
@@ -353,46 +352,36 @@ fn no_prompt_is_an_error() {
 }
 
 #[test]
-fn perplexity_is_that_of_texts_under_the_mean_of_the_vectors() {
-    let model = SharedModel::from(model());
-    let mut likelihood = ModelLikelihood::new(&model, CONTEXT).unwrap();
+fn each_text_meets_the_vector_of_some_category() {
+    let mut likelihood = ModelLikelihood::new(&SharedModel::from(model()), CONTEXT).unwrap();
     let data = data(Vec::new());
     let mut chosen = chosen(BTreeMap::new());
-    let mut sum = rows(&[0, 2], 0.0);
     for (category, (seed, strength)) in
         catqa_categories().into_iter().zip([(0.3, 0.5), (0.7, -2.0)])
     {
-        let own = rows(&[0, 2], seed);
-        for (sum, own) in sum.iter_mut().zip(&own) {
-            for (sum, value) in sum.values.iter_mut().zip(&own.values) {
-                *sum += strength * value / 2.0;
-            }
-        }
         chosen.strengths.insert(category.clone(), strength);
-        chosen.rows.insert(category, own);
+        chosen.rows.insert(category, rows(&[0, 2], seed));
     }
     let conditional =
         Arm { factors: HashMap::from([("id".to_owned(), 0.5)]), ..chosen.arm("by condition") };
+    let vectors: Vec<AppliedVector> = chosen.arm("own").vectors.into_values().collect();
     let spec = data.spec(Some(chosen), vec![conditional]);
     let (figures, _) = run(&spec, Some(&mut likelihood));
-    let mean = AppliedVector {
-        site: Site::AttnOut,
-        operator: Operator::Add,
-        positions: Positions::All,
-        strength: 1.0,
-        layers: Arc::new(sum),
+    let mut expected = |vectors: [Option<&AppliedVector>; 2]| {
+        let pairs = data.texts.iter().zip(vectors);
+        let texts: Vec<_> = pairs.map(|(text, vector)| SteeredText { text, vector }).collect();
+        likelihood.perplexity(&texts, &mut NoProgress).unwrap()
     };
-    let texts: Vec<&str> = data.texts.iter().map(String::as_str).collect();
-    let mut expected = |vector| likelihood.perplexity(&texts, vector, &mut NoProgress).unwrap();
-    let (plain, steered) = (expected(None), expected(Some(&mean)));
-    assert!((plain.ln() - steered.ln()).abs() > 1e-2, "{plain} {steered}");
+    let plain = expected([None, None]);
+    // Eleven categories of prompts, two vectors: those that are left unsteered have no turn.
+    let steered = expected([Some(&vectors[0]), Some(&vectors[1])]);
+    let turned = expected([Some(&vectors[1]), Some(&vectors[0])]);
+    assert!([plain, turned].iter().all(|other| (steered.ln() - other.ln()).abs() > 1e-2));
     let found = |name, kind| arm(&figures, name, kind).perplexity;
     for (name, kind) in [("naive", ArmKind::Naive), ("safety system prompt", ArmKind::Baseline)] {
-        assert!((found(name, kind).unwrap() - plain).abs() < 1e-9);
+        assert_eq!(found(name, kind), Some(plain));
     }
-    // Eleven categories of prompts, two vectors: those that are left unsteered do not dilute the mean.
-    let own = found("calibrated", ArmKind::Chosen).unwrap();
-    assert!((own.ln() - steered.ln()).abs() < 1e-4, "{own} {steered}");
+    assert_eq!(found("calibrated", ArmKind::Chosen), Some(steered));
     // A text has no prompt that could decide the strength.
     assert_eq!(found("by condition", ArmKind::Improved), None);
     assert_eq!(arm(&figures, "by condition", ArmKind::Improved).constraints, None);

@@ -73,7 +73,7 @@ impl Answering {
 }
 
 /// Prompt and answer are scored up to so many tokens.
-pub(super) const MAX_SCORED_TOKENS: usize = 512;
+const MAX_SCORED_TOKENS: usize = 512;
 
 /// The model's name for reports: never the folder it lies in.
 pub(super) fn model_name(config: &Config) -> String {

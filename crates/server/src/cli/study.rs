@@ -10,7 +10,6 @@ use skeg_lab::evaluate::Answerer;
 use skeg_lab::experiment::{Arm, Prompt, harmful_prompts, harmless_prompts, spread};
 use skeg_lab::extract::Text;
 use skeg_lab::judge::Judges;
-use skeg_lab::likelihood::ModelLikelihood;
 use skeg_lab::study::{
     About, Chosen, ImproveData, PromptSet, StudyFigures, StudySpec, budget, improved_arms, study,
 };
@@ -21,7 +20,7 @@ use skeg_vector_store::{Category, load_generation, read_current};
 use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::judge_flags::JudgeFlags;
-use super::laboratory::{AnswerFlags, MAX_SCORED_TOKENS, answering, model_name};
+use super::laboratory::{AnswerFlags, answering, model_name};
 use super::progress::Bar;
 use super::running::{binding, model_path};
 use super::study_methods::{Made, Sources, methods, missing};
@@ -122,9 +121,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         "at most {} answers, {} tokens; what is kept from earlier runs is not made again",
         cost.num_answers, cost.num_tokens
     ));
-    let mut texts = ModelLikelihood::new(&answering.model, MAX_SCORED_TOKENS)?;
     let mut laboratory = answering.laboratory(&mut judges);
-    let figures = study(&mut laboratory, &spec, Some(&mut texts), num_hidden_layers, &mut bar)?;
+    let figures = study(&mut laboratory, &spec, num_hidden_layers, &mut bar)?;
     let about = About {
         model: model_name(&config),
         facts: facts(args, &inputs, &sets, started),
