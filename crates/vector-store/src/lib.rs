@@ -62,8 +62,8 @@ pub use combine::{CombineError, combine};
 pub use current::{Current, read_current, set_current};
 pub use error::{BadValue, Error, Result};
 pub use generation::{
-    FIGURES_FORMAT_VERSION, FileReport, Generation, NewGeneration, Verification, list_generations,
-    load_generation, verify, write_generation,
+    FIGURES_FORMAT_VERSION, FileReport, Generation, NewGeneration, Verification, add_generation,
+    list_generations, load_generation, read_files, verify, write_generation,
 };
 pub use hash::{GenerationId, ParseGenerationIdError};
 pub use manifest::{

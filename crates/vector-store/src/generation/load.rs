@@ -25,6 +25,20 @@ pub fn load_generation(
     load_dir(&dir, Some(id), model)
 }
 
+/// The bytes of all files of a generation by name, the manifest among them, once the generation was checked whole.
+///
+/// # Errors
+/// As [`load_generation`].
+pub fn read_files(root: &Path, id: &GenerationId) -> Result<BTreeMap<String, Vec<u8>>> {
+    let dir = GenerationDir::open(root, id)?;
+    load_dir(&dir, Some(id), None)?;
+    let manifest_bytes = dir.read(files::MANIFEST)?;
+    let manifest = Manifest::parse(&manifest_bytes, &dir.file(files::MANIFEST))?;
+    let mut contents = read_listed(&dir, &manifest)?;
+    contents.insert(files::MANIFEST.to_owned(), manifest_bytes);
+    Ok(contents)
+}
+
 /// [`load_generation`] from a folder whose name need not be its id yet.
 pub(super) fn load_dir(
     dir: &GenerationDir,

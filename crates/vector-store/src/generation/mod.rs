@@ -10,9 +10,9 @@ use std::fs;
 use std::path::Path;
 
 pub use figures::FIGURES_FORMAT_VERSION;
-pub use load::load_generation;
+pub use load::{load_generation, read_files};
 pub use verify::{FileReport, Verification, verify};
-pub use write::{NewGeneration, write_generation};
+pub use write::{NewGeneration, add_generation, write_generation};
 
 use crate::error::{Error, Result};
 use crate::{Category, CategoryVectors, GenerationId, Manifest, Policy, files};

@@ -58,11 +58,30 @@ pub struct NewGeneration {
 /// # Errors
 /// Every error of [`load_generation`], and [`Error::Io`]. Nothing is left behind then.
 pub fn write_generation(root: &Path, generation: &NewGeneration) -> Result<GenerationId> {
-    let contents = generation.contents()?;
+    put_in_place(root, &generation.contents()?)
+}
+
+/// Writes files that are a generation already, as [`read_files`](super::read_files) gives them, into a store.
+///
+/// # Errors
+/// [`Error::Layout`] for a name that no generation has, and as [`write_generation`]. Nothing is left behind then.
+pub fn add_generation(root: &Path, contents: &BTreeMap<String, Vec<u8>>) -> Result<GenerationId> {
+    let is_known = |name: &str| name == files::MANIFEST || files::is_listed_name(name);
+    if let Some(name) = contents.keys().find(|name| !is_known(name)) {
+        let reason = "no file of a generation has this name; give its files alone";
+        return Err(Error::layout(Path::new(name), reason));
+    }
+    put_in_place(root, contents)
+}
+
+fn put_in_place<N: AsRef<Path>>(
+    root: &Path,
+    contents: &BTreeMap<N, Vec<u8>>,
+) -> Result<GenerationId> {
     let generations = files::generations_dir(root);
     fs::create_dir_all(&generations).map_err(Error::io("create", &generations))?;
     let staging = Staging::create(&generations)?;
-    for (name, bytes) in &contents {
+    for (name, bytes) in contents {
         let path = staging.path.join(name);
         let mut file = fs::File::create(&path).map_err(Error::io("create", &path))?;
         file.write_all(bytes).map_err(Error::io("write", &path))?;

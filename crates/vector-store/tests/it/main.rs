@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy lets tests panic, not the functions they share")]
 
 mod compatibility;
+mod copying;
 mod forge;
 mod integrity;
 mod publishing;
