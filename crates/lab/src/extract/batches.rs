@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use skeg_model::{Capture, Hooks, KvCache, KvCacheDtype, Llama, PackedBatch};
+use skeg_model::{Capture, KvCache, KvCacheDtype, Llama, PackedBatch};
 
 use super::encode::EncodedInput;
 use super::run::RunOptions;
@@ -92,8 +92,7 @@ impl<'a> Run<'a> {
         }
         let (batch, rows) = pack(inputs)?;
         let mut capture = Capture::new(self.spec.site, self.spec.layers.clone(), rows);
-        let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
-        self.llama.forward(&batch, &mut self.cache, &mut hooks)?;
+        self.llama.capture(&batch, &mut self.cache, &mut capture)?;
         // (layer, [rows of all inputs, hidden_size])
         let captured = capture.take();
         let hidden_size = self.llama.config().hidden_size;
@@ -132,7 +131,5 @@ fn pack(inputs: &[&EncodedInput]) -> Result<(PackedBatch, Vec<usize>)> {
         batch.block_tables.push((next_block..next_block + num_blocks).collect());
         next_block += num_blocks;
     }
-    // Nothing is read from the logits; one row is the least that costs.
-    batch.logit_rows = vec![0];
     Ok((batch, rows))
 }

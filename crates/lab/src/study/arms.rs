@@ -126,17 +126,23 @@ impl Chosen {
             (category.clone(), self.applied(category, rows.clone(), operator))
         });
         let arm = Arm { name: name.to_owned(), vectors: vectors.collect(), ..Arm::default() };
-        let strengths = self.strengths.values().copied();
+        let strengths = self.rules.values().map(|rule| rule.strength);
         let (least, most) = (
             strengths.clone().fold(f32::INFINITY, f32::min),
             strengths.fold(f32::NEG_INFINITY, f32::max),
         );
         let strength = if least < most { format!("{least} to {most}") } else { format!("{most}") };
-        Row {
-            arm,
-            kind,
-            setting: words(self.site, &self.layers(), &strength, operator, self.positions),
-        }
+        let mut positions: Vec<Positions> =
+            self.rules.values().map(|rule| rule.positions).collect();
+        positions.dedup();
+        let setting = match positions[..] {
+            [positions] => words(self.site, &self.layers(), &strength, operator, positions),
+            _ => {
+                let all = words(self.site, &self.layers(), &strength, operator, Positions::All);
+                format!("{all}, positions by category")
+            }
+        };
+        Row { arm, kind, setting }
     }
 
     /// One category's rows at its strength.
@@ -146,11 +152,12 @@ impl Chosen {
         rows: Vec<LayerVector>,
         operator: Operator,
     ) -> AppliedVector {
+        let rule = self.rules.get(category).copied();
         AppliedVector {
             site: self.site,
             operator,
-            positions: self.positions,
-            strength: self.strengths.get(category).copied().unwrap_or_default(),
+            positions: rule.map_or(Positions::All, |rule| rule.positions),
+            strength: rule.map_or(0.0, |rule| rule.strength),
             layers: Arc::new(rows),
         }
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use skeg_model::steering::LayerVector;
-use skeg_vector_store::{Action, CategoryPolicy, Generation};
+use skeg_vector_store::{Action, Generation};
 
-use super::spec::Chosen;
+use super::spec::{Chosen, ChosenRule};
 use crate::error::{Error, Result};
 use crate::model_words;
 
@@ -24,29 +24,24 @@ impl Chosen {
     /// rows side by side.
     ///
     /// # Errors
-    /// [`Error::Spec`] when the policy steers no category, or steers them at different positions, which one study cannot do.
+    /// [`Error::Spec`] when the policy steers no category.
     pub fn of_generation(generation: &Generation) -> Result<Self> {
         let acts = |row: &[f32]| row.iter().any(|&value| value != 0.0);
-        let mut rules: BTreeMap<_, &CategoryPolicy> = BTreeMap::new();
-        let mut rows = BTreeMap::new();
+        let (mut rules, mut rows) = (BTreeMap::new(), BTreeMap::new());
         for (category, rule) in &generation.policy.categories {
             let Some(vectors) = generation.vectors.get(category) else { continue };
             if rule.action == Action::Steer && vectors.rows().any(|(_, row)| acts(row)) {
                 let own = vectors.rows();
                 let own = own.map(|(layer, row)| LayerVector { layer, values: row.to_vec() });
                 rows.insert(category.clone(), own.collect());
-                rules.insert(category.clone(), rule);
+                let strength = rule.strength.default;
+                let positions = model_words::positions(rule.positions);
+                rules.insert(category.clone(), ChosenRule { strength, positions });
             }
         }
-        let Some(positions) = rules.values().next().map(|rule| rule.positions) else {
+        if rules.is_empty() {
             return Err(Error::Spec(format!(
                 "the policy of generation {} steers no category, so there is nothing to study; calibrate first",
-                generation.id
-            )));
-        };
-        if rules.values().any(|rule| rule.positions != positions) {
-            return Err(Error::Spec(format!(
-                "the policy of generation {} steers its categories at different positions; study them apart",
                 generation.id
             )));
         }
@@ -54,12 +49,8 @@ impl Chosen {
             name: generation.id.to_string(),
             site: model_words::site(generation.manifest.site),
             operator: model_words::operator(generation.manifest.operator),
-            positions: model_words::positions(positions),
             rows,
-            strengths: rules
-                .into_iter()
-                .map(|(category, rule)| (category, rule.strength.default))
-                .collect(),
+            rules,
         })
     }
 }

@@ -22,5 +22,5 @@ pub use figures::{ArmFigures, Followed, Heat, SetFigures, StudyFigures};
 pub use improved::{ImproveData, improved_arms};
 pub use report::{About, StudyReport};
 pub use run::study;
-pub use spec::{Chosen, Method, PromptSet, StudySpec};
+pub use spec::{Chosen, ChosenRule, Method, PromptSet, StudySpec};
 pub use tuning::{Budget, budget};

@@ -38,12 +38,19 @@ pub struct Chosen {
     pub site: Site,
     /// How.
     pub operator: Operator,
-    /// On which tokens.
-    pub positions: Positions,
     /// The rows, all for the same layers. Prompts of a category without rows stay unsteered.
     pub rows: BTreeMap<Category, Vec<LayerVector>>,
-    /// Each category's default strength.
-    pub strengths: BTreeMap<Category, f32>,
+    /// How each category's are applied.
+    pub rules: BTreeMap<Category, ChosenRule>,
+}
+
+/// How a category's vector is applied.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChosenRule {
+    /// Its default strength.
+    pub strength: f32,
+    /// On which tokens.
+    pub positions: Positions,
 }
 
 /// A whole study.

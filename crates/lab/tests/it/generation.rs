@@ -7,7 +7,7 @@ use skeg_lab::extract::{
     CategoryExtraction, Extraction, GuidedReport, LayerExtraction, PromptForm, PublishOptions,
     TokenMode, Variant, to_generation,
 };
-use skeg_lab::study::Chosen;
+use skeg_lab::study::{Chosen, ChosenRule};
 use skeg_model::ModelIdentity;
 use skeg_model::steering::{Positions, Site};
 use skeg_vector_store::{
@@ -110,39 +110,38 @@ fn a_study_takes_what_the_policy_steers_and_as_it_steers_it() {
         ["adult_content", "child_abuse"].map(|slug| slug.parse::<store::Category>().unwrap());
     let rules = &mut generation.policy.categories;
     rules.get_mut(&logged).unwrap().action = Action::Log;
-    // What is not steered may say anything of positions.
-    rules.get_mut(&logged).unwrap().positions = store::Positions::Prompt;
     rules.get_mut(&thin).unwrap().strength.default = 0.5;
+    rules.get_mut(&thin).unwrap().positions = store::Positions::Generation;
     generation.vectors.get_mut(&thin).unwrap().values[..4].fill(0.0);
     let stored = stored(&generation);
 
     let chosen = Chosen::of_generation(&stored).unwrap();
     assert_eq!(chosen.name, stored.id.to_string());
-    assert_eq!((chosen.site, chosen.positions), (Site::AttnOut, Positions::All));
+    assert_eq!(chosen.site, Site::AttnOut);
     assert_eq!(chosen.rows.len(), 10);
-    assert!(chosen.rows.keys().eq(chosen.strengths.keys()));
+    assert!(chosen.rows.keys().eq(chosen.rules.keys()));
     assert!(!chosen.rows.contains_key(&logged));
     // The layer it leaves alone stays, so that all have the same.
     let rows = &chosen.rows[&thin];
     assert_eq!(rows.iter().map(|row| row.layer).collect::<Vec<_>>(), [0, 2]);
     assert_eq!((rows[0].values[0], rows[1].values[0]), (0.0, 2.0));
-    let close = |slug: &str, expected: f32| {
-        (chosen.strengths[&slug.parse::<store::Category>().unwrap()] - expected).abs() < 1e-6
-    };
-    assert!(close("child_abuse", 0.5) && close("economic_harm", 1.5));
+    let rule = |strength, positions| ChosenRule { strength, positions };
+    let arm = chosen.arm("study");
+    for (slug, expected) in [
+        ("child_abuse", rule(0.5, Positions::Generation)),
+        ("economic_harm", rule(1.5, Positions::All)),
+    ] {
+        let category: store::Category = slug.parse().unwrap();
+        assert_eq!(chosen.rules[&category], expected);
+        let applied = &arm.vectors[&category];
+        assert_eq!(rule(applied.strength, applied.positions), expected);
+    }
 }
 
 #[test]
-fn a_study_cannot_be_made_of_two_positions_or_of_nothing() {
-    let mut mixed = generation(&extraction());
-    let first = mixed.policy.categories.values_mut().next().unwrap();
-    first.positions = store::Positions::Generation;
+fn a_study_cannot_be_made_of_nothing() {
     let mut silent = generation(&extraction());
     silent.policy.categories.values_mut().for_each(|rule| rule.action = Action::Refuse);
-    for (generation, expected) in
-        [(mixed, "at different positions; study them apart"), (silent, "steers no category")]
-    {
-        let error = Chosen::of_generation(&stored(&generation)).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
+    let error = Chosen::of_generation(&stored(&silent)).unwrap_err().to_string();
+    assert!(error.contains("steers no category"), "{error}");
 }

@@ -8,7 +8,8 @@ use skeg_lab::experiment::{Arm, Laboratory, Prompt, Scorers};
 use skeg_lab::judge::Judges;
 use skeg_lab::likelihood::{Likelihood as _, ModelLikelihood, SteeredText};
 use skeg_lab::study::{
-    About, ArmFigures, ArmKind, Chosen, Method, PromptSet, StudyFigures, StudySpec, budget, study,
+    About, ArmFigures, ArmKind, Chosen, ChosenRule, Method, PromptSet, StudyFigures, StudySpec,
+    budget, study,
 };
 use skeg_lab::{Item, NoProgress, catqa_categories};
 use skeg_model::steering::{LayerVector, Operator, Positions, Site};
@@ -39,13 +40,16 @@ fn chosen_rows() -> BTreeMap<Category, Vec<LayerVector>> {
     catqa_categories().into_iter().enumerate().map(|(idx, one)| (one, rows(idx))).collect()
 }
 
+fn rule(strength: f32) -> ChosenRule {
+    ChosenRule { strength, positions: Positions::All }
+}
+
 fn chosen(rows: BTreeMap<Category, Vec<LayerVector>>) -> Chosen {
     Chosen {
         name: "generation".to_owned(),
         site: Site::AttnOut,
         operator: Operator::Add,
-        positions: Positions::All,
-        strengths: rows.keys().cloned().map(|category| (category, 1.5)).collect(),
+        rules: rows.keys().cloned().map(|category| (category, rule(1.5))).collect(),
         rows,
     }
 }
@@ -359,7 +363,7 @@ fn each_text_meets_the_vector_of_some_category() {
     for (category, (seed, strength)) in
         catqa_categories().into_iter().zip([(0.3, 0.5), (0.7, -2.0)])
     {
-        chosen.strengths.insert(category.clone(), strength);
+        chosen.rules.insert(category.clone(), rule(strength));
         chosen.rows.insert(category, rows(&[0, 2], seed));
     }
     let conditional =

@@ -48,6 +48,11 @@ impl Capture {
         std::mem::take(&mut self.captured)
     }
 
+    /// The last layer that is asked for.
+    pub(crate) fn last_layer(&self) -> Option<usize> {
+        self.layers.iter().copied().max()
+    }
+
     /// Starts a pass: drops what is left of the one before.
     pub(crate) fn begin(&mut self, config: &LlamaConfig, total_tokens: usize) -> Result<()> {
         if let Some(row) = self.rows.iter().find(|&&row| row >= total_tokens) {

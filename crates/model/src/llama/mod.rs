@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::batch::PackedBatch;
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
-use crate::hooks::Hooks;
+use crate::hooks::{Capture, Hooks};
 use crate::kernels::{Cpu, CpuKernels, CpuOptions};
 use crate::kv_cache::KvCache;
 use block::{Block, RmsNorm, Step};
@@ -117,6 +117,47 @@ impl Llama {
         hooks: &mut Hooks<'_>,
     ) -> Result<Tensor> {
         const ROW_DIM: usize = 0;
+        let x = self.run_blocks(batch, cache, hooks, self.blocks.len())?; // [total_tokens, hidden_size]
+        if batch.logit_rows.is_empty() {
+            return Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &self.device)?);
+        }
+        let logit_rows = batch
+            .logit_rows
+            .iter()
+            .map(|&row| u32::try_from(row))
+            .collect::<Result<Vec<u32>, _>>()
+            .map_err(candle_core::Error::wrap)?;
+        let logit_rows = Tensor::new(logit_rows.as_slice(), &self.device)?; // [num_logit_rows]
+        let x = x.index_select(&logit_rows, ROW_DIM)?; // [num_logit_rows, hidden_size]
+        self.lm_head.forward(&self.cpu, &self.norm.forward(&self.cpu, &x)?) // [num_logit_rows, vocab_size]
+    }
+
+    /// Reads activations alone: [`Self::forward`] up to the last layer that `capture` reads, without logits.
+    ///
+    /// Later layers write nothing to `cache`, so nothing may go on from it.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn capture(
+        &self,
+        batch: &PackedBatch,
+        cache: &mut KvCache,
+        capture: &mut Capture,
+    ) -> Result<()> {
+        let num_blocks = capture.last_layer().map_or(0, |layer| layer + 1);
+        let mut hooks = Hooks { steer: None, capture: Some(capture) };
+        self.run_blocks(batch, cache, &mut hooks, num_blocks.min(self.blocks.len()))?;
+        Ok(())
+    }
+
+    /// The first blocks: `[total_tokens, hidden_size]`.
+    fn run_blocks(
+        &self,
+        batch: &PackedBatch,
+        cache: &mut KvCache,
+        hooks: &mut Hooks<'_>,
+        num_blocks: usize,
+    ) -> Result<Tensor> {
         if !cache.fits(&self.config) {
             return Err(Error::Request("the cache was made for another model".to_owned()));
         }
@@ -130,21 +171,9 @@ impl Llama {
 
         let token_ids = Tensor::new(batch.token_ids.as_slice(), &self.device)?; // [total_tokens]
         let mut x = self.embed_tokens.forward(&token_ids)?; // [total_tokens, hidden_size]
-        for (layer, block) in self.blocks.iter().enumerate() {
+        for (layer, block) in self.blocks.iter().take(num_blocks).enumerate() {
             x = block.forward(&x, cache.layer(layer), &step, hooks)?; // [total_tokens, hidden_size]
         }
-
-        if batch.logit_rows.is_empty() {
-            return Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &self.device)?);
-        }
-        let logit_rows = batch
-            .logit_rows
-            .iter()
-            .map(|&row| u32::try_from(row))
-            .collect::<Result<Vec<u32>, _>>()
-            .map_err(candle_core::Error::wrap)?;
-        let logit_rows = Tensor::new(logit_rows.as_slice(), &self.device)?; // [num_logit_rows]
-        let x = x.index_select(&logit_rows, ROW_DIM)?; // [num_logit_rows, hidden_size]
-        self.lm_head.forward(&self.cpu, &self.norm.forward(&self.cpu, &x)?) // [num_logit_rows, vocab_size]
+        Ok(x)
     }
 }

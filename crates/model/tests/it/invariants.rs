@@ -168,3 +168,35 @@ fn hooks_that_do_nothing_change_nothing() {
         assert_eq!(hooked, run_fresh(&llama, &three()), "{name}");
     }
 }
+
+/// Reading stops after the last layer that is read, which changes nothing of what is read.
+#[test]
+fn activations_alone_are_those_of_a_whole_pass() {
+    for (name, llama) in models() {
+        let num_layers = llama.config().num_hidden_layers;
+        let batch = pack(&three());
+        for (site, layers) in [
+            (Site::AttnOut, vec![0]),
+            (Site::ResidPost, vec![num_layers - 1]),
+            (Site::ResidPost, vec![0, num_layers - 2]),
+            (Site::AttnOut, Vec::new()),
+        ] {
+            let capture = || Capture::new(site, layers.clone(), vec![0, 5, 21]);
+            let (mut whole, mut alone) = (capture(), capture());
+            let mut hooks = Hooks { steer: None, capture: Some(&mut whole) };
+            llama.forward(&batch, &mut cache(&llama), &mut hooks).unwrap();
+            llama.capture(&batch, &mut cache(&llama), &mut alone).unwrap();
+            let whole = whole.take();
+            assert_eq!(whole.len(), layers.len());
+            assert_eq!(bits_by_layer(&alone.take()), bits_by_layer(&whole), "{name} {layers:?}");
+        }
+        let mut beyond = Capture::new(Site::AttnOut, vec![num_layers], vec![0]);
+        let error = llama.capture(&batch, &mut cache(&llama), &mut beyond).unwrap_err();
+        assert!(error.to_string().contains(&format!("layer {num_layers}")), "{error}");
+    }
+}
+
+fn bits_by_layer(captured: &[(usize, Vec<f32>)]) -> Vec<(usize, Vec<u32>)> {
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
+    captured.iter().map(|(layer, values)| (*layer, bits(values))).collect()
+}

@@ -1,14 +1,16 @@
 //! `skeg extract`: from data to a generation in a vector store.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use serde_json::json;
 use skeg_lab::extract::{
-    CategoryInputs, ExtractSpec, Extraction, Form, Pairing, PromptForm, PublishOptions, RunOptions,
-    TokenMode, extract, inputs_of, to_generation,
+    CategoryInputs, EncodedInput, ExtractSpec, Extraction, Form, Pairing, PromptForm,
+    PublishOptions, RunOptions, TokenMode, encode, extract_encoded, inputs_of, to_generation,
 };
-use skeg_lab::{DataSet, Shares, least_to_most};
+use skeg_lab::{DataSet, Progress, Shares, least_to_most};
 use skeg_model::engine::EngineConfig;
 use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
@@ -177,7 +179,24 @@ fn extraction(args: &Args, config: &Config, data: &[DataSet]) -> anyhow::Result<
         }
     };
     let run = RunOptions { checkpoint: args.checkpoint.clone(), ..RunOptions::default() };
-    Ok(Extraction { guided, ..extract(&model, &spec, &run, &mut bar)? })
+    let inputs = encode(&model, &spec)?;
+    let started = Instant::now();
+    let of = (&run, &mut bar as &mut dyn Progress);
+    let made = extract_encoded(&model.llama, &model.identity, &spec, &inputs, of)?;
+    output::note(&rate(&inputs, started.elapsed()));
+    Ok(Extraction { guided, ..made })
+}
+
+/// How fast it was; an input that stands there twice is read once.
+fn rate(inputs: &[EncodedInput], elapsed: Duration) -> String {
+    let read: HashSet<_> = inputs.iter().map(|input| (&input.token_ids, &input.rows)).collect();
+    let num_tokens: usize = read.iter().map(|(token_ids, _)| token_ids.len()).sum();
+    let seconds = elapsed.as_secs_f64();
+    format!(
+        "{} inputs, {num_tokens} tokens in {seconds:.1} s: {:.0} tokens/s",
+        inputs.len(),
+        num_tokens as f64 / seconds.max(f64::MIN_POSITIVE)
+    )
 }
 
 fn spec(args: &Args, data: &[DataSet], num_hidden_layers: usize) -> anyhow::Result<ExtractSpec> {
