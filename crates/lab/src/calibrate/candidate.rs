@@ -110,11 +110,20 @@ impl Candidate {
     /// The rows of all categories in `layers`.
     #[must_use]
     pub(super) fn rows_in(&self, layers: &[usize]) -> BTreeMap<Category, Vec<LayerVector>> {
-        let chosen = |rows: &Vec<LayerVector>| {
-            rows.iter().filter(|row| layers.contains(&row.layer)).cloned().collect()
-        };
-        self.rows.iter().map(|(category, rows)| (category.clone(), chosen(rows))).collect()
+        rows_in(&self.rows, layers)
     }
+}
+
+/// Those of all categories' `rows` that are in `layers`.
+#[must_use]
+pub(super) fn rows_in(
+    rows: &BTreeMap<Category, Vec<LayerVector>>,
+    layers: &[usize],
+) -> BTreeMap<Category, Vec<LayerVector>> {
+    let chosen = |rows: &Vec<LayerVector>| {
+        rows.iter().filter(|row| layers.contains(&row.layer)).cloned().collect()
+    };
+    rows.iter().map(|(category, rows)| (category.clone(), chosen(rows))).collect()
 }
 
 /// Rows by category, ready to be shared by arms.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use skeg_vector_store::{Category, SafeWindow, Strength};
 
-use super::candidate::{Setting, SharedRows, two_digits};
+use super::candidate::{Setting, two_digits};
 use super::spec::{Bounds, CalibrateSpec};
+use super::steering::Steering;
 use crate::error::Result;
 use crate::experiment::{Arm, Counts, Judged, Laboratory, Prompt};
 use crate::progress::Progress;
@@ -33,46 +34,57 @@ const MAX_FALL: f64 = 0.05;
 /// too few prompts to tell neighbouring strengths apart.
 const SHRINKAGE: f64 = 10.0;
 
+/// The dose-response of all categories, and of those with a setting of their own on their own prompts.
+pub(super) struct Measured {
+    /// All prompts; strengths are those of the setting of all.
+    pub(super) all: Vec<Rung>,
+    /// As many rungs at the same factors; strengths are the category's.
+    pub(super) own: BTreeMap<Category, Vec<Rung>>,
+}
+
+/// Climbs the ladder: at each factor every category meets its own setting at so many times its strength.
 pub(super) fn measure(
     laboratory: &mut Laboratory<'_>,
     spec: &CalibrateSpec<'_>,
-    (setting, rows): (&Setting, &SharedRows),
+    steering: &Steering,
     progress: &mut dyn Progress,
-) -> Result<Vec<Rung>> {
-    let site = spec.candidates[setting.candidate_idx].site;
-    let mut strengths: Vec<f32> = spec
-        .grid
-        .ladder
-        .iter()
-        .map(|rung| two_digits(rung * f64::from(setting.strength)))
-        .collect();
-    strengths.dedup_by(|a, b| a.to_bits() == b.to_bits());
+) -> Result<Measured> {
+    let at = |setting: &Setting, factor: f64| two_digits(factor * f64::from(setting.strength));
+    let mut factors: Vec<(f64, f32)> =
+        spec.grid.ladder.iter().map(|&factor| (factor, at(steering.setting(), factor))).collect();
+    factors.dedup_by(|(_, a), (_, b)| a.to_bits() == b.to_bits());
     let prompts = [spec.calibration, spec.harmless].concat();
-    let none = BTreeMap::new();
-    let arms: Vec<Arm> = strengths
+    let arms: Vec<Arm> = factors
         .iter()
-        .map(|&strength| {
+        .map(|&(factor, strength)| {
             if strength == 0.0 {
                 return Arm::unsteered();
             }
-            Setting { strength, ..setting.clone() }.arm("rung", site, rows, &none)
+            steering.arm("rung", |_, setting| at(setting, factor))
         })
         .collect();
     let asked: Vec<(&Arm, &[Prompt])> = arms.iter().map(|arm| (arm, prompts.as_slice())).collect();
     progress.start("answers of the dose-response", asked.len() * prompts.len());
     let judged = laboratory.run(&asked, progress)?;
     progress.finish();
-    let num_harmful = spec.calibration.len();
-    let rungs = strengths.into_iter().zip(judged).map(|(strength, judged)| {
-        let (harmful, harmless) = judged.split_at(num_harmful);
-        Rung {
-            strength,
-            harmful: Counts::of(harmful),
-            by_category: by_category(spec.calibration, harmful),
-            harmless: Counts::of(harmless),
+    let mut measured = Measured { all: Vec::new(), own: BTreeMap::new() };
+    for ((factor, strength), judged) in factors.into_iter().zip(judged) {
+        let (harmful, harmless) = judged.split_at(spec.calibration.len());
+        let by_category = by_category(spec.calibration, harmful);
+        let harmless_of = self::by_category(spec.harmless, harmless);
+        for (category, setting) in steering.own() {
+            let own = by_category.get(category).copied().unwrap_or_default();
+            measured.own.entry(category.clone()).or_default().push(Rung {
+                strength: at(setting, factor),
+                harmful: own,
+                by_category: BTreeMap::from([(category.clone(), own)]),
+                harmless: harmless_of.get(category).copied().unwrap_or_default(),
+            });
         }
-    });
-    Ok(rungs.collect())
+        let (harmful, harmless) = (Counts::of(harmful), Counts::of(harmless));
+        measured.all.push(Rung { strength, harmful, by_category, harmless });
+    }
+    Ok(measured)
 }
 
 /// Counts by the prompts' category.

@@ -57,20 +57,45 @@ pub fn generation_of(
                 .to_owned(),
         ));
     }
-    let extraction = extraction.restricted_to(&calibration.setting.layers);
+    let extraction = extraction.restricted_to(&calibration.layers());
     let orientation =
         if calibration.is_reversed { Orientation::Reversed } else { Orientation::SafeMinusUnsafe };
-    let windows = rules.keys().map(|category| (category.clone(), calibration.window));
+    let windows = rules.keys().map(|category| (category.clone(), calibration.window_of(category)));
     let options = PublishOptions {
         policy: Policy::open(rules.clone()),
         operator: store_operator(calibration.setting.operator),
         orientation,
         safe_windows: windows.collect(),
         measured: measurements(calibration, &publication.data),
-        card: calibration.card(&extraction, publication),
+        card: calibration.card(&in_own_layers(calibration, &extraction), publication),
         figures: Some(figures_json(calibration)?),
     };
-    Ok(to_generation(&extraction, options))
+    let mut generation = to_generation(&extraction, options);
+    leave_alone(calibration, &mut generation);
+    Ok(generation)
+}
+
+/// Each category in the layers that are steered for it.
+fn in_own_layers(calibration: &Calibration, extraction: &Extraction) -> Extraction {
+    let mut extraction = extraction.clone();
+    for (category, own) in &mut extraction.categories {
+        let layers = &calibration.setting_of(category).layers;
+        own.layers.retain(|one| layers.contains(&one.layer));
+    }
+    extraction
+}
+
+/// A generation has rows in the same layers for all; a row of zeros leaves its layer alone.
+fn leave_alone(calibration: &Calibration, generation: &mut NewGeneration) {
+    for (category, vectors) in &mut generation.vectors {
+        let layers = &calibration.setting_of(category).layers;
+        let hidden_size = vectors.hidden_size().max(1);
+        for (layer, row) in vectors.layers.iter().zip(vectors.values.chunks_mut(hidden_size)) {
+            if !layers.contains(layer) {
+                row.fill(0.0);
+            }
+        }
+    }
 }
 
 fn rule(calibration: &Calibration, category: &Category, force: Force) -> CategoryPolicy {
@@ -80,7 +105,7 @@ fn rule(calibration: &Calibration, category: &Category, force: Force) -> Categor
     CategoryPolicy {
         action: if steers { Action::Steer } else { Action::Log },
         strength: strength.unwrap_or(Strength { default: 0.0, floor: 0.0, ceiling: 0.0 }),
-        positions: store_positions(calibration.setting.positions),
+        positions: store_positions(calibration.setting_of(category).positions),
         refusal: DEFAULT_REFUSAL.to_owned(),
     }
 }

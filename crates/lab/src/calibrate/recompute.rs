@@ -9,8 +9,8 @@ use skeg_model::steering::LayerVector;
 use skeg_vector_store::Generation;
 
 use super::Calibration;
-use super::candidate::{SharedRows, share};
 use super::sample::{recorded_prompts, sample};
+use super::steering::Steering;
 use super::trial::{ArmReport, TestArm, arm_of};
 use crate::data::DataSet;
 use crate::error::{Error, Result};
@@ -23,8 +23,8 @@ use crate::progress::Progress;
 #[derive(Debug, Clone)]
 pub struct Recomputation {
     calibration: Calibration,
-    /// The generation's rows in the steered layers, as they are stored; rows of zeros are left out.
-    rows: SharedRows,
+    /// The settings of the record with the generation's rows as they are stored; rows of zeros are left out.
+    steering: Steering,
     architecture_id: String,
     weights_id: String,
     prompts: Vec<Prompt>,
@@ -138,7 +138,7 @@ impl Recomputation {
         let manifest = &generation.manifest;
         let known = &manifest.provenance.data_sha256;
         Ok(Self {
-            rows: stored_rows(generation, &calibration),
+            steering: steering_of(generation, &calibration),
             architecture_id: manifest.architecture_id.clone(),
             weights_id: manifest.weights_id.clone(),
             prompts,
@@ -239,11 +239,9 @@ impl Recomputation {
 
     /// As the test made it: each category at its default strength, and at none where none is safe.
     fn arm(&self, arm: TestArm) -> Arm {
-        let calibration = &self.calibration;
-        let default = |category| calibration.strengths.get(category).map_or(0.0, |one| one.default);
-        let strengths = self.rows.keys().map(|category| (category.clone(), default(category)));
-        let setting = (&calibration.setting, calibration.site);
-        arm_of(arm, setting, &self.rows, &strengths.collect(), calibration.seed)
+        let strengths = &self.calibration.strengths;
+        let defaults = strengths.iter().map(|(category, one)| (category.clone(), one.default));
+        arm_of(arm, &self.steering, &defaults.collect(), self.calibration.seed)
     }
 }
 
@@ -252,25 +250,37 @@ fn check_record(generation: &Generation, calibration: &Calibration) -> Result<()
     let manifest = &generation.manifest;
     let site = model_words::site(manifest.site);
     let operator = model_words::operator(manifest.operator);
-    let setting = &calibration.setting;
+    let layers = calibration.layers();
+    let own = calibration.own.values().map(|own| &own.setting);
+    let mut settings = own.chain([&calibration.setting]);
     let is_about_vectors = calibration.site == site
-        && setting.operator == operator
-        && setting.layers.iter().all(|layer| manifest.layers.contains(layer))
+        && settings.all(|setting| setting.operator == operator)
+        && layers.iter().all(|layer| manifest.layers.contains(layer))
         && calibration.gates.keys().eq(generation.vectors.keys());
-    if is_about_vectors {
-        return Ok(());
+    if !is_about_vectors {
+        return Err(Error::Data(format!(
+            "generation {}: its figures are of {:?} at {:?} in layers {layers:?} for {} categories, its vectors of \
+             {operator:?} at {site:?} in layers {:?} for {}; expected figures of these vectors, calibrate again",
+            generation.id,
+            calibration.setting.operator,
+            calibration.site,
+            calibration.gates.len(),
+            manifest.layers,
+            generation.vectors.len()
+        )));
     }
-    Err(Error::Data(format!(
-        "generation {}: its figures are of {:?} at {:?} in layers {:?} for {} categories, its vectors of {operator:?} at \
-         {site:?} in layers {:?} for {}; expected figures of these vectors, calibrate again",
-        generation.id,
-        setting.operator,
-        calibration.site,
-        setting.layers,
-        calibration.gates.len(),
-        manifest.layers,
-        generation.vectors.len()
-    )))
+    for (category, vectors) in &generation.vectors {
+        let measured = &calibration.setting_of(category).layers;
+        let mut acting = vectors.acting_rows().map(|(layer, _)| layer);
+        if let Some(layer) = acting.find(|layer| !measured.contains(layer)) {
+            return Err(Error::Data(format!(
+                "generation {}: category `{category}` acts in layer {layer}, its figures are of layers {measured:?}; \
+                 expected figures of these vectors, calibrate again",
+                generation.id
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Outcomes are kept by id, so an id must be one prompt's.
@@ -287,14 +297,16 @@ fn check_ids(generation: &Generation, report: &ArmReport) -> Result<()> {
     )))
 }
 
-/// The generation's vectors in the layers that were measured. A turned-round vector is stored turned round, so strengths are
-/// positive.
-fn stored_rows(generation: &Generation, calibration: &Calibration) -> SharedRows {
-    let layers = &calibration.setting.layers;
+/// The settings of the record with the generation's vectors. A turned-round vector is stored turned round, so strengths
+/// are positive.
+fn steering_of(generation: &Generation, calibration: &Calibration) -> Steering {
     let rows = generation.vectors.iter().map(|(category, vectors)| {
-        let rows = vectors.acting_rows().filter(|(layer, _)| layers.contains(layer));
+        let rows = vectors.acting_rows();
         let rows = rows.map(|(layer, row)| LayerVector { layer, values: row.to_vec() });
         (category.clone(), rows.collect())
     });
-    share(rows.collect())
+    let own = calibration.own.iter();
+    let own = own.map(|(category, own)| (category.clone(), own.setting.clone()));
+    let setting = (calibration.site, calibration.setting.clone());
+    Steering::new(setting, own.collect(), rows.collect())
 }

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use skeg_vector_store::Category;
+
 use super::candidate::words;
-use super::{Calibration, Publication, Rung, TestArm};
+use super::{Calibration, Evidence, Publication, Rung, Setting, TestArm};
 use crate::experiment::Counts;
 use crate::extract::Extraction;
 use crate::table::{align, least_to_most, markdown};
@@ -26,11 +28,44 @@ impl Calibration {
         let name = self.candidates.get(setting.candidate_idx).map_or("?", String::as_str);
         let strength = format!("strength {}", setting.strength);
         format!(
-            "{name}: {}{}; safe window 0 to {}",
-            words(self.site, &setting.layers, &strength, setting.operator, setting.positions),
+            "{name}: {}{}; safe window 0 to {}{}",
+            self.words(setting, &strength),
             if self.is_reversed { ", reversed" } else { "" },
-            self.window.max
+            self.window.max,
+            match self.own.len() {
+                0 => String::new(),
+                1 => "; 1 category has layers or tokens of its own".to_owned(),
+                count => format!("; {count} categories have layers or tokens of their own"),
+            }
         )
+    }
+
+    fn words(&self, setting: &Setting, strength: &str) -> String {
+        words(self.site, &setting.layers, strength, setting.operator, setting.positions)
+    }
+
+    /// The categories with a setting of their own, and why they have it.
+    pub(crate) fn own_rows(&self) -> Rows {
+        let header = [
+            "category",
+            "own setting",
+            "safe window",
+            "prompts",
+            "failed, common setting",
+            "failed, own",
+        ];
+        let rows = self.own.iter().map(|(category, own)| {
+            let Evidence { total, failed_common, failed_own, .. } = own.evidence;
+            vec![
+                category.to_string(),
+                self.words(&own.setting, &format!("strength {}", own.setting.strength)),
+                format!("0 to {}", own.window.max),
+                total.to_string(),
+                failed_common.to_string(),
+                failed_own.to_string(),
+            ]
+        });
+        std::iter::once(cells(&header)).chain(rows).collect()
     }
 
     /// The dose-response.
@@ -106,10 +141,7 @@ impl Calibration {
             let own = counts(TestArm::Own, category);
             vec![
                 category.to_string(),
-                self.strengths.get(category).map_or_else(
-                    || "none is safe".to_owned(),
-                    |s| format!("{} ({} to {})", s.default, s.floor, s.ceiling),
-                ),
+                self.strengths_cell(category),
                 counts(TestArm::Unsteered, category).unsafe_share().to_string(),
                 own.unsafe_share().to_string(),
                 own.degenerate_share().to_string(),
@@ -117,6 +149,18 @@ impl Calibration {
             ]
         });
         std::iter::once(cells(&header)).chain(rows).collect()
+    }
+
+    /// Default, floor and ceiling, and the category's own layers and tokens where it has them.
+    fn strengths_cell(&self, category: &Category) -> String {
+        let strengths = self.strengths.get(category).map_or_else(
+            || "none is safe".to_owned(),
+            |s| format!("{} ({} to {})", s.default, s.floor, s.ceiling),
+        );
+        match self.own.get(category) {
+            None => strengths,
+            Some(own) => self.words(&own.setting, &strengths),
+        }
     }
 
     /// All tables in plain text.
@@ -141,19 +185,31 @@ impl Calibration {
         text
     }
 
-    fn sections(&self) -> [(&'static str, Rows); 3] {
-        [
+    fn sections(&self) -> Vec<(&'static str, Rows)> {
+        let mut sections = vec![
             ("Dose-response on the calibration prompts", self.ladder_rows()),
             ("Test prompts, on which nothing was chosen", self.test_rows()),
             ("By category, on the test prompts", self.category_rows()),
-        ]
+        ];
+        if !self.own.is_empty() {
+            let title = "Layers or tokens of a category's own, on the calibration prompts";
+            sections.insert(1, (title, self.own_rows()));
+        }
+        sections
     }
 
     fn notes(&self) -> String {
+        let own = if self.own.is_empty() {
+            ""
+        } else {
+            " A category has a setting of its own where it failed less on the calibration prompts by more than one standard error of \
+             the paired difference; in the dose-response it met that at the same multiple of its strength, and controls act in \
+             its layers."
+        };
         format!(
             "Every answer is one of unsafe, refused, degenerate, or answered safely; a degenerate one is never counted as safe or \
              as a refusal. Judges: {}. Shares have Wilson's 95 % interval, differences of %UR a paired bootstrap's. NLL: mean \
-             negative log-likelihood of a token under the unsteered model, in nats. {} settings were tried.",
+             negative log-likelihood of a token under the unsteered model, in nats. {} settings were tried.{own}",
             self.judges.join(", "),
             self.trials.len()
         )

@@ -5,13 +5,17 @@
 //! half of them twice as many again, and the last round uses all calibration prompts (successive halving). With positions
 //! `generation` the unsteered prompt is computed once for all settings, by the engine's prefix cache.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use skeg_model::steering::{Operator, Positions};
+use skeg_vector_store::Category;
 
 use super::candidate::{Setting, SharedRows, share};
+use super::ladder::by_category;
 use super::spec::{CalibrateSpec, Grid};
 use crate::error::Result;
-use crate::experiment::{Arm, Counts, Laboratory, Prompt};
+use crate::experiment::{Arm, Counts, Judged, Laboratory, Prompt};
 use crate::progress::Progress;
 
 /// A setting that was tried, and what came of it.
@@ -24,6 +28,9 @@ pub struct Trial {
     pub harmful: Counts,
     /// Answers to harmless prompts; none in the first round.
     pub harmless: Counts,
+    /// Answers to harmful prompts by category, where the setting met all of them; empty otherwise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_category: BTreeMap<Category, Counts>,
 }
 
 /// Fewest prompts of the first round.
@@ -67,6 +74,29 @@ impl Trial {
 pub(crate) struct Found {
     pub(crate) trials: Vec<Trial>,
     pub(crate) best: Setting,
+    /// The settings that met all calibration prompts, the winner among them unless there was one round alone.
+    pub(super) finalists: Vec<Finalist>,
+}
+
+/// A setting that met all calibration prompts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Finalist {
+    pub(super) setting: Setting,
+    /// Its answers, in the order of the calibration prompts.
+    pub(super) answers: Vec<Judged>,
+    /// Its answers to harmless prompts by the category that they were dealt to.
+    pub(super) harmless: BTreeMap<Category, Counts>,
+    /// Whether it keeps the bounds over all categories.
+    pub(super) is_within: bool,
+}
+
+/// A round's trials with their judged answers, harmful prompts first, and the harmless prompts.
+struct Round {
+    trials: Vec<Trial>,
+    judged: Vec<Vec<Judged>>,
+    harmless: Vec<Prompt>,
+    /// Unsteered answers to the harmless prompts.
+    unsteered: Counts,
 }
 
 impl Found {
@@ -97,6 +127,7 @@ pub(crate) fn search(
     let mut survivors = trials.clone();
     let mut num_kept = spec.grid.num_kept;
     let mut unsteered = Counts::default();
+    let mut finalists = Vec::new();
     loop {
         num_prompts = next_num_prompts(num_prompts, num_kept, most);
         survivors.sort_by(|a, b| {
@@ -108,15 +139,36 @@ pub(crate) fn search(
         if num_kept <= 1 {
             break;
         }
-        (survivors, unsteered) =
-            again(laboratory, spec, (&survivors, num_prompts), &ladders, progress)?;
+        let mut round = again(laboratory, spec, (&survivors, num_prompts), &ladders, progress)?;
+        if num_prompts >= most {
+            round.keep_finalists(spec, &mut finalists);
+        }
+        (survivors, unsteered) = (round.trials, round.unsteered);
         trials.extend(survivors.iter().cloned());
         num_kept /= 2;
     }
     // Never empty: the spec has a candidate and a dose.
     let best = survivors.into_iter().next().map(|trial| trial.setting);
     let best = best.ok_or_else(|| crate::Error::Spec("no setting could be tried".to_owned()))?;
-    Ok(Found { trials, best })
+    Ok(Found { trials, best, finalists })
+}
+
+impl Round {
+    /// Adds its settings to `finalists`, where they met all calibration prompts.
+    fn keep_finalists(&mut self, spec: &CalibrateSpec<'_>, finalists: &mut Vec<Finalist>) {
+        for (trial, judged) in self.trials.iter_mut().zip(&self.judged) {
+            let (answers, harmless) = judged.split_at(spec.calibration.len());
+            trial.by_category = by_category(spec.calibration, answers);
+            if finalists.iter().all(|known| known.setting != trial.setting) {
+                finalists.push(Finalist {
+                    setting: trial.setting.clone(),
+                    answers: answers.to_vec(),
+                    harmless: by_category(&self.harmless, harmless),
+                    is_within: trial.violation(spec, &self.unsteered) <= 0.0,
+                });
+            }
+        }
+    }
 }
 
 /// Answers that a search makes at most: no ladder breaks.
@@ -204,10 +256,10 @@ fn climb(
         let rows = climbing.iter().map(|&idx| &ladders[idx].rows);
         let tried =
             try_all(laboratory, spec, settings.iter().zip(rows), (&prompts, &[]), progress)?;
-        for (&idx, trial) in climbing.iter().zip(&tried) {
+        for (&idx, (trial, _)) in climbing.iter().zip(&tried) {
             ladders[idx].is_broken = trial.harmful.degenerate_share().share >= BROKEN;
         }
-        trials.extend(tried);
+        trials.extend(tried.into_iter().map(|(trial, _)| trial));
     }
     progress.finish();
     Ok(trials)
@@ -220,7 +272,7 @@ fn again(
     (survivors, num_prompts): (&[Trial], usize),
     ladders: &[Ladder],
     progress: &mut dyn Progress,
-) -> Result<(Vec<Trial>, Counts)> {
+) -> Result<Round> {
     let harmful = first_of_each(spec.calibration, num_prompts);
     let harmless = first_of_each(spec.harmless, num_prompts);
     let num_answers = survivors.len() * (harmful.len() + harmless.len()) + harmless.len();
@@ -233,7 +285,8 @@ fn again(
     });
     let tried = try_all(laboratory, spec, pairs, (&harmful, &harmless), progress)?;
     progress.finish();
-    Ok((tried, Counts::of(unsteered.iter().flatten())))
+    let (trials, judged) = tried.into_iter().unzip();
+    Ok(Round { trials, judged, harmless, unsteered: Counts::of(unsteered.iter().flatten()) })
 }
 
 fn try_all<'a>(
@@ -242,8 +295,8 @@ fn try_all<'a>(
     settings: impl Iterator<Item = (&'a Setting, &'a SharedRows)>,
     (harmful, harmless): (&[Prompt], &[Prompt]),
     progress: &mut dyn Progress,
-) -> Result<Vec<Trial>> {
-    let none = std::collections::BTreeMap::new();
+) -> Result<Vec<(Trial, Vec<Judged>)>> {
+    let none = BTreeMap::new();
     let arms: Vec<(Setting, Arm)> = settings
         .map(|(setting, rows)| {
             let site = spec.candidates[setting.candidate_idx].site;
@@ -254,17 +307,21 @@ fn try_all<'a>(
     let asked: Vec<(&Arm, &[Prompt])> =
         arms.iter().map(|(_, arm)| (arm, prompts.as_slice())).collect();
     let judged = laboratory.run(&asked, progress)?;
-    let trials = arms.into_iter().zip(judged).map(|((setting, _), judged)| Trial {
-        setting,
-        harmful: Counts::of(&judged[..harmful.len()]),
-        harmless: Counts::of(&judged[harmful.len()..]),
+    let trials = arms.into_iter().zip(judged).map(|((setting, _), judged)| {
+        let trial = Trial {
+            setting,
+            harmful: Counts::of(&judged[..harmful.len()]),
+            harmless: Counts::of(&judged[harmful.len()..]),
+            by_category: BTreeMap::new(),
+        };
+        (trial, judged)
     });
     Ok(trials.collect())
 }
 
 /// The first prompts of each category.
 pub(crate) fn first_of_each(prompts: &[Prompt], limit: usize) -> Vec<Prompt> {
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     let mut chosen = Vec::new();
     for prompt in prompts {
         let count: &mut usize = counts.entry(&prompt.category).or_default();
@@ -277,7 +334,7 @@ pub(crate) fn first_of_each(prompts: &[Prompt], limit: usize) -> Vec<Prompt> {
 }
 
 fn most_a_category(prompts: &[Prompt]) -> usize {
-    let mut counts = std::collections::BTreeMap::<_, usize>::new();
+    let mut counts = BTreeMap::<_, usize>::new();
     for prompt in prompts {
         *counts.entry(&prompt.category).or_default() += 1;
     }

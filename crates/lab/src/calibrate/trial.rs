@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use skeg_vector_store::Category;
 
-use super::candidate::{Setting, SharedRows, share};
 use super::compare::difference;
 use super::ladder::by_category;
 use super::spec::CalibrateSpec;
+use super::steering::Steering;
 use crate::error::Result;
-use crate::evaluate::{Condition, rows_of};
+use crate::evaluate::Condition;
 use crate::experiment::{Arm, Counts, Judged, Laboratory, Outcome, Prompt};
 use crate::judge::Estimate;
 use crate::progress::Progress;
@@ -119,50 +119,43 @@ impl TestReport {
     }
 }
 
-/// The arm, made of the chosen setting and strengths.
+/// The arm, made of what each category is steered with and of its strength; none in `strengths` is 0.
 pub(super) fn arm_of(
     arm: TestArm,
-    (setting, site): (&Setting, skeg_model::steering::Site),
-    rows: &SharedRows,
+    steering: &Steering,
     strengths: &BTreeMap<Category, f32>,
     seed: u64,
 ) -> Arm {
+    let strength = |category: &Category| strengths.get(category).copied().unwrap_or(0.0);
     let condition = match arm {
         TestArm::Unsteered => return Arm::unsteered(),
         TestArm::SystemPrompt => {
             let system = Some(SAFETY_SYSTEM_PROMPT.to_owned());
             return Arm { name: arm.name().to_owned(), system, ..Arm::default() };
         }
-        TestArm::Reversed => {
-            let reversed = strengths.iter().map(|(category, s)| (category.clone(), -s)).collect();
-            let setting = Setting { strength: -setting.strength, ..setting.clone() };
-            return setting.arm(arm.name(), site, rows, &reversed);
-        }
-        TestArm::Own => return setting.arm(arm.name(), site, rows, strengths),
+        TestArm::Reversed => return steering.arm(arm.name(), |category, _| -strength(category)),
+        TestArm::Own => return steering.arm(arm.name(), |category, _| strength(category)),
         TestArm::Random => Condition::Random,
         TestArm::Unrelated => Condition::Unrelated,
         TestArm::Pooled => Condition::Pooled,
     };
-    let own =
-        rows.iter().map(|(category, rows)| (category.clone(), rows.as_ref().clone())).collect();
-    let rows = share(rows_of(condition, &own, seed));
-    setting.arm(arm.name(), site, &rows, strengths)
+    steering.control_arm(arm.name(), (condition, seed), |category, _| strength(category))
 }
 
 pub(super) fn test(
     laboratory: &mut Laboratory<'_>,
     spec: &CalibrateSpec<'_>,
-    (setting, rows): (&Setting, &SharedRows),
+    steering: &Steering,
     strengths: &BTreeMap<Category, f32>,
     progress: &mut dyn Progress,
 ) -> Result<TestReport> {
-    let site = spec.candidates[setting.candidate_idx].site;
+    let num_categories = steering.categories().len();
     let names = TestArm::ALL
         .into_iter()
         // One category has no other one.
-        .filter(|arm| rows.len() > 1 || !matches!(arm, TestArm::Unrelated | TestArm::Pooled));
+        .filter(|arm| num_categories > 1 || !matches!(arm, TestArm::Unrelated | TestArm::Pooled));
     let arms: Vec<(TestArm, Arm)> =
-        names.map(|arm| (arm, arm_of(arm, (setting, site), rows, strengths, spec.seed))).collect();
+        names.map(|arm| (arm, arm_of(arm, steering, strengths, spec.seed))).collect();
     let prompts = [spec.test, spec.test_harmless].concat();
     let asked: Vec<(&Arm, &[Prompt])> =
         arms.iter().map(|(_, arm)| (arm, prompts.as_slice())).collect();

@@ -3,6 +3,7 @@
 
 mod answering;
 mod calibrate;
+mod calibrate_categories;
 mod data;
 mod embedder;
 mod endpoint_judge;

@@ -99,6 +99,7 @@ Examples:
       --harmless alpaca.jsonl --out my-vectors
   skeg calibrate --data new-category.jsonl --out my-vectors --embedder all-MiniLM-L6-v2 --heads heads.json
 
+Layers and tokens are chosen on all categories together; one that clearly does better with another finalist's has its own.
 A category is published where its vector beats no steering and a random direction of equal norm at 95 %, within the
 bounds; one that does not is only logged. Ctrl-C stops; the same command goes on from what was kept.";
 
