@@ -35,8 +35,8 @@ pub use cache::{Embed, EmbeddingCache};
 pub(crate) use delong::auc;
 pub use embed::{MAX_TOKENS, SentenceEmbedder};
 pub use endpoint::{
-    ANSWERS_FILE, ApiKey, EndpointJudge, EndpointOptions, JudgePrompt, MAX_RETRY_AFTER, Reward,
-    RewardEndpoint, RewardForm, RewardScore, Wait,
+    ApiKey, EndpointJudge, EndpointOptions, JudgePrompt, MAX_RETRY_AFTER, Reward, RewardEndpoint,
+    RewardForm, RewardScore, Wait,
 };
 pub use features::{FeatureRows, Features};
 pub use folds::FoldedJudge;
