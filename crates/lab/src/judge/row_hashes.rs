@@ -95,7 +95,8 @@ impl TryFrom<Written> for RowHashes {
 /// What was expected.
 fn read(text: &str) -> Result<BTreeSet<u64>, String> {
     let bad = || format!("hashes of rows are {NUM_DIGITS} hex digits each, with nothing between");
-    if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) || text.len() % NUM_DIGITS != 0 {
+    if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) || !text.len().is_multiple_of(NUM_DIGITS)
+    {
         return Err(bad());
     }
     let starts = (0..text.len()).step_by(NUM_DIGITS);
