@@ -1,8 +1,9 @@
 //! Finished work on disk: figures and answers by the hash of everything that decides them.
 //!
 //! One file of JSON Lines, only ever appended to, each line written whole as its work ends: what a run had finished when
-//! it broke off is there for the next. A last line that a crash cut short is dropped. The file may hold model answers, so
-//! it is for its owner alone and lies in a cache folder, never beside results.
+//! it broke off is there for the next. Several processes may append to one file, for a line is one write at its end; each knows
+//! what was there when it began. A last line that a crash cut short is dropped. The file may hold model answers, so it is for
+//! its owner alone and lies in a cache folder, never beside results.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -16,11 +17,10 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Values of one kind by key.
+/// Values of one kind by key, in memory and, unless [`Self::in_memory`] made it, in their file.
 #[derive(Debug)]
 pub struct DiskCache<T> {
-    path: PathBuf,
-    file: File,
+    file: Option<(PathBuf, File)>,
     values: HashMap<String, T>,
 }
 
@@ -45,7 +45,19 @@ impl<T: Serialize + DeserializeOwned> DiskCache<T> {
         let mut file = options.open(&path).map_err(|source| Error::io(&path, source))?;
         let values = read_lines(&file).map_err(|source| Error::io(&path, source))?;
         end_last_line(&mut file).map_err(|source| Error::io(&path, source))?;
-        Ok(Self { path, file, values })
+        Ok(Self { file: Some((path, file)), values })
+    }
+
+    /// Values that end with the process, where there is no folder for them.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self { file: None, values: HashMap::new() }
+    }
+
+    /// Whether values outlive the process.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        self.file.is_some()
     }
 
     /// The value of a key, if it is there.
@@ -54,16 +66,18 @@ impl<T: Serialize + DeserializeOwned> DiskCache<T> {
         self.values.get(key)
     }
 
-    /// Keeps a value; written before this returns.
+    /// Keeps a value; where there is a file, it is written before this returns.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
     pub fn insert(&mut self, key: String, value: T) -> Result<()> {
         let line = Line { key, value };
-        let io = |source| Error::io(&self.path, source);
-        let mut bytes = serde_json::to_vec(&line).map_err(|error| io(error.into()))?;
-        bytes.push(b'\n');
-        self.file.write_all(&bytes).map_err(io)?;
+        if let Some((path, file)) = &mut self.file {
+            let io = |source| Error::io(path, source);
+            let mut bytes = serde_json::to_vec(&line).map_err(|error| io(error.into()))?;
+            bytes.push(b'\n');
+            file.write_all(&bytes).map_err(io)?;
+        }
         self.values.insert(line.key, line.value);
         Ok(())
     }
@@ -122,6 +136,31 @@ mod tests {
         drop(cache);
         let cache = DiskCache::<u32>::open(folder.path(), "numbers").unwrap();
         assert_eq!((cache.get("a"), cache.get("b"), cache.get("c")), (Some(&1), None, Some(&3)));
+    }
+
+    #[test]
+    fn several_may_append_to_one_file_and_kinds_lie_beside_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || DiskCache::<u32>::open(folder.path(), "numbers").unwrap();
+        let mut words = DiskCache::<String>::open(folder.path(), "words").unwrap();
+        let (mut one, mut other) = (open(), open());
+        one.insert("a".to_owned(), 1).unwrap();
+        other.insert("b".to_owned(), 2).unwrap();
+        words.insert("a".to_owned(), "one".to_owned()).unwrap();
+        one.insert("c".to_owned(), 3).unwrap();
+        let all = open();
+        assert_eq!(["a", "b", "c"].map(|key| all.get(key)), [Some(&1), Some(&2), Some(&3)]);
+        let words = DiskCache::<String>::open(folder.path(), "words").unwrap();
+        assert_eq!((words.get("a"), words.get("b")), (Some(&"one".to_owned()), None));
+    }
+
+    #[test]
+    fn without_a_folder_values_are_in_memory() {
+        let mut cache = DiskCache::in_memory();
+        cache.insert("a".to_owned(), 1).unwrap();
+        assert_eq!((cache.get("a"), cache.get("b"), cache.is_on_disk()), (Some(&1), None, false));
+        let folder = tempfile::tempdir().unwrap();
+        assert!(DiskCache::<u32>::open(folder.path(), "numbers").unwrap().is_on_disk());
     }
 
     #[cfg(unix)]

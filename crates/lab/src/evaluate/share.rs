@@ -1,9 +1,9 @@
 //! Shares and their intervals.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A share of a count, with its Wilson 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// How many.
     pub count: usize,

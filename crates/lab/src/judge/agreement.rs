@@ -1,6 +1,6 @@
 //! How far judges agree with people.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::Figures;
 use super::{Exchange, Judge, Property};
@@ -71,7 +71,7 @@ impl<'a> LabelledSet<'a> {
 }
 
 /// Where labels are from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LabelSource {
     /// The set has them.
@@ -81,7 +81,7 @@ pub enum LabelSource {
 }
 
 /// A judge's agreement with the labels of a set.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JudgeAgreement {
     /// The judge.
     pub judge: String,

@@ -57,7 +57,7 @@ impl FoldedJudge {
         }
         progress.finish();
         let whole = judges.pop().ok_or_else(|| Error::Spec("no head was trained".to_owned()))?;
-        Ok(Self { whole, folds: judges, seen: Seen::of(training.rows()) })
+        Ok(Self { whole, folds: judges, seen: Seen::of(training.sets()) })
     }
 
     /// The head that was trained on everything.

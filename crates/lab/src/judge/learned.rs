@@ -9,6 +9,7 @@ use super::{Exchange, Judge, Property, Verdict};
 use crate::error::{Error, Result};
 
 /// Judges by a [`LinearHead`]: positive from a probability of one half.
+#[derive(Clone)]
 pub struct HeadJudge {
     head: LinearHead,
     embedder: Arc<dyn Embed>,

@@ -31,7 +31,7 @@ impl std::fmt::Display for Estimate {
 }
 
 /// Agreement of verdicts with labels.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// Answers judged.
     pub total: usize,

@@ -14,12 +14,14 @@ mod endpoint;
 mod features;
 mod folds;
 mod head;
+mod head_file;
 mod learned;
 mod logistic;
 mod metrics;
 mod on_topic;
 mod overlap;
 mod report;
+mod row_hashes;
 mod rules;
 mod run;
 mod set;
@@ -35,17 +37,19 @@ pub use cache::{Embed, EmbeddingCache};
 pub(crate) use delong::auc;
 pub use embed::{MAX_TOKENS, SentenceEmbedder};
 pub use endpoint::{
-    ANSWERS_FILE, ApiKey, EndpointJudge, EndpointOptions, JudgePrompt, MAX_RETRY_AFTER, Reward,
-    RewardEndpoint, RewardForm, RewardScore, Wait,
+    ApiKey, EndpointJudge, EndpointOptions, JudgePrompt, MAX_RETRY_AFTER, Reward, RewardEndpoint,
+    RewardForm, RewardScore, Wait,
 };
 pub use features::{FeatureRows, Features};
 pub use folds::FoldedJudge;
-pub use head::{LinearHead, TrainingSet, load_heads, save_heads};
+pub use head::{LinearHead, TrainingSet};
+pub use head_file::{MeasuredHeads, load_heads, save_heads};
 pub use learned::HeadJudge;
 pub use metrics::{Estimate, Figures};
 pub use on_topic::{ON_TOPIC_COSINE, OnTopicJudge};
 pub use overlap::SharedRows;
 pub use report::{Flagged, JudgesReport, TrainedHead};
+pub use row_hashes::RowHashes;
 pub use rules::{DegenerateJudge, PhraseJudge};
 pub use run::{JudgesSpec, measure_judges};
 pub use set::Judges;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::agreement::{JudgeAgreement, LabelSource};
-use super::head::TrainingSet;
+use super::head::{LinearHead, TrainingSet};
+use super::learned::name_of;
 use super::metrics::{Estimate, Figures};
 use crate::evaluate::Share;
 use crate::table::{align, markdown};
@@ -15,12 +16,27 @@ use crate::table::{align, markdown};
 pub struct TrainedHead {
     /// The judge's name.
     pub judge: String,
-    /// The sets.
+    /// The sets, without the hashes of their rows.
     pub trained_on: Vec<TrainingSet>,
     /// Folds of leave-prompts-out, where it was asked for.
     pub num_folds: Option<usize>,
-    /// Whether it was trained before. Then what it shares with a test set cannot be seen, unless that is a whole file.
+    /// Whether it was trained before this run.
     pub is_given: bool,
+    /// Whether it is known which rows it was trained on. If not, only a test set that is a training file as a whole is left
+    /// out.
+    pub knows_rows: bool,
+}
+
+impl TrainedHead {
+    pub(super) fn new(head: &LinearHead, num_folds: Option<usize>, is_given: bool) -> Self {
+        Self {
+            judge: name_of(head.features).to_owned(),
+            trained_on: head.trained_on.iter().map(TrainingSet::for_report).collect(),
+            num_folds,
+            is_given,
+            knows_rows: head.trained_on.iter().all(|set| set.rows.is_some()),
+        }
+    }
 }
 
 /// What a judge marks in a set without labels for it.
@@ -54,20 +70,14 @@ impl JudgesReport {
     /// The table for a terminal, with what must be known to read it.
     #[must_use]
     pub fn to_plain(&self) -> String {
-        format!("{}\n{}", align(&self.table()), self.notes().join("\n"))
+        format!("{}\n{}", align(&table(&self.rows)), self.notes().join("\n"))
     }
 
     /// The table as Markdown, with the same notes as a list.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let notes: Vec<String> = self.notes().iter().map(|note| format!("- {note}")).collect();
-        format!("{}\n{}", markdown(&self.table()), notes.join("\n"))
-    }
-
-    fn table(&self) -> Vec<Vec<String>> {
-        let mut table = vec![HEADER.map(str::to_owned).to_vec()];
-        table.extend(self.rows.iter().map(row));
-        table
+        format!("{}\n{}", markdown(&table(&self.rows)), notes.join("\n"))
     }
 
     fn notes(&self) -> Vec<String> {
@@ -75,7 +85,7 @@ impl JudgesReport {
         notes.extend(self.rows.iter().filter_map(left_out_note));
         notes.extend(self.without_rows.iter().map(|(judge, set)| {
             format!(
-                "{judge} on {set}: no row, since every prompt of the set was in training; use folds"
+                "{judge} on {set}: no row, since every prompt of the set was in training; train with folds"
             )
         }));
         notes.extend(self.flagged.iter().map(|flagged| {
@@ -98,6 +108,12 @@ impl JudgesReport {
         );
         notes
     }
+}
+
+/// A header and one row a judge and set.
+pub(super) fn table<'a>(rows: impl IntoIterator<Item = &'a JudgeAgreement>) -> Vec<Vec<String>> {
+    let header = HEADER.map(str::to_owned).to_vec();
+    std::iter::once(header).chain(rows.into_iter().map(row)).collect()
 }
 
 fn row(row: &JudgeAgreement) -> Vec<String> {
@@ -129,10 +145,12 @@ fn head_note(head: &TrainedHead) -> String {
     let folds = head.num_folds.map_or_else(String::new, |num_folds| {
         format!("; prompts of these sets are judged by heads that were trained without them, {num_folds} folds")
     });
-    let given = if head.is_given {
-        "; before this run, so test prompts that it was trained on are not left out, and flatter it"
-    } else {
-        ""
+    let given = match (head.is_given, head.knows_rows) {
+        (true, true) => "; before this run, and test prompts that it was trained on are left out",
+        (true, false) => {
+            "; before this run, so test prompts that it was trained on are not left out, and flatter it"
+        }
+        (false, _) => "",
     };
     format!("{}: trained on {}{folds}{given}", head.judge, sets.join(", "))
 }
@@ -174,7 +192,12 @@ mod tests {
             num_shared_prompts: 0,
             ..row.clone()
         };
-        let set = TrainingSet { name: "other".to_owned(), sha256: String::new(), num_answers: 9 };
+        let set = TrainingSet {
+            name: "other".to_owned(),
+            sha256: String::new(),
+            num_answers: 9,
+            rows: None,
+        };
         JudgesReport {
             rows: vec![row, swapped],
             heads: vec![TrainedHead {
@@ -182,6 +205,7 @@ mod tests {
                 trained_on: vec![set],
                 num_folds: Some(5),
                 is_given: false,
+                knows_rows: true,
             }],
             flagged: vec![Flagged {
                 judge: "repetition measure".to_owned(),
@@ -215,6 +239,18 @@ mod tests {
             "{markdown}"
         );
         assert!(markdown.contains("- refusal head: trained on other"), "{markdown}");
+    }
+
+    #[test]
+    fn a_given_head_says_whether_what_it_was_trained_on_is_left_out() {
+        let mut report = report();
+        report.heads[0] =
+            TrainedHead { num_folds: None, is_given: true, ..report.heads[0].clone() };
+        let note = "trained on other (9 answers); before this run, and test prompts that it was trained on are left out";
+        assert!(report.to_plain().contains(note), "{}", report.to_plain());
+        report.heads[0].knows_rows = false;
+        let plain = report.to_plain();
+        assert!(plain.contains("are not left out, and flatter it") && !plain.contains(note));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use super::agreement::{JudgeAgreement, LabelSource, LabelledSet, agreement};
 use super::cache::{Embed, EmbeddingCache};
 use super::features::Features;
 use super::folds::FoldedJudge;
-use super::head::{LinearHead, TrainingSet};
-use super::learned::{HeadJudge, name_of};
+use super::head::LinearHead;
+use super::head_file::MeasuredHeads;
+use super::learned::HeadJudge;
 use super::logistic::check_penalty;
 use super::on_topic::{ON_TOPIC_COSINE, OnTopicJudge};
 use super::overlap::{Seen, SharedRows};
@@ -45,35 +46,41 @@ const HARM_FEATURES: [Features; 2] = [Features::ResponseAndPhrases, Features::Pr
 /// A judge, and what its head has seen, where that must be left out.
 struct Candidate {
     judge: Box<dyn Judge>,
-    /// Rows, of a head that is trained here.
     seen: Option<Seen>,
-    /// Files, of a head that was trained before.
-    trained_on: Vec<TrainingSet>,
 }
 
 impl From<Box<dyn Judge>> for Candidate {
     fn from(judge: Box<dyn Judge>) -> Self {
-        Self { judge, seen: None, trained_on: Vec::new() }
+        Self { judge, seen: None }
     }
 }
 
-/// Trains heads and compares every judge with the labels of every test set that fits it.
+impl Candidate {
+    /// A head that was trained here or before.
+    fn of_head(head: &LinearHead, embedder: &Arc<dyn Embed>) -> Result<Self> {
+        let judge = HeadJudge::new(head.clone(), Arc::clone(embedder))?;
+        Ok(Self { judge: Box::new(judge), seen: Some(Seen::of(&head.trained_on)) })
+    }
+}
+
+/// Trains heads and compares every judge with the labels of every test set that fits it; the report, and the heads trained
+/// here with its rows for them, the rules and the cosine.
 ///
 /// Without an embedder only rules and `others`, judges that need no training here, are measured. The same data, embedder
 /// and machine give the same figures.
 ///
 /// # Errors
-/// [`Error::Spec`] when there are heads or training sets without an embedder or `l2` is not above 0; [`Error::Data`] when a training set has no labels, a
-/// test set shares answers with a training set, or is one of a given head's, and [`JudgesSpec::shared`] refuses that, or no judge
-/// fits any test set; [`Error::Interrupted`] when `progress` asks to stop; and what the embedder and `others` return.
+/// [`Error::Spec`] when there are heads or training sets without an embedder or `l2` is not above 0; [`Error::Data`] when a
+/// training set has no labels, a test set shares answers with what a head was trained on and [`JudgesSpec::shared`] refuses that, or
+/// no judge fits any test set; [`Error::Interrupted`] when `progress` asks to stop; and what the embedder and `others`
+/// return.
 pub fn measure_judges(
     spec: &JudgesSpec<'_>,
     embedder: Option<Arc<dyn Embed>>,
     others: Vec<Box<dyn Judge>>,
     progress: &mut dyn Progress,
-) -> Result<(JudgesReport, Vec<LinearHead>)> {
+) -> Result<(JudgesReport, MeasuredHeads)> {
     check_penalty(spec.l2)?;
-    check_given(spec)?;
     let mut trainings = Vec::new();
     for (property, sets) in
         [(Property::Refusal, spec.train_refusal), (Property::Harm, spec.train_harm)]
@@ -89,18 +96,13 @@ pub fn measure_judges(
     let (mut report, mut heads) = (JudgesReport::default(), Vec::new());
     match &embedder {
         Some(embedder) => {
-            let given = given(spec, embedder, &mut report)?;
+            let given = spec.heads.iter().map(|head| Candidate::of_head(head, embedder));
+            let given = given.collect::<Result<Vec<_>>>()?;
             embed_all(spec, &trainings, &**embedder, progress)?;
             for training in &trainings {
                 for &features in features_of(training.property()) {
                     let (candidate, head) = train(spec, training, features, embedder, progress)?;
                     candidates.push(candidate);
-                    report.heads.push(TrainedHead {
-                        judge: name_of(features).to_owned(),
-                        trained_on: training.sets().to_vec(),
-                        num_folds: spec.num_folds,
-                        is_given: false,
-                    });
                     heads.push(head);
                 }
             }
@@ -111,12 +113,12 @@ pub fn measure_judges(
         None if trainings.is_empty() && spec.heads.is_empty() => {}
         None => return Err(Error::Spec("heads need an embedder; give one".to_owned())),
     }
-    candidates.extend(others.into_iter().map(Candidate::from));
-    for candidate in &mut candidates {
-        for test in spec.tests {
-            measure(candidate, test, spec.shared, &mut report, progress)?;
-        }
-    }
+    report.heads.extend(heads.iter().map(|head| TrainedHead::new(head, spec.num_folds, false)));
+    report.heads.extend(spec.heads.iter().map(|head| TrainedHead::new(head, None, true)));
+    measure_all(&mut candidates, spec, &mut report, progress)?;
+    let agreement = report.rows.clone();
+    let mut others: Vec<Candidate> = others.into_iter().map(Candidate::from).collect();
+    measure_all(&mut others, spec, &mut report, progress)?;
     if report.rows.is_empty() {
         return Err(Error::Data(
             "no test set has answers with labels that a judge could be compared with: `refusal`, `compliance`, `unsafe`, \
@@ -124,68 +126,12 @@ pub fn measure_judges(
                 .to_owned(),
         ));
     }
-    Ok((report, heads))
+    Ok((report, MeasuredHeads { heads, agreement }))
 }
 
 fn rules() -> Vec<Candidate> {
     let rules: [Box<dyn Judge>; 2] = [Box::new(PhraseJudge), Box::new(DegenerateJudge)];
     rules.into_iter().map(Candidate::from).collect()
-}
-
-/// The heads that were trained before as judges.
-fn given(
-    spec: &JudgesSpec<'_>,
-    embedder: &Arc<dyn Embed>,
-    report: &mut JudgesReport,
-) -> Result<Vec<Candidate>> {
-    let mut candidates = Vec::with_capacity(spec.heads.len());
-    for head in spec.heads {
-        let judge = HeadJudge::new(head.clone(), Arc::clone(embedder))?;
-        report.heads.push(TrainedHead {
-            judge: judge.name().to_owned(),
-            trained_on: head.trained_on.clone(),
-            num_folds: None,
-            is_given: true,
-        });
-        let judge: Box<dyn Judge> = Box::new(judge);
-        candidates
-            .push(Candidate { trained_on: head.trained_on.clone(), ..Candidate::from(judge) });
-    }
-    Ok(candidates)
-}
-
-/// Finds test sets that a given head was trained on, by their files' hashes, before anything takes long.
-fn check_given(spec: &JudgesSpec<'_>) -> Result<()> {
-    if spec.shared == SharedRows::Drop {
-        return Ok(());
-    }
-    for (head, test) in given_pairs(spec) {
-        let is_measured =
-            !LabelledSet::new(head.features.property(), &test.data.items).rows.is_empty();
-        if let Some(set) = trained_on(&head.trained_on, test).filter(|_| is_measured) {
-            return Err(Error::Data(format!(
-                "the {} that was given was trained on test set {} (there {}, the same SHA-256); a head must not be tested on \
-                 what it was trained on: leave the test set out, or have it dropped for this head",
-                name_of(head.features),
-                test.name,
-                set.name
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Each given head with each test set.
-fn given_pairs<'a>(
-    spec: &JudgesSpec<'a>,
-) -> impl Iterator<Item = (&'a LinearHead, &'a NamedSet)> + use<'a> {
-    let (heads, tests) = (spec.heads, spec.tests);
-    heads.iter().flat_map(move |head| tests.iter().map(move |test| (head, test)))
-}
-
-/// The training set that is the test's file.
-fn trained_on<'a>(sets: &'a [TrainingSet], test: &NamedSet) -> Option<&'a TrainingSet> {
-    sets.iter().find(|set| set.sha256 == test.data.sha256)
 }
 
 fn features_of(property: Property) -> &'static [Features] {
@@ -196,16 +142,19 @@ fn features_of(property: Property) -> &'static [Features] {
     }
 }
 
-/// Finds shared answers before minutes of embedding.
+/// Finds answers that a test set shares with what a head was or will be trained on, before minutes of embedding.
 fn check_shared(spec: &JudgesSpec<'_>, trainings: &[Training<'_>]) -> Result<()> {
-    if spec.num_folds.is_some() {
-        return Ok(());
-    }
-    for training in trainings {
-        let seen = Seen::of(training.rows());
+    let trained_here = trainings
+        .iter()
+        .filter(|_| spec.num_folds.is_none())
+        .map(|training| (training.property(), training.sets()));
+    let given =
+        spec.heads.iter().map(|head| (head.features.property(), head.trained_on.as_slice()));
+    for (property, sets) in trained_here.chain(given) {
+        let seen = Seen::of(sets);
         for test in spec.tests {
-            let labelled = LabelledSet::new(training.property(), &test.data.items);
-            seen.leave_out(&test.name, &labelled, spec.shared)?;
+            let labelled = LabelledSet::new(property, &test.data.items);
+            seen.leave_out(test, &labelled, spec.shared)?;
         }
     }
     Ok(())
@@ -230,7 +179,8 @@ fn embed_all(
             texts.extend(features.texts(&answers));
         }
     }
-    for (head, test) in given_pairs(spec) {
+    let tests_of = |head| spec.tests.iter().map(move |test| (head, test));
+    for (head, test) in spec.heads.iter().flat_map(tests_of) {
         let labelled = LabelledSet::new(head.features.property(), &test.data.items);
         let answers: Vec<Exchange<'_>> = labelled.rows.iter().map(|row| row.exchange).collect();
         texts.extend(head.features.texts(&answers));
@@ -260,9 +210,22 @@ fn train(
         return Ok((judge.into(), head));
     }
     let head = training.head(features, &**embedder, spec.l2, &|_| true)?;
-    let judge = HeadJudge::new(head.clone(), Arc::clone(embedder))?;
-    let seen = Some(Seen::of(training.rows()));
-    Ok((Candidate { judge: Box::new(judge), seen, trained_on: Vec::new() }, head))
+    Ok((Candidate::of_head(&head, embedder)?, head))
+}
+
+/// Adds the rows of these judges on every test set.
+fn measure_all(
+    candidates: &mut [Candidate],
+    spec: &JudgesSpec<'_>,
+    report: &mut JudgesReport,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    for candidate in candidates {
+        for test in spec.tests {
+            measure(candidate, test, spec.shared, report, progress)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds a judge's row on a test set, if the set has labels for it; without, a rule for broken texts says how many it
@@ -288,12 +251,8 @@ fn measure(
         }
         return Ok(());
     }
-    if trained_on(&candidate.trained_on, test).is_some() {
-        report.without_rows.push((candidate.judge.name().to_owned(), test.name.clone()));
-        return Ok(());
-    }
     if let Some(seen) = &candidate.seen {
-        let unseen = seen.leave_out(&test.name, &labelled, shared)?;
+        let unseen = seen.leave_out(test, &labelled, shared)?;
         labelled = unseen.set;
         (num_shared_prompts, num_shared_answers) =
             (unseen.num_shared_prompts, unseen.num_shared_answers);

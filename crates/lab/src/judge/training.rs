@@ -6,6 +6,7 @@ use super::agreement::{Labelled, LabelledSet};
 use super::cache::Embed;
 use super::features::Features;
 use super::head::{LinearHead, TrainingSet};
+use super::row_hashes::RowHashes;
 use super::{Exchange, Property};
 use crate::data::DataSet;
 use crate::error::{Error, Result};
@@ -53,6 +54,7 @@ impl<'a> Training<'a> {
                 name: set.name.clone(),
                 sha256: set.data.sha256.clone(),
                 num_answers: rows.len(),
+                rows: Some(RowHashes::of(rows.iter().map(|row| row.exchange))),
             });
             training.rows.append(&mut rows);
         }

@@ -80,6 +80,7 @@ fn judges() -> (Judges, Rc<RefCell<Vec<String>>>) {
         harm: Some(word("harms", Property::Harm)),
         on_topic: Some(word("topic", Property::OnTopic)),
         reward: None,
+        agreement: Vec::new(),
     };
     (judges, asked)
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use skeg_lab::judge::{
-    Embed, Exchange, Features, HeadJudge, Judge, JudgesReport, JudgesSpec, LabelSource, NamedSet,
-    OnTopicJudge, Property, SharedRows, Training, measure_judges,
+    Embed, Exchange, Features, HeadJudge, Judge, JudgeAgreement, Judges, JudgesReport, JudgesSpec,
+    LabelSource, MeasuredHeads, NamedSet, OnTopicJudge, Property, SharedRows, Training, Verdict,
+    load_heads, measure_judges, save_heads,
 };
 use skeg_lab::{DataSet, Error, Item, NoProgress, Progress, Result};
 
@@ -114,31 +115,115 @@ fn a_test_set_with_training_answers_is_refused_unless_they_are_dropped_or_folded
     assert_eq!((report.rows[1].figures.total, report.heads[0].num_folds), (20, Some(3)));
 }
 
+/// The heads trained on `sets` and measured on `tests`, from their file.
+fn kept(sets: &[NamedSet], tests: &[NamedSet], others: Vec<Box<dyn Judge>>) -> MeasuredHeads {
+    let spec = spec(sets, tests);
+    let (_, heads) = measure_judges(&spec, Some(Arc::new(Words)), others, &mut NoProgress).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("heads.json");
+    save_heads(&path, &heads).unwrap();
+    load_heads(&path).unwrap()
+}
+
+fn row<'a>(report: &'a JudgesReport, judge: &str, set: &str) -> Option<&'a JudgeAgreement> {
+    report.rows.iter().find(|row| row.judge == judge && row.set == set)
+}
+
 #[test]
-fn a_head_trained_before_is_measured_but_not_on_the_file_it_was_trained_on() {
-    let sets = [refusals("own", 0), refusals("test", 100)];
-    let training = Training::new(Property::Refusal, &sets[..1]).unwrap();
-    let heads = [training.head(Features::Opening, &Words, 0.1, &|_| true).unwrap()];
+fn a_head_from_a_file_is_treated_as_one_that_is_trained_in_the_run() {
+    let train = [refusals("train", 0)];
+    // Two prompts of the training set with its answers, two with others, and ten new ones.
+    let mut overlapping = refusals("test", 6);
+    for item in &mut overlapping.data.items[6..12] {
+        item.response = item.response.as_ref().map(|response| format!("{response}, truly"));
+    }
+    let tests = [overlapping, refusals("new", 100)];
+    let MeasuredHeads { heads, .. } = kept(&train, &tests[1..], Vec::new());
+    assert_eq!(heads.len(), 2);
+    let trained = spec(&train, &tests);
+    let given = JudgesSpec { train_refusal: &[], heads: &heads, ..trained };
+    let [expected, refused] = [trained, given].map(|spec| run(&spec).unwrap_err().to_string());
+    assert!(refused.contains("test-6-a, test-6-b, test-7-a, test-7-b;"), "{refused}");
+    assert_eq!(refused, expected);
+    let [trained, given] =
+        [trained, given].map(|spec| run(&JudgesSpec { shared: SharedRows::Drop, ..spec }).unwrap());
+    for judge in ["refusal head", "refusal head + phrases"] {
+        let found = row(&given, judge, "test").unwrap();
+        let left_out = (found.num_shared_prompts, found.num_shared_answers);
+        assert_eq!((found.figures.total, left_out), (12, (4, 4)));
+        for set in ["test", "new"] {
+            let (trained, given) = (row(&trained, judge, set), row(&given, judge, set));
+            let figures = [trained, given].map(|row| row.unwrap().figures);
+            assert_eq!(figures[0].accuracy, figures[1].accuracy);
+            assert_eq!(figures[0].total, figures[1].total);
+        }
+    }
+    assert!(given.heads[0].is_given && given.heads[0].knows_rows);
+    assert!(given.heads[0].trained_on[0].rows.is_none(), "a report has no hashes");
+    assert!(given.to_plain().contains("train (20 answers); before this run, and test prompts"));
+    let itself = JudgesSpec { heads: &heads, shared: SharedRows::Drop, ..spec(&[], &train) };
+    assert_eq!(run(&itself).unwrap().without_rows.len(), 2);
+}
+
+#[test]
+fn a_head_from_a_file_of_version_1_is_refused_on_its_own_file_alone() {
+    let sets = [refusals("own", 0), refusals("test", 8)];
+    let mut heads = kept(&sets[..1], &[refusals("new", 100)], Vec::new()).heads;
+    for set in heads.iter_mut().flat_map(|head| &mut head.trained_on) {
+        set.rows = None;
+    }
     let given = JudgesSpec { heads: &heads, ..spec(&[], &sets[1..]) };
     let report = run(&given).unwrap();
-    let row = report.rows.iter().find(|row| row.judge == "refusal head").unwrap();
-    assert_eq!((row.figures.total, row.figures.accuracy.count), (20, 20));
-    assert!(report.heads[0].is_given);
-    assert!(report.to_plain().contains("own (20 answers); before this run"));
+    let figures = row(&report, "refusal head", "test").unwrap().figures;
+    assert_eq!((figures.total, figures.accuracy.count), (20, 20));
+    assert!(report.heads[0].is_given && !report.heads[0].knows_rows);
+    let plain = report.to_plain();
+    assert!(plain.contains("own (20 answers); before this run, so test prompts"), "{plain}");
     let itself = JudgesSpec { heads: &heads, ..spec(&[], &sets) };
     let error = run(&itself).unwrap_err().to_string();
-    assert!(
-        error.contains("the refusal head that was given was trained on test set own"),
-        "{error}"
-    );
-    let dropped = JudgesSpec { shared: SharedRows::Drop, ..itself };
-    let report = run(&dropped).unwrap();
-    let has_row =
-        |set: &str| report.rows.iter().any(|row| row.judge == "refusal head" && row.set == set);
-    assert_eq!((has_row("own"), has_row("test")), (false, true));
-    assert_eq!(report.without_rows, [("refusal head".to_owned(), "own".to_owned())]);
+    assert!(error.contains("20 of 20 labelled answers of test set own"), "{error}");
+    let report = run(&JudgesSpec { shared: SharedRows::Drop, ..itself }).unwrap();
+    assert!(row(&report, "refusal head", "own").is_none());
+    assert!(row(&report, "refusal head", "test").is_some());
+    assert_eq!(report.without_rows[0], ("refusal head".to_owned(), "own".to_owned()));
     let error = measure_judges(&given, None, Vec::new(), &mut NoProgress).unwrap_err();
     assert!(error.to_string().contains("heads need an embedder"), "{error}");
+}
+
+/// A judge from elsewhere.
+struct Other;
+
+impl Judge for Other {
+    fn name(&self) -> &str {
+        "guard"
+    }
+
+    fn property(&self) -> Property {
+        Property::Refusal
+    }
+
+    fn judge(&mut self, answers: &[Exchange<'_>]) -> Result<Vec<Verdict>> {
+        Ok(vec![Verdict::of_rule(true); answers.len()])
+    }
+}
+
+#[test]
+fn a_file_of_heads_says_how_far_the_judges_in_use_agree_with_people() {
+    let sets = [refusals("own", 0), refusals("test", 100)];
+    let MeasuredHeads { heads, agreement } = kept(&sets[..1], &sets[1..], vec![Box::new(Other)]);
+    let names: Vec<&str> = agreement.iter().map(|row| row.judge.as_str()).collect();
+    // Not `guard`: its name does not say what it is.
+    assert_eq!(
+        names,
+        ["refusal phrases", "refusal head", "refusal head + phrases", "prompt-answer cosine"]
+    );
+    let mut judges = Judges::rules().with_embedder(Arc::new(Words), &heads).unwrap();
+    judges.agreement = agreement;
+    let table = judges.agreement_table();
+    assert_eq!(table[0][..4], ["judge", "set", "n", "positive"]);
+    assert_eq!(table[1][..4], ["refusal head + phrases", "test", "20", "10"]);
+    assert_eq!(table[2][..4], ["prompt-answer cosine", "test, swapped", "60", "30"]);
+    assert_eq!(table.len(), 3);
 }
 
 #[test]
@@ -160,7 +245,7 @@ fn rules_need_no_embedder_and_heads_do() {
     let sets = [refusals("own", 0)];
     let (report, heads) =
         measure_judges(&spec(&[], &sets), None, Vec::new(), &mut NoProgress).unwrap();
-    assert_eq!((report.rows.len(), heads.len()), (1, 0));
+    assert_eq!((report.rows.len(), heads.heads.len()), (1, 0));
     let error = measure_judges(&spec(&sets, &[]), None, Vec::new(), &mut NoProgress).unwrap_err();
     assert!(matches!(error, Error::Spec(_)), "{error}");
     let unlabelled = [set("bare", vec![item("a", "prompt", "answer", "fine")])];

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use skeg_lab::judge::{
-    ApiKey, Embed, EndpointJudge, EndpointOptions, Judge, JudgePrompt, Judges, LinearHead, Reward,
-    RewardEndpoint, RewardForm, SentenceEmbedder, load_heads,
+    ApiKey, Embed, EndpointJudge, EndpointOptions, Judge, JudgePrompt, Judges, MeasuredHeads,
+    Reward, RewardEndpoint, RewardForm, SentenceEmbedder, load_heads,
 };
 
 /// The value of `--judge-prompt` that is no file.
@@ -75,7 +75,9 @@ impl JudgeFlags {
     pub(super) fn judges(&self, cache_dir: Option<&Path>) -> anyhow::Result<Judges> {
         let mut judges = Judges::rules();
         if let Some(embedder) = self.embedder()? {
-            judges = judges.with_embedder(embedder, &self.heads()?)?;
+            let MeasuredHeads { heads, agreement } = self.heads()?;
+            judges = judges.with_embedder(embedder, &heads)?;
+            judges.agreement = agreement;
         }
         if let Some(harm) = self.endpoint(cache_dir)? {
             judges.harm = Some(harm);
@@ -95,14 +97,14 @@ impl JudgeFlags {
         self.heads.as_deref()
     }
 
-    /// All heads of the file.
-    pub(super) fn heads(&self) -> anyhow::Result<Vec<LinearHead>> {
-        let Some(file) = &self.heads else { return Ok(Vec::new()) };
-        let heads = load_heads(file)?;
-        if heads.is_empty() {
+    /// All heads of the file, with what it says of the judges' agreement with people.
+    pub(super) fn heads(&self) -> anyhow::Result<MeasuredHeads> {
+        let Some(file) = &self.heads else { return Ok(MeasuredHeads::default()) };
+        let measured = load_heads(file)?;
+        if measured.heads.is_empty() {
             bail!("{}: holds no head", file.display());
         }
-        Ok(heads)
+        Ok(measured)
     }
 
     /// The judge of harm behind an endpoint.
@@ -187,6 +189,9 @@ fn env(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use skeg_lab::judge::{
+        Features, Figures, JudgeAgreement, LabelSource, LinearHead, Property, Verdict, save_heads,
+    };
 
     use super::*;
 
@@ -224,6 +229,40 @@ mod tests {
             names(&all, Some(folder.path())),
             [&rules[..], &["guard (rubric)", "steer (helpsteer)"]].concat()
         );
+    }
+
+    /// With the embedder of `SKEG_TEST_EMBEDDER`, where there is one.
+    #[test]
+    fn a_file_of_heads_brings_their_agreement_with_people() {
+        let Some(folder) = env("SKEG_TEST_EMBEDDER") else { return };
+        let embedder = SentenceEmbedder::load(Path::new(&folder)).unwrap();
+        let features = Features::OpeningAndPhrases;
+        let head = LinearHead {
+            features,
+            embedder: embedder.id().to_owned(),
+            classes: features.property().labels().map(str::to_owned),
+            trained_on: Vec::new(),
+            l2: 0.3,
+            weights: vec![0.0; features.width(embedder.width())],
+            bias: 1.0,
+        };
+        let row = JudgeAgreement {
+            judge: "refusal head + phrases".to_owned(),
+            property: Property::Refusal,
+            set: "own".to_owned(),
+            labels: LabelSource::Set,
+            num_partial: 0,
+            num_shared_prompts: 0,
+            num_shared_answers: 0,
+            figures: Figures::new(&[Verdict::of_rule(true)], &[true]).unwrap(),
+        };
+        let kept = tempfile::tempdir().unwrap();
+        let file = kept.path().join("heads.json");
+        save_heads(&file, &MeasuredHeads { heads: vec![head], agreement: vec![row] }).unwrap();
+        let flags = ["--embedder", &folder, "--heads", file.to_str().unwrap()];
+        let table = parse(&flags).unwrap().judges(None).unwrap().agreement_table();
+        assert_eq!((table.len(), &*table[1][0]), (2, "refusal head + phrases"));
+        assert!(parse(&flags[..2]).unwrap().judges(None).unwrap().agreement_table().is_empty());
     }
 
     #[test]

@@ -35,14 +35,15 @@ pub(super) struct Args {
     /// such prompts out of the test]
     #[arg(long, value_name = "NUM", value_parser = clap::value_parser!(u8).range(2..=50), conflicts_with = "heads")]
     folds: Option<u8>,
-    /// Leave answers that are in training and test out of the test, instead of refusing the test set; for --heads, whole
-    /// sets that they were trained on
+    /// Leave answers that are in training and test out of the test, instead of refusing the test set; also those that --heads
+    /// were trained on
     #[arg(long, conflicts_with = "folds")]
     drop_shared: bool,
     /// L2 penalty of the heads, on standardised features, for each training answer
     #[arg(long, value_name = "NUM", default_value_t = L2)]
     l2: f64,
-    /// Keep the heads, trained on all their data, in this file
+    /// Keep the heads, trained on all their data, in this file, with the agreement measured here and hashes of the training
+    /// rows
     #[arg(long, value_name = "FILE", requires = "embedder")]
     save: Option<PathBuf>,
     #[command(flatten)]
@@ -72,11 +73,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let read = |paths| read(paths, &args.data_flags);
     let (train_refusal, train_harm) = (read(&args.train_refusal)?, read(&args.train_harm)?);
     let tests = read(&args.test)?;
-    let heads = args.judge_flags.heads()?;
+    let given = args.judge_flags.heads()?;
     let spec = JudgesSpec {
         train_refusal: &train_refusal,
         train_harm: &train_harm,
-        heads: &heads,
+        heads: &given.heads,
         tests: &tests,
         num_folds: args.folds.map(usize::from),
         shared: if args.drop_shared { SharedRows::Drop } else { SharedRows::Refuse },
@@ -89,9 +90,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let endpoint = args.judge_flags.endpoint(cache_dir.as_deref())?;
     let embedder = args.judge_flags.embedder()?;
     let others = endpoint.into_iter().collect();
-    let (report, heads) = measure_judges(&spec, embedder, others, &mut Bar::new()?)?;
+    let (report, measured) = measure_judges(&spec, embedder, others, &mut Bar::new()?)?;
     if let Some(file) = &args.save {
-        save_heads(file, &heads)?;
+        save_heads(file, &measured)?;
     }
     args.print.print(&report, || report.to_plain(), || report.to_markdown())
 }

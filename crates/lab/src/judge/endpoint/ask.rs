@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::cache::{Cache, key};
 use super::client::{Client, Failure, Wait};
 use super::options::EndpointOptions;
 use super::pool;
+use crate::disk_cache::{DiskCache, key_of};
 use crate::error::{Error, Result};
 use crate::judge::Exchange;
 use crate::progress::Progress;
@@ -25,6 +25,9 @@ const MAX_FAILED_ITEMS: usize = 10;
 pub(super) trait Form: Sync {
     /// What an answer says.
     type Answer: std::fmt::Debug + Copy + Send + Serialize + DeserializeOwned;
+
+    /// Where answers are kept, as [`DiskCache::open`] names it: one name a type of answer.
+    const CACHE: &'static str;
 
     /// The name in tables, after the model's.
     fn name(&self) -> &'static str;
@@ -53,7 +56,7 @@ pub(super) struct Endpoint<F: Form> {
     form: F,
     form_text: String,
     client: Client,
-    cache: Cache<F::Answer>,
+    cache: DiskCache<F::Answer>,
 }
 
 impl<F: Form> Endpoint<F> {
@@ -64,6 +67,10 @@ impl<F: Form> Endpoint<F> {
     ) -> Result<Self> {
         let client = Client::new(options)?;
         let (base_url, _) = options.checked_url()?;
+        let cache = match cache_dir {
+            Some(folder) => DiskCache::open(folder, F::CACHE)?,
+            None => DiskCache::in_memory(),
+        };
         Ok(Self {
             name: format!("{} ({})", options.model, form.name()),
             base_url,
@@ -73,7 +80,7 @@ impl<F: Form> Endpoint<F> {
             form_text: form.text(),
             form,
             client,
-            cache: Cache::open(cache_dir)?,
+            cache,
         })
     }
 
@@ -99,20 +106,22 @@ impl<F: Form> Endpoint<F> {
         if !missing.is_empty() {
             self.ask_missing(&missing, progress)?;
         }
-        let found = keys.iter().map(|key| self.cache.get(key));
+        let found = keys.iter().map(|key| self.cache.get(key).copied());
         let found: Option<Vec<F::Answer>> = found.collect();
         found.ok_or_else(|| self.error("left items unanswered", 0, missing.len()))
     }
 
     fn key(&self, exchange: Exchange<'_>) -> String {
-        key(&[
-            &self.base_url,
+        let max_tokens = self.max_tokens.to_string();
+        let parts = [
+            self.base_url.as_str(),
             &self.model,
             &self.form_text,
             exchange.prompt,
             exchange.response,
-            &self.max_tokens.to_string(),
-        ])
+            &max_tokens,
+        ];
+        key_of(parts.map(str::as_bytes))
     }
 
     fn ask_missing(
@@ -143,7 +152,7 @@ impl<F: Form> Endpoint<F> {
         pool::each(missing, self.concurrency, work, |event| {
             let num_steps = usize::from(event.is_some());
             if let Some((idx, answer)) = event {
-                tally.take(answer, |answer| cache.insert(missing[idx].0, answer));
+                tally.take(answer, |answer| cache.insert(missing[idx].0.clone(), answer));
             }
             tally.is_interrupted |= progress.advance(num_steps).is_break();
             if tally.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -6,7 +6,6 @@
 //! an error holds a text or the key.
 
 mod ask;
-mod cache;
 mod client;
 mod options;
 mod pool;
@@ -21,7 +20,6 @@ use crate::error::Result;
 use crate::progress::{NoProgress, Progress};
 use ask::Endpoint;
 
-pub use cache::ANSWERS_FILE;
 pub use client::{MAX_RETRY_AFTER, Wait};
 pub use options::{ApiKey, EndpointOptions};
 pub use prompts::JudgePrompt;
@@ -34,7 +32,7 @@ pub struct EndpointJudge {
 }
 
 impl EndpointJudge {
-    /// A judge that keeps its verdicts in [`ANSWERS_FILE`] of `cache_dir`, or in memory alone.
+    /// A judge that keeps its verdicts in `endpoint-verdicts.jsonl` of `cache_dir`, or in memory alone.
     ///
     /// # Errors
     /// [`crate::Error::Spec`] when the address, an option or the rubric cannot be used, [`crate::Error::Io`] when the cache

@@ -42,6 +42,8 @@ impl JudgePrompt {
 impl Form for JudgePrompt {
     type Answer = Verdict;
 
+    const CACHE: &'static str = "endpoint-verdicts";
+
     fn name(&self) -> &'static str {
         match self {
             Self::LlamaGuard => "llama-guard",

@@ -77,6 +77,8 @@ const SCALE: std::ops::RangeInclusive<f64> = 0.0..=4.0;
 impl Form for RewardForm {
     type Answer = RewardScore;
 
+    const CACHE: &'static str = "endpoint-rewards";
+
     fn name(&self) -> &'static str {
         match self {
             Self::Rubric => "reward rubric",
@@ -141,7 +143,7 @@ pub struct RewardEndpoint {
 }
 
 impl RewardEndpoint {
-    /// An endpoint whose scores are kept in [`super::ANSWERS_FILE`] of `cache_dir`, or in memory alone.
+    /// An endpoint whose scores are kept in `endpoint-rewards.jsonl` of `cache_dir`, or in memory alone.
     ///
     /// # Errors
     /// [`crate::Error::Spec`] when the address or an option cannot be used, [`crate::Error::Io`] when the cache cannot be opened.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use skeg_lab::judge::{
-    ANSWERS_FILE, ApiKey, EndpointJudge, EndpointOptions, Exchange, Judge, JudgePrompt,
-    MAX_RETRY_AFTER, Property, Reward, RewardEndpoint, RewardForm, Verdict,
+    ApiKey, EndpointJudge, EndpointOptions, Exchange, Judge, JudgePrompt, MAX_RETRY_AFTER,
+    Property, Reward, RewardEndpoint, RewardForm, Verdict,
 };
 use skeg_lab::{Error, NoProgress, Progress};
 
@@ -133,7 +133,7 @@ fn a_failing_endpoint_is_given_up_with_the_work_so_far_kept() {
     let (mut again, _) = guard(&url, Some(folder.path()));
     assert_eq!(positives(&again.judge(&answers[..2]).unwrap()), [false, true]);
     assert_eq!(endpoint.requests().len(), 5, "what is kept is not asked again");
-    let file = std::fs::read_to_string(folder.path().join(ANSWERS_FILE)).unwrap();
+    let file = std::fs::read_to_string(folder.path().join("endpoint-verdicts.jsonl")).unwrap();
     assert_eq!(file.lines().count(), 2);
     assert!(!file.contains("secret") && !file.contains(HARMFUL), "{file}");
 }
@@ -228,6 +228,25 @@ fn a_second_run_is_answered_by_the_cache_unless_the_question_is_another() {
     // What changes no answer is no part of the question.
     let patient = EndpointOptions { max_retries: 9, concurrency: 2, ..guard };
     assert_eq!(asked(&patient, JudgePrompt::LlamaGuard), 0);
+}
+
+#[test]
+fn verdicts_and_scores_are_kept_beside_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(|number, request| match request.body["model"].as_str() {
+        Some("steer") => says("helpfulness:1.6,coherence:3.1"),
+        _ => guarding(number, request),
+    });
+    for num_requests in [2, 2] {
+        let (mut judge, _) = guard(&endpoint.url(), Some(folder.path()));
+        let steer = EndpointOptions::new(endpoint.url(), "steer");
+        let mut reward =
+            RewardEndpoint::new(&steer, RewardForm::HelpSteer, Some(folder.path())).unwrap();
+        assert_eq!(positives(&judge.judge(&exchanges(&[HARMFUL])).unwrap()), [true]);
+        let scores = reward.score(&exchanges(&[HARMFUL])).unwrap();
+        assert!((scores[0].coherence - 3.1).abs() < 1e-12, "{scores:?}");
+        assert_eq!(endpoint.requests().len(), num_requests);
+    }
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn an_endpoint_is_measured_as_a_judge_and_asked_once() {
     assert_eq!(endpoint.join().unwrap(), vec![Some(format!("bearer {KEY}")); 4]);
     let again = run(&mut evaluate(folder.path(), &url));
     assert_eq!(again, (0, stdout, stderr.clone()));
-    let cache = folder.path().join("judges").join("endpoint-answers.jsonl");
+    let cache = folder.path().join("judges").join("endpoint-verdicts.jsonl");
     let kept = std::fs::read_to_string(cache).unwrap();
     assert_eq!(kept.lines().count(), 4);
     for text in [kept, stderr, again.1] {
