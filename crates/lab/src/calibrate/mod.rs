@@ -53,6 +53,7 @@ use steering::Steering;
 
 use crate::error::Result;
 use crate::experiment::Laboratory;
+use crate::judge::JudgeAgreement;
 use crate::progress::Progress;
 
 /// What was found: figures only.
@@ -74,6 +75,9 @@ pub struct Calibration {
     pub bounds: Bounds,
     /// Judges, by name.
     pub judges: Vec<String>,
+    /// How far they agree with people, where that was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agreement: Vec<JudgeAgreement>,
     /// Longest answer, in tokens.
     pub max_new_tokens: usize,
     /// Every setting that was tried, in order.
@@ -164,6 +168,7 @@ pub fn calibrate(
         is_reversed,
         bounds: spec.bounds,
         judges: laboratory.judges.names().into_iter().map(str::to_owned).collect(),
+        agreement: laboratory.judges.agreement_in_use().cloned().collect(),
         max_new_tokens: spec.max_new_tokens,
         trials: found.trials,
         ladder,

@@ -8,6 +8,7 @@ use super::candidate::words;
 use super::{Calibration, Evidence, Publication, Rung, Setting, TestArm};
 use crate::experiment::Counts;
 use crate::extract::Extraction;
+use crate::judge::agreement_table;
 use crate::table::{align, least_to_most, markdown};
 
 type Rows = Vec<Vec<String>>;
@@ -194,6 +195,10 @@ impl Calibration {
         if !self.own.is_empty() {
             let title = "Layers or tokens of a category's own, on the calibration prompts";
             sections.insert(1, (title, self.own_rows()));
+        }
+        if !self.agreement.is_empty() {
+            sections
+                .push(("How far the judges agree with people", agreement_table(&self.agreement)));
         }
         sections
     }

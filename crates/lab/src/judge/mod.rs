@@ -48,6 +48,7 @@ pub use learned::HeadJudge;
 pub use metrics::{Estimate, Figures};
 pub use on_topic::{ON_TOPIC_COSINE, OnTopicJudge};
 pub use overlap::SharedRows;
+pub(crate) use report::table as agreement_table;
 pub use report::{Flagged, JudgesReport, TrainedHead};
 pub use row_hashes::RowHashes;
 pub use rules::{DegenerateJudge, PhraseJudge};

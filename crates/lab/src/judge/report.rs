@@ -111,7 +111,7 @@ impl JudgesReport {
 }
 
 /// A header and one row a judge and set.
-pub(super) fn table<'a>(rows: impl IntoIterator<Item = &'a JudgeAgreement>) -> Vec<Vec<String>> {
+pub(crate) fn table<'a>(rows: impl IntoIterator<Item = &'a JudgeAgreement>) -> Vec<Vec<String>> {
     let header = HEADER.map(str::to_owned).to_vec();
     std::iter::once(header).chain(rows.into_iter().map(row)).collect()
 }

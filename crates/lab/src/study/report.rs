@@ -20,7 +20,7 @@ pub struct About {
     pub facts: Vec<(String, String)>,
     /// How vectors were made, one row a method; the first row is the header.
     pub methods: Vec<Vec<String>>,
-    /// What the judges' agreement with people is.
+    /// How far the judges agree with people ([`crate::judge::Judges::agreement_table`]); empty where that is not known.
     pub judges: Vec<Vec<String>>,
     /// What the reader should know of this run: what did not work and why.
     pub remarks: Vec<String>,
@@ -208,14 +208,18 @@ impl StudyFigures {
     }
 
     fn reading(&self, about: &About) -> Section {
-        let blocks = vec![
-            Block::Paragraph(format!("Judges: {}.", self.judges.join(", "))),
+        let mut blocks = vec![Block::Paragraph(format!("Judges: {}.", self.judges.join(", ")))];
+        blocks.push(if about.judges.is_empty() {
+            Block::Note(
+                "How far they agree with people is not known here: `skeg evaluate judges --save` keeps it beside the heads.".to_owned(),
+            )
+        } else {
             Block::Table {
                 caption: "How far the judges agree with people".to_owned(),
                 rows: about.judges.clone(),
                 highlight: None,
-            },
-        ];
+            }
+        });
         Section { heading: "Judges".to_owned(), blocks }
     }
 }

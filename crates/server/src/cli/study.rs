@@ -127,7 +127,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         model: model_name(&config),
         facts: facts(args, &inputs, &sets, started),
         methods: made.table,
-        judges: Vec::new(),
+        judges: judges.agreement_table(),
         remarks,
     };
     write(&args.out, &figures, &about)
