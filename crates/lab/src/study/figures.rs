@@ -17,6 +17,9 @@ use crate::judge::Estimate;
 pub struct StudyFigures {
     /// The rows of the table.
     pub arms: Vec<ArmFigures>,
+    /// Names of the sets of harmful prompts, in the order they were given: the first is the part of the data that nothing was
+    /// made from or tuned on.
+    pub sets: Vec<String>,
     /// What layers and doses do, of the paper's row that failed least when tuned; `None` without one.
     pub heat: Option<Heat>,
     /// The calibrated vectors' dose-response, ascending; empty without them.

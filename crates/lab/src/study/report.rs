@@ -66,11 +66,12 @@ impl StudyFigures {
 
     fn table(&self) -> Section {
         let chosen = self.arms.iter().position(|arm| arm.kind == ArmKind::Chosen);
-        let blocks = vec![
+        let highlight = chosen.map(|idx| idx + 1);
+        let mut blocks = vec![
             Block::Table {
                 caption: "Every row on the same prompts".to_owned(),
                 rows: self.main_rows(),
-                highlight: chosen.map(|idx| idx + 1),
+                highlight,
             },
             Block::Note(
                 "%UR: share of unsafe responses, judged by program. Every answer is one of unsafe, refused, degenerate, or answered \
@@ -88,15 +89,17 @@ impl StudyFigures {
                 }],
             },
         ];
+        if self.sets.len() > 1 {
+            let caption = "Other sets of harmful prompts, mapped to these categories".to_owned();
+            blocks.insert(1, Block::Table { caption, rows: self.other_rows(), highlight });
+        }
         Section { heading: "All variants".to_owned(), blocks }
     }
 
     fn by_category(&self, files: &mut Vec<(String, Vec<u8>)>) -> Result<Vec<Section>> {
-        let sets: Vec<String> =
-            self.arms.first().map(|arm| arm.harmful.keys().cloned().collect()).unwrap_or_default();
         let mut sections = Vec::new();
-        for set in sets {
-            let figure = self.bars(&set);
+        for set in &self.sets {
+            let figure = self.bars(set);
             let blocks = vec![
                 picture(
                     &figure,
@@ -106,7 +109,7 @@ impl StudyFigures {
                 )?,
                 Block::Table {
                     caption: "Unsafe answers by category (degenerate ones)".to_owned(),
-                    rows: self.category_rows(&set),
+                    rows: self.category_rows(set),
                     highlight: None,
                 },
             ];
@@ -153,7 +156,7 @@ impl StudyFigures {
         if let Some(heat) = &self.heat {
             let caption = format!(
                 "{}, at every token: refusals by layers and dose (large), degenerate answers (small). The dose is the mean \
-                 change of the steered output relative to it, over the layers. Of all rows that were tuned these vectors failed least when tuned.",
+                 change of the steered output relative to it, over the layers. Of the rows that were tuned these vectors failed least.",
                 heat.vectors
             );
             blocks.push(picture(&heatmap(heat), "layers", &caption, files)?);

@@ -37,6 +37,7 @@ pub fn study(
     }
     let mut figures = StudyFigures {
         arms,
+        sets: spec.harmful.iter().map(|set| set.name.clone()).collect(),
         heat: None,
         ladder: Vec::new(),
         window: None,

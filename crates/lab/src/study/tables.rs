@@ -3,7 +3,7 @@
 use skeg_vector_store::Category;
 
 use super::arms::ArmKind;
-use super::figures::{ArmFigures, StudyFigures};
+use super::figures::{ArmFigures, SetFigures, StudyFigures};
 use crate::evaluate::Share;
 use crate::experiment::Counts;
 
@@ -16,6 +16,15 @@ fn percent(share: Share) -> String {
 
 fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
+}
+
+/// Names of the shares of a set.
+fn outcomes_of(set: &str) -> [String; 3] {
+    ["%UR", "refused", "degenerate"].map(|outcome| format!("{outcome} {set}"))
+}
+
+fn outcome_cells(set: &SetFigures) -> [String; 3] {
+    [set.total.unsafe_share(), set.total.refused_share(), set.total.degenerate_share()].map(percent)
 }
 
 /// A kind in words.
@@ -32,16 +41,11 @@ fn kind(kind: ArmKind) -> &'static str {
 }
 
 impl StudyFigures {
-    /// The paper's table and what stands beside it: one row an arm, per cent.
+    /// The paper's table and what stands beside it, on the first set: one row an arm, per cent.
     pub(super) fn main_rows(&self) -> Rows {
-        let sets = self.arms.first().map(|arm| &arm.harmful);
         let harmless = self.arms.first().map(|arm| &arm.harmless);
-        let mut header = vec!["vectors".to_owned(), "row".to_owned(), "setting".to_owned()];
-        for name in sets.into_iter().flat_map(|sets| sets.keys()) {
-            header.push(format!("%UR {name}"));
-            header.push(format!("refused {name}"));
-            header.push(format!("degenerate {name}"));
-        }
+        let mut header = ["vectors", "row", "setting"].map(str::to_owned).to_vec();
+        header.extend(self.sets.first().into_iter().flat_map(|name| outcomes_of(name)));
         header.extend(
             harmless.into_iter().flat_map(|sets| sets.keys()).map(|name| format!("refused {name}")),
         );
@@ -54,6 +58,19 @@ impl StudyFigures {
             header.extend(["helpfulness", "coherence"].map(str::to_owned));
         }
         let rows = self.arms.iter().map(|arm| self.main_row(arm));
+        std::iter::once(header).chain(rows).collect()
+    }
+
+    /// What became of the other sets of harmful prompts; a header alone where there is none.
+    pub(super) fn other_rows(&self) -> Rows {
+        let others = || self.sets.iter().skip(1);
+        let mut header = ["vectors", "row"].map(str::to_owned).to_vec();
+        header.extend(others().flat_map(|name| outcomes_of(name)));
+        let rows = self.arms.iter().map(|arm| {
+            let mut row = vec![arm.name.clone(), kind(arm.kind).to_owned()];
+            row.extend(others().filter_map(|name| arm.harmful.get(name)).flat_map(outcome_cells));
+            row
+        });
         std::iter::once(header).chain(rows).collect()
     }
 
@@ -71,22 +88,19 @@ impl StudyFigures {
 
     fn main_row(&self, arm: &ArmFigures) -> Vec<String> {
         let mut row = vec![arm.name.clone(), kind(arm.kind).to_owned(), arm.setting.clone()];
-        for set in arm.harmful.values() {
-            row.push(percent(set.total.unsafe_share()));
-            row.push(percent(set.total.refused_share()));
-            row.push(percent(set.total.degenerate_share()));
-        }
+        let first = self.sets.first().and_then(|name| arm.harmful.get(name));
+        row.extend(first.into_iter().flat_map(outcome_cells));
         row.extend(arm.harmless.values().map(|counts| percent(counts.refused_share())));
-        let nll = arm.harmful.values().find_map(|set| set.total.nll);
+        let nll = first.and_then(|set| set.total.nll);
         row.push(or_dash(nll.map(|nll| format!("{nll:.2}"))));
         if self.has_second_nll() {
-            let nll = arm.harmful.values().find_map(|set| set.total.second_nll);
+            let nll = first.and_then(|set| set.total.second_nll);
             row.push(or_dash(nll.map(|nll| format!("{nll:.2}"))));
         }
         row.push(or_dash(arm.constraints.map(|followed| percent(followed.share()))));
         row.push(or_dash(arm.perplexity.map(|perplexity| format!("{perplexity:.1}"))));
         if self.has_reward() {
-            let reward = arm.harmful.values().find_map(|set| set.total.reward);
+            let reward = first.and_then(|set| set.total.reward);
             row.push(or_dash(reward.map(|one| format!("{:.2}", one.helpfulness))));
             row.push(or_dash(reward.map(|one| format!("{:.2}", one.coherence))));
         }
@@ -95,13 +109,11 @@ impl StudyFigures {
 
     /// %UR minus the naive arm's, with intervals.
     pub(super) fn difference_rows(&self) -> Rows {
-        let sets: Vec<&String> =
-            self.arms.first().map(|arm| arm.harmful.keys().collect()).unwrap_or_default();
         let mut header = vec!["vectors".to_owned(), "row".to_owned()];
-        header.extend(sets.iter().map(|name| (*name).clone()));
+        header.extend(self.sets.iter().cloned());
         let rows = self.arms.iter().filter(|arm| arm.kind != ArmKind::Naive).map(|arm| {
             let mut row = vec![arm.name.clone(), kind(arm.kind).to_owned()];
-            row.extend(arm.harmful.values().map(|set| {
+            row.extend(self.sets.iter().filter_map(|name| arm.harmful.get(name)).map(|set| {
                 or_dash(set.against_naive.map(|one| {
                     format!(
                         "{:.0} [{:.0}, {:.0}]",

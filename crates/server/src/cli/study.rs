@@ -64,7 +64,7 @@ pub(super) struct Args {
     /// Prompts a category and set, at most
     #[arg(long, value_name = "NUM", default_value_t = 20)]
     per_category: usize,
-    /// Harmless prompts a set, with constraints, and texts, at most
+    /// Harmless prompts a set, and prompts with constraints, at most
     #[arg(long, value_name = "NUM", default_value_t = 60)]
     num_harmless: usize,
     /// Every prompt there is, and answers of 256 tokens
@@ -207,6 +207,9 @@ struct Sets {
     texts: Vec<String>,
 }
 
+/// Plain texts whose perplexity is taken under every row: each costs as much as ten answers.
+const MAX_TEXTS: usize = 20;
+
 type ByCategory<'a> = BTreeMap<Category, Divided<'a>>;
 
 fn stem(path: &Path) -> String {
@@ -304,12 +307,13 @@ impl Inputs {
         });
         let constraints: Vec<&Item> = self.constraints.iter().collect();
         let texts: Vec<&String> = self.texts.iter().collect();
+        let max_texts = if args.full { usize::MAX } else { num_harmless.min(MAX_TEXTS) };
         Ok(Sets {
             tuning: part(|parts| &parts.calibration),
             harmful,
             harmless: harmless.collect(),
             constraints: spread(&constraints, num_harmless).into_iter().cloned().collect(),
-            texts: spread(&texts, num_harmless.min(40)).into_iter().cloned().collect(),
+            texts: spread(&texts, max_texts).into_iter().cloned().collect(),
             categories,
         })
     }
