@@ -1,9 +1,10 @@
 //! The prompts of each category in three parts: to extract from, to choose on, and to test on.
 //!
 //! In the data's order, so that a set that is sorted by subcategory (`CatQA`) is tested on subcategories that nothing was made
-//! from or chosen on. A prompt that stands in several rows, with several answers, goes to one part with all of them.
+//! from or chosen on. A prompt that stands in several rows, with several answers, goes to one part with all of them. One that
+//! stands under several categories is left out where an earlier part has it under another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use skeg_vector_store::Category;
 
@@ -75,7 +76,8 @@ impl Shares {
                     .to_owned(),
             ));
         }
-        prompts.into_iter().map(|(category, rows)| self.parts(category, &rows)).collect()
+        let divided = prompts.into_iter().map(|(category, rows)| self.parts(category, &rows));
+        leave_out_seen(divided.collect::<Result<_>>()?)
     }
 
     fn parts<'a>(
@@ -105,6 +107,30 @@ impl Shares {
         };
         Ok((category, parts))
     }
+}
+
+/// What a vector of any category is made from is chosen on and tested on nowhere, and what is chosen on is not tested on.
+fn leave_out_seen(
+    mut divided: BTreeMap<Category, Divided<'_>>,
+) -> Result<BTreeMap<Category, Divided<'_>>> {
+    let texts = |of: for<'p, 'd> fn(&'p Divided<'d>) -> &'p Vec<&'d Item>| -> HashSet<String> {
+        divided.values().flat_map(of).map(|item| normalised(&item.text)).collect()
+    };
+    let (extracted, chosen) = (texts(|parts| &parts.extraction), texts(|parts| &parts.calibration));
+    for (category, parts) in &mut divided {
+        parts.calibration.retain(|item| !extracted.contains(&normalised(&item.text)));
+        parts.test.retain(|item| {
+            let text = normalised(&item.text);
+            !extracted.contains(&text) && !chosen.contains(&text)
+        });
+        if parts.calibration.is_empty() || parts.test.is_empty() {
+            return Err(Error::Data(format!(
+                "category `{category}` has no prompt left to choose on or to test on: other categories have the same ones and \
+                 extract from them; give it prompts of its own"
+            )));
+        }
+    }
+    Ok(divided)
 }
 
 #[cfg(test)]
@@ -153,6 +179,35 @@ mod tests {
         let divided = shares.divide(&items).unwrap().into_values().next().unwrap();
         let counts = (divided.extraction.len(), divided.calibration.len(), divided.test.len());
         assert_eq!(counts, (30, 15, 5));
+    }
+
+    #[test]
+    fn a_prompt_of_two_categories_is_not_tested_on_where_either_extracts_from_it() {
+        let of = |category: &str, numbers: &[usize]| -> Vec<Item> {
+            let item = |number: &usize| Item {
+                category: Some(category.to_owned()),
+                ..Item::new(format!("{category} {number}"), format!("prompt {number}"), "own")
+            };
+            numbers.iter().map(item).collect()
+        };
+        // Six to extract from, two to choose on, two to test on.
+        let first = of("adult_content", &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let second =
+            |last: [usize; 4]| of("child_abuse", &[&[20, 21, 22, 23, 24, 25][..], &last].concat());
+        let items = [first.clone(), second([5, 26, 6, 9])].concat();
+        let divided = Shares::default().divide(&items).unwrap();
+        let texts =
+            |part: &[&Item]| -> Vec<String> { part.iter().map(|item| item.text.clone()).collect() };
+        let parts = |slug: &str| &divided[&slug.parse::<Category>().unwrap()];
+        assert_eq!(texts(&parts("child_abuse").calibration), ["prompt 26"]);
+        assert_eq!(texts(&parts("child_abuse").test), ["prompt 9"]);
+        let Divided { extraction, calibration, test } = parts("adult_content");
+        assert_eq!((extraction.len(), calibration.len(), test.len()), (6, 2, 2));
+        for last in [[26, 27, 0, 7], [0, 1, 26, 27]] {
+            let items = [first.clone(), second(last)].concat();
+            let error = Shares::default().divide(&items).unwrap_err().to_string();
+            assert!(error.contains("`child_abuse` has no prompt left"), "{error}");
+        }
     }
 
     #[test]

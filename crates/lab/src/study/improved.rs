@@ -27,9 +27,12 @@ pub struct ImproveData {
     pub harmful: Vec<Text>,
 }
 
-/// Share of the harmless activations' second moment that counts as used by them. Massive activations make one direction hold
-/// most of it, so a share that looks high enough (0.9) would take out that one alone.
-const VARIANCE_KEPT: f64 = 0.999;
+/// Of ten dimensions those that harmless prompts are taken to use, where vectors are projected: `AlphaSteer` leaves the null
+/// space a fixed share too. A share of the second moment would not do, for one massive dimension may hold 99.9 % of it.
+const USED_OF_TEN: usize = 4;
+
+/// Share of the second moment that counts as used, where the strength is conditional.
+const VARIANCE_KEPT: f64 = 0.99;
 
 /// Ridge of the conditional strength, as a share of the mean squared norm in the null space.
 const RIDGE_SHARE: f64 = 1.0;
@@ -70,8 +73,9 @@ fn null_space_arm(
     let layers = chosen.layers();
     let benign =
         read(model, &data.benign, (chosen.site, layers.clone(), TokenMode::All), progress)?;
+    let rank = (model.llama.config().hidden_size * USED_OF_TEN / 10).max(1);
     let spaces: Vec<NullSpace> = (0..layers.len())
-        .map(|layer_idx| NullSpace::fit(&benign.rows(layer_idx), VARIANCE_KEPT))
+        .map(|layer_idx| NullSpace::fit_rank(&benign.rows(layer_idx), rank))
         .collect::<Result<_>>()?;
     let project = |rows: &Vec<LayerVector>| -> Vec<LayerVector> {
         let pairs = rows.iter().zip(&spaces);
@@ -90,14 +94,10 @@ fn null_space_arm(
             vector.layers = Arc::new(rows.clone());
         }
     }
-    let ranks: Vec<usize> = spaces.iter().map(NullSpace::rank).collect();
+    let rank = spaces.first().map_or(0, NullSpace::rank);
     let about = format!(
-        "Null space: of {} harmless prompts, {} to {} dimensions a layer hold {:.1} % of the second moment and are taken out of \
-         the vectors, which keep their norms.",
-        data.benign.len(),
-        ranks.iter().min().unwrap_or(&0),
-        ranks.iter().max().unwrap_or(&0),
-        VARIANCE_KEPT * 100.0
+        "Null space: the {rank} leading directions of {} harmless prompts are taken out of the vectors, which keep their norms.",
+        data.benign.len()
     );
     Ok((arm, about))
 }

@@ -178,7 +178,7 @@ fn activations_alone_are_those_of_a_whole_pass() {
         for (site, layers) in [
             (Site::AttnOut, vec![0]),
             (Site::ResidPost, vec![num_layers - 1]),
-            (Site::ResidPost, vec![0, num_layers - 2]),
+            (Site::ResidPost, (0..num_layers - 1).collect()),
             (Site::AttnOut, Vec::new()),
         ] {
             let capture = || Capture::new(site, layers.clone(), vec![0, 5, 21]);
