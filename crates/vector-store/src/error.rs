@@ -83,6 +83,34 @@ pub enum Error {
         /// The sequence the caller had seen.
         expected: u64,
     },
+    /// A place that is not a folder of this machine refused something, or cannot be reached.
+    #[error("cannot {action} {place}: {reason}")]
+    Place {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The place, or the object in it.
+        place: String,
+        /// Its reason, or what was expected and what to do.
+        reason: String,
+    },
+    /// A place that is followed says less than it had said before; what was copied from it stays.
+    #[error(
+        "{place}: `CURRENT` has sequence {found} and generation {generation}, expected nothing before sequence {kept}, \
+         which {cache} follows already; if that is meant, publish there above {kept}, or empty {cache}",
+        cache = .cache.display()
+    )]
+    Rewound {
+        /// The place that is followed.
+        place: String,
+        /// The sequence it has now.
+        found: u64,
+        /// The generation it names now.
+        generation: GenerationId,
+        /// The folder of the copy.
+        cache: PathBuf,
+        /// The sequence of the copy.
+        kept: u64,
+    },
     /// The generation is valid, but what it needs before it goes live could not be made.
     #[error("generation {generation} cannot go live: {reason}")]
     Prepare {
@@ -111,6 +139,14 @@ impl Error {
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+
+    pub(crate) fn place(
+        action: &'static str,
+        place: impl Into<String>,
+        reason: impl fmt::Display,
+    ) -> Self {
+        Self::Place { action, place: place.into(), reason: reason.to_string() }
     }
 
     pub(crate) fn layout(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {

@@ -1,7 +1,9 @@
 //! Names, places and sizes of the store's files, and the one way to read them.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -17,6 +19,7 @@ pub(crate) const FIGURES: &str = "figures.json";
 pub(crate) const CURRENT: &str = "CURRENT";
 pub(crate) const CURRENT_LOCK: &str = "CURRENT.lock";
 pub(crate) const GENERATIONS: &str = "generations";
+pub(crate) const HISTORY: &str = "history";
 
 /// Files that every generation has beside its manifest.
 pub(crate) const REQUIRED: [&str; 3] = [CARD, POLICY, VECTORS];
@@ -34,13 +37,59 @@ pub(crate) fn is_listed_name(name: &str) -> bool {
 }
 
 /// The most bytes a file may have: far above any real one, and little enough to be read whole.
-fn max_bytes(name: &str) -> u64 {
+pub(crate) fn max_bytes(name: &str) -> u64 {
     match name {
         VECTORS => 1024 * MIB,
         PROBE => 256 * MIB,
         MANIFEST | FIGURES => 16 * MIB,
         CURRENT => MAX_CURRENT_BYTES,
         _ => MIB,
+    }
+}
+
+/// The files of a generation by name, the manifest among them.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// What a generation is read from.
+pub(crate) trait Source {
+    /// Where it lies, for messages.
+    fn path(&self) -> &Path;
+
+    /// Where one of its files lies, for messages.
+    fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// The bytes of one of its files.
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>>;
+
+    /// The names of all its files, sorted.
+    fn names(&self) -> Result<Vec<String>>;
+}
+
+/// Files that were read already.
+#[derive(Debug)]
+pub(crate) struct InMemory<'a> {
+    /// Where they were read, for messages.
+    pub(crate) path: &'a Path,
+    pub(crate) files: &'a Files,
+}
+
+impl Source for InMemory<'_> {
+    fn path(&self) -> &Path {
+        self.path
+    }
+
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.files.get(name).ok_or_else(|| missing(self.file(name)))?;
+        if bytes.len() as u64 > max_bytes(name) {
+            return Err(too_large(self.file(name), max_bytes(name)));
+        }
+        Ok(Cow::Borrowed(bytes))
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(self.files.keys().cloned().collect())
     }
 }
 
@@ -78,41 +127,6 @@ impl GenerationDir {
         Ok(Self { path: path.to_owned(), real_root })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-
-    /// The bytes of one of the generation's files.
-    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let path = self.file(name);
-        let real = match fs::canonicalize(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let reason =
-                    "the file is missing; copy the generation again from where it was made";
-                return Err(Error::layout(path, reason));
-            }
-            real => real.map_err(Error::io("read", &path))?,
-        };
-        self.check_inside(&real, &path)?;
-        read_bounded(&real, &path, name)
-    }
-
-    /// The names of everything in the folder, sorted.
-    pub(crate) fn names(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        let entries = fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?;
-        for entry in entries {
-            let entry = entry.map_err(Error::io("list", &self.path))?;
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-        names.sort();
-        Ok(names)
-    }
-
     fn check_inside(&self, real: &Path, path: &Path) -> Result<()> {
         if real.starts_with(&self.real_root) {
             return Ok(());
@@ -126,23 +140,60 @@ impl GenerationDir {
     }
 }
 
+impl Source for GenerationDir {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>> {
+        let path = self.file(name);
+        let real = match fs::canonicalize(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(missing(path));
+            }
+            real => real.map_err(Error::io("read", &path))?,
+        };
+        self.check_inside(&real, &path)?;
+        read_bounded(&real, &path, max_bytes(name)).map(Cow::Owned)
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        let entries = fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?;
+        for entry in entries {
+            let entry = entry.map_err(Error::io("list", &self.path))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn missing(path: PathBuf) -> Error {
+    Error::layout(path, "the file is missing; copy the generation again from where it was made")
+}
+
+pub(crate) fn too_large(path: impl Into<PathBuf>, max: u64) -> Error {
+    let reason =
+        format!("found more than {max} bytes, expected at most that; this is not such a file");
+    Error::layout(path, reason)
+}
+
 pub(crate) fn generations_dir(root: &Path) -> PathBuf {
     root.join(GENERATIONS)
 }
 
-/// Reads a small file at the store's root; `None` if there is none.
-pub(crate) fn read_current_bytes(root: &Path) -> Result<Option<Vec<u8>>> {
-    let path = root.join(CURRENT);
-    match fs::metadata(&path) {
+/// Reads a small file outside the generations; `None` if there is none.
+pub(crate) fn read_small(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
-        Ok(_) => read_bounded(&path, &path, CURRENT).map(Some),
+        Ok(_) => read_bounded(path, path, max).map(Some),
     }
 }
 
 /// Reads a regular file whole, but not more than its kind may have.
-fn read_bounded(real: &Path, path: &Path, name: &str) -> Result<Vec<u8>> {
-    let max = max_bytes(name);
+fn read_bounded(real: &Path, path: &Path, max: u64) -> Result<Vec<u8>> {
     let file = fs::File::open(real).map_err(Error::io("read", path))?;
     let metadata = file.metadata().map_err(Error::io("read", path))?;
     if !metadata.is_file() {
@@ -151,11 +202,27 @@ fn read_bounded(real: &Path, path: &Path, name: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(max + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > max {
-        let reason =
-            format!("found more than {max} bytes, expected at most that; this is not such a file");
-        return Err(Error::layout(path, reason));
+        return Err(too_large(path, max));
     }
     Ok(bytes)
+}
+
+/// Replaces a small file in one step: written beside, flushed, renamed over, the folder flushed. The caller holds the store's
+/// lock, so the name beside is free.
+pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    let beside = dir.join(format!(".{name}.tmp"));
+    let mut file = fs::File::create(&beside).map_err(Error::io("create", &beside))?;
+    file.write_all(bytes).map_err(Error::io("write", &beside))?;
+    file.sync_all().map_err(Error::io("write", &beside))?;
+    fs::rename(&beside, &path).map_err(Error::io("replace", &path))?;
+    sync_dir(dir)
+}
+
+/// Makes a rename in a folder survive a crash.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    let file = fs::File::open(dir).map_err(Error::io("open", dir))?;
+    file.sync_all().map_err(Error::io("write", dir))
 }
 
 /// Compares a file's bytes with the digest on record.

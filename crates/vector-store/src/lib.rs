@@ -7,6 +7,7 @@
 //! ```text
 //! <root>/CURRENT                    {"sequence": 42, "generation": "<id>"}
 //! <root>/CURRENT.lock               held while CURRENT is replaced
+//! <root>/history/<sequence>.json    who changed CURRENT, when and why; nothing is decided by it
 //! <root>/generations/<id>/          manifest.json policy.toml vectors.safetensors CARD.md
 //!                                  [probe.safetensors] [figures.json]
 //! ```
@@ -21,6 +22,8 @@
 //! - Positive strength is the measured safer side. `0 <= floor <= default <= ceiling`, inside the safe window.
 //!   Strength is never folded into the vectors.
 //! - Writing is deterministic: equal content gives equal bytes and so the same id.
+//! - The same layout lies in a folder or under a prefix of an object store; both are a [`Place`](place::Place), which a
+//!   [`Mirror`] follows into a folder. Several publishers may work at once: `CURRENT` changes by compare-and-set.
 //! - A reload that fails keeps the last good generation; readers pin by [`std::sync::Arc`] and never wait.
 //!
 //! ```
@@ -46,11 +49,16 @@ mod aliases;
 mod category;
 mod combine;
 mod current;
+pub mod diff;
 mod error;
 mod files;
+pub mod gc;
 mod generation;
 mod hash;
+mod history;
 mod manifest;
+pub mod mirror;
+pub mod place;
 mod policy;
 mod site;
 mod store;
@@ -59,17 +67,21 @@ mod vectors;
 pub use aliases::{ALIASES, Alias, Taxonomy, resolve_alias};
 pub use category::{Category, ParseCategoryError};
 pub use combine::{CombineError, combine};
-pub use current::{Current, read_current, set_current};
+pub use current::{Current, change_current, read_current, set_current};
+pub use diff::Difference;
 pub use error::{BadValue, Error, Result};
+pub use files::Files;
 pub use generation::{
     FIGURES_FORMAT_VERSION, FileReport, Generation, NewGeneration, Verification, add_generation,
-    list_generations, load_generation, read_files, verify, write_generation,
+    list_generations, load_files, load_generation, read_files, verify, write_generation,
 };
 pub use hash::{GenerationId, ParseGenerationIdError};
+pub use history::{Change, ChangeKind, HistoryEntry, MAX_HISTORY, read_history, rollback_target};
 pub use manifest::{
     CategoryProvenance, FORMAT_VERSION, LayerNorm, Manifest, Measurement, ModelBinding, Provenance,
     SafeWindow,
 };
+pub use mirror::Mirror;
 pub use policy::{
     Action, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, OnAbstain, Policy, Strength,
     StrengthError, WhenMissing,

@@ -1,4 +1,4 @@
-//! `skeg vectors list|inspect|figures|verify`: what is in a vector store.
+//! `skeg vectors list|inspect|figures|verify`: what is in a vector store. What changes one is in the files beside.
 
 use std::path::PathBuf;
 
@@ -12,21 +12,28 @@ use skeg_vector_store::{
 
 use super::ModelFlags;
 use super::running::{binding, model_path};
+use super::vectors_history::{self, DiffArgs, GcArgs, HistoryArgs};
+use super::vectors_publish::{self, PublishArgs, RollbackArgs};
 use super::vectors_recompute::RecomputeFlags;
 use crate::output::{self, Table};
 
-/// See what is in a vector store, and check it.
+/// See what is in a vector store, check it, and change what it serves.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     List(ListArgs),
     Inspect(InspectArgs),
     Figures(FiguresArgs),
     Verify(Box<VerifyArgs>),
+    Publish(Box<PublishArgs>),
+    Rollback(Box<RollbackArgs>),
+    History(Box<HistoryArgs>),
+    Diff(Box<DiffArgs>),
+    Gc(Box<GcArgs>),
 }
 
 /// Which store.
 #[derive(Debug, clap::Args)]
-struct StoreFlags {
+pub(super) struct StoreFlags {
     #[command(flatten)]
     model: ModelFlags,
     /// Vector store [default: vectors/MODEL here, then beside the program]
@@ -34,11 +41,11 @@ struct StoreFlags {
     vectors: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl StoreFlags {
-    fn root(&self) -> anyhow::Result<PathBuf> {
+    pub(super) fn root(&self) -> anyhow::Result<PathBuf> {
         Ok(self.model.config(self.vectors.clone())?.model.vectors_root()?)
     }
 }
@@ -102,6 +109,11 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect(&args),
         Command::Figures(args) => figures(&args),
         Command::Verify(args) => verify(&args),
+        Command::Publish(args) => vectors_publish::publish(&args),
+        Command::Rollback(args) => vectors_publish::rollback(&args),
+        Command::History(args) => vectors_history::history(&args),
+        Command::Diff(args) => vectors_history::diff(&args),
+        Command::Gc(args) => vectors_history::gc(&args),
     }
 }
 

@@ -1,11 +1,12 @@
 //! From files to a valid generation: everything is checked, in this order: format, bytes, meaning, model.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Generation, figures};
 use crate::error::{BadValue, Error, Result};
-use crate::files::GenerationDir;
+use crate::files::{Files, GenerationDir, InMemory, Source};
 use crate::manifest::check::{category_difference, list};
 use crate::{
     Action, GenerationId, Manifest, ModelBinding, Policy, SafeWindow, Strength, WhenMissing, files,
@@ -22,26 +23,36 @@ pub fn load_generation(
     model: Option<&ModelBinding>,
 ) -> Result<Generation> {
     let dir = GenerationDir::open(root, id)?;
-    load_dir(&dir, Some(id), model)
+    load_from(&dir, Some(id), model)
 }
 
 /// The bytes of all files of a generation by name, the manifest among them, once the generation was checked whole.
 ///
 /// # Errors
 /// As [`load_generation`].
-pub fn read_files(root: &Path, id: &GenerationId) -> Result<BTreeMap<String, Vec<u8>>> {
+pub fn read_files(root: &Path, id: &GenerationId) -> Result<Files> {
     let dir = GenerationDir::open(root, id)?;
-    load_dir(&dir, Some(id), None)?;
     let manifest_bytes = dir.read(files::MANIFEST)?;
     let manifest = Manifest::parse(&manifest_bytes, &dir.file(files::MANIFEST))?;
-    let mut contents = read_listed(&dir, &manifest)?;
-    contents.insert(files::MANIFEST.to_owned(), manifest_bytes);
-    Ok(contents)
+    let listed = read_listed(&dir, &manifest)?.into_iter();
+    let mut files: Files = listed.map(|(name, bytes)| (name, bytes.into_owned())).collect();
+    files.insert(files::MANIFEST.to_owned(), manifest_bytes.into_owned());
+    load_files(dir.path(), Some(id), &files)?;
+    Ok(files)
 }
 
-/// [`load_generation`] from a folder whose name need not be its id yet.
-pub(super) fn load_dir(
-    dir: &GenerationDir,
+/// Checks files that were read already as [`load_generation`] does; `path` says in errors where they were read. Without `id`
+/// they may be any generation.
+///
+/// # Errors
+/// As [`load_generation`].
+pub fn load_files(path: &Path, id: Option<&GenerationId>, files: &Files) -> Result<Generation> {
+    load_from(&InMemory { path, files }, id, None)
+}
+
+/// [`load_generation`] from a place whose name need not be its id yet.
+pub(super) fn load_from(
+    dir: &impl Source,
     id: Option<&GenerationId>,
     model: Option<&ModelBinding>,
 ) -> Result<Generation> {
@@ -91,7 +102,10 @@ pub(super) fn load_dir(
 }
 
 /// The bytes of every file that the manifest lists, each with the digest on record, and nothing beside them.
-fn read_listed(dir: &GenerationDir, manifest: &Manifest) -> Result<BTreeMap<String, Vec<u8>>> {
+fn read_listed<'a>(
+    dir: &'a impl Source,
+    manifest: &Manifest,
+) -> Result<BTreeMap<String, Cow<'a, [u8]>>> {
     for name in dir.names()? {
         if name != files::MANIFEST && !manifest.files.contains_key(&name) {
             let reason = format!(
@@ -117,8 +131,8 @@ pub(super) fn root_hash(manifest: &Manifest, manifest_bytes: &[u8]) -> String {
     hash::root_hash(&digests)
 }
 
-fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String> {
-    String::from_utf8(bytes).map_err(|error| Error::Syntax {
+fn utf8(bytes: Cow<'_, [u8]>, path: &Path) -> Result<String> {
+    String::from_utf8(bytes.into_owned()).map_err(|error| Error::Syntax {
         path: path.to_owned(),
         reason: format!("found bytes that are not text ({}), expected UTF-8", error.utf8_error()),
     })

@@ -10,8 +10,9 @@ use std::fs;
 use std::path::Path;
 
 pub use figures::FIGURES_FORMAT_VERSION;
-pub use load::{load_generation, read_files};
+pub use load::{load_files, load_generation, read_files};
 pub use verify::{FileReport, Verification, verify};
+pub(crate) use write::check_names;
 pub use write::{NewGeneration, add_generation, write_generation};
 
 use crate::error::{Error, Result};

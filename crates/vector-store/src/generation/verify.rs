@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::load::{load_generation, root_hash};
 use crate::error::Result;
-use crate::files::GenerationDir;
+use crate::files::{GenerationDir, Source as _};
 use crate::{GenerationId, Manifest, ModelBinding, files, hash};
 
 /// What was found of a generation.
@@ -85,7 +85,7 @@ pub fn verify(
         files: names.into_iter().map(report).collect(),
         root_hash: manifest
             .as_ref()
-            .zip(manifest_bytes.as_ref())
+            .zip(manifest_bytes.as_deref())
             .map(|(manifest, bytes)| root_hash(manifest, bytes)),
         fault: load_generation(root, id, model).err().map(|error| error.to_string()),
     })

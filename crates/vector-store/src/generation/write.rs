@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fmt, fs};
 
-use super::load::{load_dir, load_generation};
-use crate::current::sync_dir;
+use super::load::{load_from, load_generation};
 use crate::error::{BadValue, Error, Result};
-use crate::files::{self, GenerationDir};
+use crate::files::{self, Files, GenerationDir, sync_dir};
 use crate::vectors::{encode, norm, to_f32};
 use crate::{
     Category, CategoryVectors, FORMAT_VERSION, GenerationId, LayerNorm, Manifest, Measurement,
@@ -65,13 +64,19 @@ pub fn write_generation(root: &Path, generation: &NewGeneration) -> Result<Gener
 ///
 /// # Errors
 /// [`Error::Layout`] for a name that no generation has, and as [`write_generation`]. Nothing is left behind then.
-pub fn add_generation(root: &Path, contents: &BTreeMap<String, Vec<u8>>) -> Result<GenerationId> {
+pub fn add_generation(root: &Path, contents: &Files) -> Result<GenerationId> {
+    check_names(contents)?;
+    put_in_place(root, contents)
+}
+
+/// Fails for a name that no file of a generation has.
+pub(crate) fn check_names(contents: &Files) -> Result<()> {
     let is_known = |name: &str| name == files::MANIFEST || files::is_listed_name(name);
     if let Some(name) = contents.keys().find(|name| !is_known(name)) {
         let reason = "no file of a generation has this name; give its files alone";
         return Err(Error::layout(Path::new(name), reason));
     }
-    put_in_place(root, contents)
+    Ok(())
 }
 
 fn put_in_place<N: AsRef<Path>>(
@@ -88,7 +93,7 @@ fn put_in_place<N: AsRef<Path>>(
         file.sync_all().map_err(Error::io("write", &path))?;
     }
     sync_dir(&staging.path)?;
-    let written = load_dir(&GenerationDir::staged(&staging.path)?, None, None)?;
+    let written = load_from(&GenerationDir::staged(&staging.path)?, None, None)?;
     let target = generations.join(written.id.as_str());
     if let Err(error) = fs::rename(&staging.path, &target) {
         if !target.exists() {

@@ -1,10 +1,16 @@
 //! Integration tests of skeg-vector-store, one binary.
 #![expect(clippy::unwrap_used, reason = "clippy lets tests panic, not the functions they share")]
 
+mod bucket;
+mod collecting;
 mod compatibility;
 mod copying;
+mod differing;
+mod dying;
 mod forge;
 mod integrity;
+mod mirroring;
+mod places;
 mod publishing;
 mod reloading;
 mod round_trip;

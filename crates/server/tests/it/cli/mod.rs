@@ -2,6 +2,7 @@
 
 mod bad_start;
 mod bench;
+mod bucket_server;
 mod deployment;
 mod extract;
 mod fetch;
@@ -10,6 +11,7 @@ mod judges;
 mod model;
 mod serve;
 mod vectors;
+mod vectors_publish;
 mod vectors_recompute;
 
 use std::path::Path;

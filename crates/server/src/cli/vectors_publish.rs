@@ -1,0 +1,204 @@
+//! `skeg vectors publish|rollback`: which generation serves, changed by compare-and-set after its difference was shown.
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use skeg_vector_store::place::{self, Place};
+use skeg_vector_store::{
+    Change, ChangeKind, Current, Difference, Error, Files, Generation, GenerationId, load_files,
+    rollback_target,
+};
+
+use super::vectors::StoreFlags;
+use crate::output;
+
+/// How far back a rollback looks for what served before.
+const ROLLBACK_CHANGES: usize = 200;
+
+/// Which store, wherever it lies.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlaceFlags {
+    /// Store: a folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix [default: that of --vectors]
+    #[arg(long, value_name = "PLACE")]
+    store: Option<String>,
+    #[command(flatten)]
+    pub(super) flags: StoreFlags,
+}
+
+impl PlaceFlags {
+    pub(super) fn open(&self) -> anyhow::Result<Box<dyn Place>> {
+        match &self.store {
+            Some(store) => Ok(place::open(store)?),
+            None => Ok(Box::new(place::LocalPlace::new(self.flags.root()?))),
+        }
+    }
+}
+
+/// How `CURRENT` is changed.
+#[derive(Debug, clap::Args)]
+struct ChangeFlags {
+    /// Change it only if it still has this sequence; 0 = nothing was published [default: the one that is found]
+    #[arg(long, value_name = "SEQUENCE")]
+    expected: Option<u64>,
+    /// Check everything and print the difference, but change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// Who, for the history
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "")]
+    actor: String,
+}
+
+/// Make a generation the one that serves, after printing what that changes; exits with 1 if another publisher was first.
+#[derive(Debug, clap::Args)]
+#[command(after_help = PUBLISH_HELP)]
+pub(super) struct PublishArgs {
+    /// A generation's id [default: with --from the one that serves there]
+    #[arg(required_unless_present = "from")]
+    generation: Option<String>,
+    /// Copy the generation from this store first: a folder or an address, as --store
+    #[arg(long, value_name = "PLACE")]
+    from: Option<String>,
+    #[command(flatten)]
+    change: ChangeFlags,
+    #[command(flatten)]
+    place: PlaceFlags,
+}
+
+const PUBLISH_HELP: &str = "\
+Examples:
+  skeg vectors publish 0123456789abcdef --vectors my-vectors --dry-run
+  skeg vectors publish --from my-vectors --store s3://bucket/vectors --reason \"floor of fraud raised\"
+
+Readers see the old content of CURRENT or the whole new one. A generation that cannot be loaded is never published.";
+
+/// Go back to the generation that served before the present one was published; exits with 1 if another publisher was first.
+#[derive(Debug, clap::Args)]
+pub(super) struct RollbackArgs {
+    /// A generation's id [default: by the history; rolling back again goes one further]
+    generation: Option<String>,
+    #[command(flatten)]
+    change: ChangeFlags,
+    #[command(flatten)]
+    place: PlaceFlags,
+}
+
+pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
+    let place = args.place.open()?;
+    let source = args.from.as_deref().map(place::open).transpose()?;
+    let found = place.find_current()?;
+    let id = match (&args.generation, &source) {
+        (Some(id), _) => GenerationId::parse(id)?,
+        (None, Some(source)) => source.current()?.generation,
+        (None, None) => bail!("name a generation, or a store to take it --from"),
+    };
+    let files = source.as_deref().unwrap_or(place.as_ref()).read_files(&id)?;
+    let copied = source.is_some().then_some(&files);
+    let candidate = load_files(&place.path_of(&format!("generations/{id}")), Some(&id), &files)?;
+    let step = Step { place: place.as_ref(), found, candidate: &candidate, copied };
+    step.take(&args.change, ChangeKind::Publish, args.place.flags.json)
+}
+
+pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<()> {
+    let place = args.place.open()?;
+    let current = place.current()?;
+    let id = match &args.generation {
+        Some(id) => GenerationId::parse(id)?,
+        None => {
+            let history = place.history(ROLLBACK_CHANGES)?;
+            rollback_target(&current, &history).with_context(|| {
+                format!(
+                    "the history of {} does not say what served before {}; name a generation: \
+                     skeg vectors history, skeg vectors list",
+                    place.name(),
+                    current.generation
+                )
+            })?
+        }
+    };
+    let candidate = place.load(&id)?;
+    let found = Some(current);
+    let step = Step { place: place.as_ref(), found, candidate: &candidate, copied: None };
+    step.take(&args.change, ChangeKind::Rollback, args.place.flags.json)
+}
+
+/// A change of `CURRENT` that is about to be made.
+struct Step<'a> {
+    place: &'a dyn Place,
+    /// What was found, from which the change is made.
+    found: Option<Current>,
+    candidate: &'a Generation,
+    /// The candidate's files, where they come from another place.
+    copied: Option<&'a Files>,
+}
+
+impl Step<'_> {
+    /// Prints the difference, then makes the change from what was found and from nothing else.
+    fn take(&self, flags: &ChangeFlags, kind: ChangeKind, as_json: bool) -> anyhow::Result<()> {
+        let sequence = self.found.as_ref().map_or(0, |found| found.sequence);
+        if let Some(expected) = flags.expected.filter(|expected| *expected != sequence) {
+            let path = self.place.path_of("CURRENT");
+            return Err(Error::Conflict { path, found: sequence, expected }.into());
+        }
+        let id = &self.candidate.id;
+        let serves = self.found.as_ref().is_some_and(|found| found.generation == *id);
+        let difference = self.difference();
+        if !as_json {
+            self.print(difference.as_ref())?;
+        }
+        let current = if serves || flags.dry_run {
+            None
+        } else {
+            if let Some(files) = self.copied {
+                self.place.add_files(files)?;
+            }
+            let (actor, reason) = (flags.actor.clone(), flags.reason.clone());
+            let change = Change { kind, actor, reason };
+            Some(self.place.set_current(id, Some(sequence), &change)?)
+        };
+        if as_json {
+            return Ok(output::json(&json!({
+                "place": self.place.name(),
+                "from": self.found.as_ref().map(|found| &found.generation),
+                "to": id,
+                "dry_run": flags.dry_run,
+                "changed": current.is_some(),
+                "sequence": current.map_or(sequence, |current| current.sequence),
+                "difference": difference,
+                "words": difference.as_ref().map(Difference::words),
+            }))?);
+        }
+        Ok(output::line(&match current {
+            Some(current) => format!("{id} serves now, sequence {}", current.sequence),
+            None if serves => {
+                format!("{id} serves already, sequence {sequence}; nothing was changed")
+            }
+            None => format!("dry run: {id} would serve; nothing was changed"),
+        })?)
+    }
+
+    /// What the change changes; `None` where nothing serves, or what serves cannot be read.
+    fn difference(&self) -> Option<Difference> {
+        let found = self.found.as_ref()?;
+        match self.place.load(&found.generation) {
+            Ok(before) => Some(Difference::between(&before, self.candidate)),
+            Err(error) => {
+                output::note(&format!("cannot compare with what serves: {error}"));
+                None
+            }
+        }
+    }
+
+    fn print(&self, difference: Option<&Difference>) -> anyhow::Result<()> {
+        let place = self.place.name();
+        let Some(difference) = difference else {
+            return Ok(output::line(&format!("{place}: nothing to compare with"))?);
+        };
+        output::line(&format!("{place}: {} -> {}", difference.from, difference.to))?;
+        for words in difference.words() {
+            output::line(&format!("  {words}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! A replica's copy of a place: it follows the place, serves from a folder, and starts when the place is away.
+//!
+//! A [`Store`](crate::Store) is opened on the folder and watches it as any other. What holds:
+//! - A generation is copied and checked whole before the folder's `CURRENT` names it. A place that is away, or that names
+//!   a generation which is not sound or not for the model, changes nothing: the last good one stays, the fault is
+//!   logged once and counted.
+//! - The copy has the place's sequence, and never goes back: a lower sequence, or another generation under the same one,
+//!   is a fault ([`Error::Rewound`]), because a stale answer and a store that was restored from a backup look alike. Going back
+//!   to an earlier generation is a change like any other and has a higher sequence. Whoever really starts a place anew
+//!   publishes there above the old sequence, or empties the folder. No clock is asked.
+//! - The folder belongs to the copy of one place, which the file `MIRROR` in it names. It keeps the generation that serves
+//!   and the one before.
+
+mod follow;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fmt, fs};
+
+pub use follow::{FollowGuard, FollowOptions};
+
+use crate::current::{copy_current, find_current, nothing_published};
+use crate::error::{Error, Result};
+use crate::generation::{add_generation, list_generations, load_generation};
+use crate::place::{LocalPlace, Look, Place, Tag};
+use crate::{Current, GenerationId, ModelBinding, files};
+
+/// Names the place that a folder is the copy of.
+const MARKER: &str = "MIRROR";
+/// It is an address.
+const MAX_MARKER_BYTES: u64 = 8192;
+
+/// What a look at the place led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Synced {
+    /// The copy says what the place says.
+    Unchanged,
+    /// The copy says this now.
+    Followed(Current),
+}
+
+/// A folder that follows a place.
+pub struct Mirror {
+    place: Box<dyn Place>,
+    root: PathBuf,
+    model: Option<ModelBinding>,
+    /// One look at a time.
+    state: Mutex<State>,
+    faults: AtomicU64,
+    follows: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The version of the place's `CURRENT` that the copy has.
+    tag: Option<Tag>,
+    /// Why the last look failed; the same fault again is neither logged nor counted.
+    last_fault: Option<String>,
+}
+
+impl Mirror {
+    /// A copy of `place` in the folder `cache_root`, which is made if it is not there. The place is not asked yet.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when the folder is a store of its own or the copy of another place, [`Error::Io`].
+    pub fn new(place: Box<dyn Place>, cache_root: &Path) -> Result<Self> {
+        fs::create_dir_all(cache_root).map_err(Error::io("create", cache_root))?;
+        mark(cache_root, &place.name())?;
+        Ok(Self {
+            place,
+            root: cache_root.to_owned(),
+            model: None,
+            state: Mutex::default(),
+            faults: AtomicU64::new(0),
+            follows: AtomicU64::new(0),
+        })
+    }
+
+    /// Copies only generations that were made for this model, so that a replica can start from what it has.
+    #[must_use]
+    pub fn for_model(mut self, model: ModelBinding) -> Self {
+        self.model = Some(model);
+        self
+    }
+
+    /// The folder, for [`Store::open`](crate::Store::open).
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The place that is followed.
+    #[must_use]
+    pub fn place(&self) -> &dyn Place {
+        self.place.as_ref()
+    }
+
+    /// Faults met since this was made; one that lasts counts once.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Changes followed since this was made.
+    #[must_use]
+    pub fn follows(&self) -> u64 {
+        self.follows.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the place and follows it. Where it has tags, a look at what has not changed takes one short request.
+    ///
+    /// # Errors
+    /// What the place refuses; [`Error::Rewound`]; as [`load_generation`] for a generation that is not sound or not for the
+    /// model. The copy is as it was; the reason is logged and counted when it is a new one.
+    pub fn sync(&self) -> Result<Synced> {
+        let mut state = self.lock();
+        let result = self.try_sync(&mut state);
+        match &result {
+            Ok(synced) => {
+                if state.last_fault.take().is_some() {
+                    tracing::info!(place = self.place.name(), "the store is followed again");
+                }
+                if let Synced::Followed(current) = synced {
+                    self.follows.fetch_add(1, Ordering::Relaxed);
+                    let (sequence, generation) = (current.sequence, &current.generation);
+                    tracing::info!(place = self.place.name(), sequence, %generation, "followed");
+                }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if state.last_fault.as_ref() != Some(&reason) {
+                    self.faults.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(place = self.place.name(), %reason, "cannot follow; the last good generation stays");
+                }
+                state.last_fault = Some(reason);
+            }
+        }
+        result
+    }
+
+    /// The caller holds the lock. The tag is kept only once the copy says what it stands for.
+    fn try_sync(&self, state: &mut State) -> Result<Synced> {
+        let (current, tag) = match self.place.look(state.tag.as_ref())? {
+            Look::Unchanged => return Ok(Synced::Unchanged),
+            Look::Absent => return Err(nothing_published(&self.place.path_of(files::CURRENT))),
+            Look::Found { current, tag } => (current, tag),
+        };
+        let kept = find_current(&self.root)?;
+        if kept.as_ref() == Some(&current) {
+            state.tag = tag;
+            return Ok(Synced::Unchanged);
+        }
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.sequence >= current.sequence) {
+            return Err(Error::Rewound {
+                place: self.place.name(),
+                found: current.sequence,
+                generation: current.generation,
+                cache: self.root.clone(),
+                kept: kept.sequence,
+            });
+        }
+        self.fetch(&current.generation)?;
+        copy_current(&self.root, &current)?;
+        state.tag = tag;
+        self.prune(&current.generation, kept.as_ref().map(|kept| &kept.generation));
+        Ok(Synced::Followed(current))
+    }
+
+    /// Makes sure that the copy has a generation, sound and for the model.
+    fn fetch(&self, id: &GenerationId) -> Result<()> {
+        if load_generation(&self.root, id, self.model.as_ref()).is_ok() {
+            return Ok(());
+        }
+        let fetched = self.place.read_files(id)?;
+        // What is there is damaged, or was not for the model and is judged again below.
+        let target = files::generations_dir(&self.root).join(id.as_str());
+        if target.exists() {
+            fs::remove_dir_all(&target).map_err(Error::io("remove", &target))?;
+        }
+        add_generation(&self.root, &fetched)?;
+        load_generation(&self.root, id, self.model.as_ref())?;
+        Ok(())
+    }
+
+    /// Removes all generations of the copy but two. What cannot be removed now is tried again with the next change.
+    fn prune(&self, current: &GenerationId, before: Option<&GenerationId>) {
+        let copy = LocalPlace::new(&self.root);
+        let unused = |id: &GenerationId| id != current && Some(id) != before;
+        for id in list_generations(&self.root).into_iter().flatten().filter(unused) {
+            if let Err(error) = copy.remove(&id) {
+                tracing::warn!(generation = %id, %error, "an old generation was left behind");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is changed only after what it says is true.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a folder the copy of a place, or finds that it is.
+fn mark(root: &Path, name: &str) -> Result<()> {
+    let path = root.join(MARKER);
+    let found = files::read_small(&path, MAX_MARKER_BYTES)?;
+    match found.as_deref().map(String::from_utf8_lossy) {
+        Some(found) if found.trim_end() == name => Ok(()),
+        Some(found) => {
+            let found = found.trim_end();
+            let reason = format!(
+                "this folder is the copy of {found}, expected {name}; empty it, or name another one"
+            );
+            Err(Error::layout(root, reason))
+        }
+        None if root.join(files::CURRENT).exists() => {
+            let reason = "this folder is a store of its own, expected an empty one or the copy of a \
+                          place; name another one";
+            Err(Error::layout(root, reason))
+        }
+        None => files::replace(root, MARKER, format!("{name}\n").as_bytes()),
+    }
+}
+
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror")
+            .field("place", &self.place)
+            .field("root", &self.root)
+            .field("faults", &self.faults())
+            .field("follows", &self.follows())
+            .finish_non_exhaustive()
+    }
+}
