@@ -1,5 +1,7 @@
 //! The command line: one file a command.
 
+mod administration;
+mod audit;
 mod bench;
 mod calibrate;
 mod chat;
@@ -66,6 +68,8 @@ enum Command {
     Evaluate(evaluate::Command),
     #[command(subcommand)]
     Bench(Box<bench::Command>),
+    #[command(subcommand)]
+    Audit(audit::Command),
 }
 
 impl Cli {
@@ -80,6 +84,7 @@ impl Cli {
             Command::Calibrate(args) => calibrate::run(&args),
             Command::Evaluate(command) => evaluate::run(&command),
             Command::Bench(command) => bench::run(&command),
+            Command::Audit(command) => audit::run(&command),
         }
     }
 }
