@@ -10,6 +10,7 @@ use skeg_vector_store::Store;
 
 use crate::auth::Principals;
 use crate::decision_log::DecisionLog;
+use crate::kill_switch::OverrideAction;
 use crate::operations::Operations;
 use crate::steering::SteeringSlots;
 use crate::wire::RequestLimits;
@@ -117,6 +118,11 @@ impl App {
     /// Why requests cannot be answered now; `None` where they can.
     pub(crate) fn reason_not_ready(&self) -> Option<NotReady> {
         NotReady::of(&self.engine)
+    }
+
+    /// The override in force, if there is one.
+    pub(crate) fn overridden(&self) -> Option<OverrideAction> {
+        self.operations.kill_switch.engaged().map(|engaged| engaged.action)
     }
 
     /// Why the engine did not take a command that it would have to refuse only when it is stopped.

@@ -78,11 +78,13 @@ fn safetensors(
 ) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let bytes: Vec<u8> = vectors.values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, shape(vectors), &bytes)?;
-    let metadata = HashMap::from([
-        ("generation".to_owned(), generation.id.to_string()),
-        ("layers".to_owned(), format!("{:?}", vectors.layers)),
-        ("site".to_owned(), generation.manifest.site.as_str().to_owned()),
-        ("operator".to_owned(), generation.manifest.operator.as_str().to_owned()),
-    ]);
+    // One entry, since the crate writes several in any order, and equal vectors are to be equal bytes.
+    let steering = json!({
+        "generation": generation.id,
+        "layers": vectors.layers,
+        "operator": generation.manifest.operator,
+        "site": generation.manifest.site,
+    });
+    let metadata = HashMap::from([("steering".to_owned(), steering.to_string())]);
     safetensors::serialize([(name, view)], Some(metadata))
 }

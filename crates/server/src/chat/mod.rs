@@ -72,8 +72,7 @@ pub(crate) async fn completions(
     // The pin: everything below, to the last token, is of this generation, under the override of this moment.
     let live = app.store.current();
     let rules = rules(&live.generation.policy, &caller.group);
-    let overridden = app.operations.kill_switch.engaged().map(|engaged| engaged.action);
-    let resolution = resolve_under(overridden, header.as_deref(), &request.steering, &rules)?;
+    let resolution = resolve_under(app.overridden(), header.as_deref(), &request.steering, &rules)?;
     let facts = facts(&live.generation, &resolution);
     let mut record =
         Record::new(app.decision_log.clone(), request_id.0, caller, &resolution, &facts.id);

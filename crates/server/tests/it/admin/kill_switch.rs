@@ -16,8 +16,8 @@ async fn engage(server: &AdminServer, action: &str) {
     assert_eq!(answer.json()["override"]["action"], action);
 }
 
-#[tokio::test(start_paused = true)]
-async fn refuse_all_refuses_without_a_forward_pass_until_it_ends() {
+#[tokio::test]
+async fn refuse_all_refuses_without_a_forward_pass() {
     let server = start();
     assert_eq!(
         server.server.chat(&[FRAUD], json!({})).await.header("x-steering-applied"),
@@ -59,7 +59,14 @@ async fn refuse_all_refuses_without_a_forward_pass_until_it_ends() {
         (&json!("content_filter"), &json!("refuse_all"))
     );
     assert_eq!(server.server.control.journal.lock().unwrap().submitted.len(), 1, "the one before");
+}
 
+#[tokio::test(start_paused = true)]
+async fn refuse_all_ends_at_its_time_and_the_decision_log_tells_when_it_held() {
+    let server = start();
+    server.server.chat(&[FRAUD], json!({})).await;
+    engage(&server, "refuse_all").await;
+    server.server.chat(&[FRAUD], json!({})).await;
     tokio::time::advance(Duration::from_secs(59)).await;
     assert_eq!(
         server.server.chat(&[], json!({})).await.header("x-steering-override"),
@@ -77,12 +84,12 @@ async fn refuse_all_refuses_without_a_forward_pass_until_it_ends() {
     let of =
         |line: &Value| (line["action"].clone(), line["override"].clone(), line["outcome"].clone());
     assert_eq!(of(&lines[0]), (json!("steer"), Value::Null, json!("completed")));
-    assert_eq!(lines.len(), 8);
-    for line in &lines[1..7] {
+    assert_eq!(lines.len(), 4);
+    for line in &lines[1..3] {
         assert_eq!(of(line), (json!("refuse"), json!("refuse_all"), json!("refused")), "{line}");
         assert_eq!((&line["category"], &line["completion_tokens"]), (&json!("none"), &json!(0)));
     }
-    assert_eq!(of(&lines[7]), of(&lines[0]));
+    assert_eq!(of(&lines[3]), of(&lines[0]));
 }
 
 #[tokio::test]

@@ -91,25 +91,20 @@ async fn a_body_that_does_not_end_is_a_408() {
 async fn eight_changes_may_be_under_way_and_the_kill_switch_waits_for_none() {
     let server = start();
     let endless = || Body::from_stream(tokio_stream::pending::<Result<Vec<u8>, std::io::Error>>());
-    let waiting: Vec<_> = (0..8)
-        .map(|_| tokio::spawn(server.sending(request("POST", GENERATIONS, "old-key", endless()))))
-        .collect();
-    let busy = loop {
-        let answer = server.post(RELOAD, &json!({})).await;
-        if answer.status != 200 {
-            break answer;
-        }
-        tokio::task::yield_now().await;
-    };
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..9 {
+        waiting.spawn(server.sending(request("POST", GENERATIONS, "old-key", endless())));
+    }
+    // Eight wait for their bodies; the one that ends found no place.
+    let busy = waiting.join_next().await.unwrap().unwrap();
     assert_eq!(busy.error(), (429, "load_busy".to_owned()));
     assert_eq!(busy.header("retry-after"), "1");
     let refuse = json!({"action": "refuse_all", "expires": 60});
     assert_eq!(server.override_(&refuse).await.status, 200);
     assert_eq!(server.get("/v1/steering").await.status, 200);
-    for change in waiting {
-        change.abort();
-        assert!(change.await.unwrap_err().is_cancelled());
-    }
+    let reload = server.post(RELOAD, &json!({})).await;
+    assert_eq!(reload.error(), (429, "load_busy".to_owned()));
+    waiting.shutdown().await;
     assert_eq!(server.post(RELOAD, &json!({})).await.status, 200, "the places are free again");
 }
 
