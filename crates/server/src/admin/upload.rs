@@ -120,7 +120,8 @@ fn shown(text: &str) -> String {
     text.chars().take(MAX_CHARS).collect::<String>().escape_debug().to_string()
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
