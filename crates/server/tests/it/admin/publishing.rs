@@ -233,8 +233,11 @@ async fn a_change_goes_on_when_its_client_has_left() {
     let request = request("POST", GENERATIONS, "old-key", body.into());
     let mut response = Box::pin(tower::ServiceExt::oneshot(server.router.clone(), request));
     // Polled until the work is in its thread, then dropped.
-    std::future::poll_fn(|context| std::task::Poll::Ready(drop(response.as_mut().poll(context))))
-        .await;
+    std::future::poll_fn(|context| {
+        drop(response.as_mut().poll(context));
+        std::task::Poll::Ready(())
+    })
+    .await;
     drop(response);
     while server.live() != id {
         tokio::task::yield_now().await;
