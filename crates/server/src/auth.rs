@@ -59,7 +59,7 @@ impl Principals {
         self.entries.is_empty()
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.is_anonymous() {
             return Ok(Caller { name: ANONYMOUS.to_owned(), group: ANONYMOUS.to_owned() });
         }

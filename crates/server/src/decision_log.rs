@@ -14,6 +14,8 @@ use std::thread::JoinHandle;
 
 use serde::Serialize;
 
+use crate::kill_switch::OverrideAction;
+
 /// Lines that may wait for the disk: some seconds of the busiest server this program makes.
 const MAX_QUEUED_LINES: usize = 4096;
 
@@ -49,6 +51,9 @@ pub(crate) struct DecisionLine<'a> {
     pub(crate) completion_tokens: usize,
     /// `completed`, `refused`, `failed:<code>` or `client_closed`.
     pub(crate) outcome: String,
+    /// The operator's override that was in force; absent without one.
+    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
+    pub(crate) overridden: Option<OverrideAction>,
     /// Lines lost between the one before and this one; absent when none.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) lost_before: u64,

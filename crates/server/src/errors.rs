@@ -77,6 +77,17 @@ impl ApiError {
         Self::bad_request("unsupported_parameter", param, message)
     }
 
+    /// 404: no route.
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "this path is not served here")
+    }
+
+    /// 405: a route, but not for this method.
+    pub(crate) fn method_not_allowed() -> Self {
+        let message = "this path is served, but not with this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
     /// 403: the caller's group may not do this.
     pub(crate) fn forbidden(
         code: &'static str,
@@ -94,6 +105,12 @@ impl ApiError {
             "the steering that is due for this request cannot be applied, so it is not answered; try again later",
         )
         .with_log(log)
+    }
+
+    /// 503 `audit_unavailable`: a change is not made where its audit line cannot be written.
+    pub(crate) fn audit_unavailable(log: impl Into<String>) -> Self {
+        let message = "the audit log cannot be written, so nothing was changed; see to its disk and try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", message).with_log(log)
     }
 
     /// 503 `shutting_down` or `engine_stopped`: nothing new is answered here.
@@ -139,6 +156,17 @@ impl ApiError {
     /// The stable code.
     pub(crate) fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// Whether the fault is on this side.
+    pub(crate) fn is_of_the_server(&self) -> bool {
+        self.status.is_server_error()
+    }
+
+    /// Code, message and what only the log is told.
+    pub(crate) fn for_the_log(&self) -> String {
+        let detail = self.log.as_ref().map(|log| format!(" ({log})")).unwrap_or_default();
+        format!("{}: {}{detail}", self.code, self.message)
     }
 
     /// The body as JSON, for an error frame in a stream as well.

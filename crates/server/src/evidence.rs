@@ -5,6 +5,7 @@ use serde::Serialize;
 use skeg_model::engine::SteeringReport;
 use skeg_model::steering::{Operator, Positions, Site};
 
+use crate::kill_switch::OverrideAction;
 use crate::resolve::{Decision, Resolution};
 use crate::wire::OneOrMany;
 
@@ -43,6 +44,9 @@ pub(crate) struct SteeringEvidence {
     /// This is the unsteered answer of a comparison.
     pub(crate) compare: bool,
     pub(crate) weights_mismatch: bool,
+    /// The operator's override that was in force; absent without one.
+    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
+    pub(crate) overridden: Option<OverrideAction>,
 }
 
 /// How one choice is made.
@@ -86,6 +90,7 @@ impl SteeringEvidence {
             shadow: resolution.decision == Decision::Shadow,
             compare: kind == ChoiceKind::Comparison,
             weights_mismatch: facts.weights_mismatch,
+            overridden: resolution.overridden,
         }
     }
 }
@@ -102,4 +107,7 @@ pub(crate) fn add_headers(headers: &mut HeaderMap, resolution: &Resolution, gene
     add("x-safety-category-source", resolution.source.as_str());
     add("x-steering-generation", generation);
     add("x-steering-applied", resolution.applied());
+    if let Some(overridden) = resolution.overridden {
+        add("x-steering-override", overridden.as_str());
+    }
 }

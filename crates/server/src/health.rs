@@ -13,10 +13,18 @@ pub(crate) async fn live() -> Response {
 }
 
 /// Model and vectors are in before there is a listener; what can end afterwards is the engine.
+///
+/// Under an override the server is ready: it answers, and says which one is in force.
 pub(crate) async fn ready(State(app): State<App>) -> Response {
     let Some(reason) = app.reason_not_ready() else {
-        let generation = app.store.current().generation.id.to_string();
-        return Json(json!({"status": "ready", "generation": generation})).into_response();
+        let live = app.store.current();
+        let body = json!({
+            "status": "ready",
+            "generation": live.generation.id,
+            "generation_age_seconds": live.since.elapsed().as_secs(),
+            "override": app.operations.kill_switch.shown(),
+        });
+        return Json(body).into_response();
     };
     let body = json!({"status": "not_ready", "reason": reason.as_str()});
     (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()

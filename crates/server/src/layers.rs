@@ -1,6 +1,7 @@
 //! What surrounds every handler, from the outside in: request id, span, error log, panic guard.
 
 use std::any::Any;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -30,29 +31,30 @@ impl FromRequest<App> for Payload {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let limit = app.limits.body_read_timeout;
-        let read = timeout(limit, Bytes::from_request(request, app)).await;
-        let read = read.map_err(|_elapsed| {
-            let message = format!("the body was not complete after {limit:?}");
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message).closing_connection()
-        })?;
-        match read {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(ApiError::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "body_too_large",
-                    "the body is larger than this server takes",
-                ))
-            }
-            Err(rejection) => Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "incomplete_body",
-                "the body could not be read to its end",
-            )
-            .with_log(rejection.body_text())),
-        }
+        read_body(request, app, app.limits.body_read_timeout).await.map(Self)
     }
+}
+
+/// A request's body, whole, within `limit` and within the router's limit on bytes.
+pub(crate) async fn read_body<S: Send + Sync>(
+    request: Request,
+    state: &S,
+    limit: Duration,
+) -> Result<Bytes, ApiError> {
+    let read = timeout(limit, Bytes::from_request(request, state)).await;
+    let read = read.map_err(|_elapsed| {
+        let message = format!("the body was not complete after {limit:?}");
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message).closing_connection()
+    })?;
+    read.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let message = "the body is larger than this server takes";
+            return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
+        }
+        let message = "the body could not be read to its end";
+        ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", message)
+            .with_log(rejection.body_text())
+    })
 }
 
 /// Puts the layers around a router.

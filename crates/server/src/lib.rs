@@ -1,7 +1,7 @@
 //! skeg-server: OpenAI's chat API over a steered model.
 //!
 //! Text, categories, policy and HTTP live here; the model is reached through an [`EngineHandle`] as token ids, the
-//! vectors through a [`Store`] as immutable generations. [`app`] makes the router, [`serve`] runs it.
+//! vectors through a [`Store`] as immutable generations. [`app`] and [`admin_app`] make the routers, [`serve`] runs one.
 //!
 //! Architecture invariants: a request pins one generation at admission; nothing that is due to be steered is
 //! answered unsteered; one error type knows HTTP; one middleware logs errors; no log holds prompts, answers or keys.
@@ -9,35 +9,43 @@
 //! [`EngineHandle`]: skeg_model::engine::EngineHandle
 //! [`Store`]: skeg_vector_store::Store
 
+mod admin;
+mod audit_log;
 mod auth;
 mod chat;
 mod decision_log;
 mod errors;
 mod evidence;
 mod health;
+mod kill_switch;
 mod layers;
 mod metrics;
 mod models;
+mod operations;
 mod resolve;
 mod serve;
 mod state;
 mod steering;
 mod stop;
+mod store_events;
 mod wire;
 
 use axum::Router;
-use axum::http::StatusCode;
 use axum::routing::{get, post};
 
+pub use admin::{AdminLimits, AdminParts, admin_app, reload_for_signal};
+pub use audit_log::{AuditFault, AuditLog, AuditReport, AuditSink, verify_audit_log};
 pub use auth::{ANONYMOUS, PrincipalEntry, Principals};
 pub use decision_log::DecisionLog;
+pub use operations::Operations;
 pub use serve::{ConnectionLimits, Drained, Stop, serve};
 pub use state::{App, AppParts, Limits};
 pub use steering::{SteeringSlots, steering_slots};
+pub use store_events::follow_store;
 
 use errors::ApiError;
 
-/// The whole HTTP interface.
+/// The whole public HTTP interface; the admin interface is [`admin_app`].
 pub fn app(parts: AppParts) -> Router {
     let max_body_bytes = parts.limits.max_body_bytes;
     let router = Router::new()
@@ -48,13 +56,8 @@ pub fn app(parts: AppParts) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
-        .fallback(async || {
-            ApiError::new(StatusCode::NOT_FOUND, "not_found", "this path is not served here")
-        })
-        .method_not_allowed_fallback(async || {
-            let message = "this path is served, but not with this method";
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
-        })
+        .fallback(async || ApiError::not_found())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(App::new(parts));
     layers::wrap(router, max_body_bytes)
 }

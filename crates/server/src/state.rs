@@ -10,6 +10,8 @@ use skeg_vector_store::Store;
 
 use crate::auth::Principals;
 use crate::decision_log::DecisionLog;
+use crate::kill_switch::OverrideAction;
+use crate::operations::Operations;
 use crate::steering::SteeringSlots;
 use crate::wire::RequestLimits;
 
@@ -38,6 +40,8 @@ pub struct AppParts {
     pub decision_log: Option<DecisionLog>,
     /// Bounds on requests.
     pub limits: Limits,
+    /// The kill switch and what swaps took, shared with the admin interface.
+    pub operations: Operations,
 }
 
 /// Bounds on what one request may cost before the model sees it.
@@ -113,10 +117,12 @@ impl App {
 
     /// Why requests cannot be answered now; `None` where they can.
     pub(crate) fn reason_not_ready(&self) -> Option<NotReady> {
-        if !self.engine.is_accepting() {
-            return Some(NotReady::ShuttingDown);
-        }
-        (!self.engine.is_alive()).then_some(NotReady::EngineEnded)
+        NotReady::of(&self.engine)
+    }
+
+    /// The override in force, if there is one.
+    pub(crate) fn overridden(&self) -> Option<OverrideAction> {
+        self.operations.kill_switch.engaged().map(|engaged| engaged.action)
     }
 
     /// Why the engine did not take a command that it would have to refuse only when it is stopped.
@@ -145,6 +151,14 @@ pub(crate) enum NotReady {
 }
 
 impl NotReady {
+    /// Why an engine answers nothing new; `None` where it does.
+    pub(crate) fn of(engine: &EngineHandle) -> Option<Self> {
+        if !engine.is_accepting() {
+            return Some(Self::ShuttingDown);
+        }
+        (!engine.is_alive()).then_some(Self::EngineEnded)
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::ShuttingDown => "the server is shutting down; running answers may finish",

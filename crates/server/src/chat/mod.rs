@@ -26,7 +26,7 @@ use crate::errors::ApiError;
 use crate::evidence::{ChoiceKind, GenerationFacts, SteeringEvidence, add_headers};
 use crate::layers::{Payload, RequestId};
 use crate::models::check_name;
-use crate::resolve::{Decision, Resolution, read_header, resolve};
+use crate::resolve::{Decision, Resolution, read_header, resolve_under};
 use crate::state::{App, unix_time};
 use crate::steering::{facts, rules};
 use crate::wire::ChatRequest;
@@ -69,10 +69,10 @@ pub(crate) async fn completions(
     if let Some(model) = &request.model {
         check_name(&app, model)?;
     }
-    // The pin: everything below, to the last token, is of this generation.
+    // The pin: everything below, to the last token, is of this generation, under the override of this moment.
     let live = app.store.current();
     let rules = rules(&live.generation.policy, &caller.group);
-    let resolution = resolve(header.as_deref(), &request.steering, &rules)?;
+    let resolution = resolve_under(app.overridden(), header.as_deref(), &request.steering, &rules)?;
     let facts = facts(&live.generation, &resolution);
     let mut record =
         Record::new(app.decision_log.clone(), request_id.0, caller, &resolution, &facts.id);

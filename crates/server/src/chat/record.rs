@@ -3,6 +3,7 @@
 use crate::auth::Caller;
 use crate::decision_log::{DecisionLine, DecisionLog};
 use crate::errors::ApiError;
+use crate::kill_switch::OverrideAction;
 use crate::resolve::Resolution;
 use crate::state::unix_time;
 
@@ -19,6 +20,7 @@ pub(super) struct Record {
     generation: String,
     action: &'static str,
     strength: Vec<f32>,
+    overridden: Option<OverrideAction>,
     steered_prompt_tokens: usize,
     steered_completion_tokens: usize,
     completion_tokens: usize,
@@ -42,6 +44,7 @@ impl Record {
             generation: generation.to_owned(),
             action: resolution.decision.as_str(),
             strength: resolution.categories.iter().map(|category| category.strength).collect(),
+            overridden: resolution.overridden,
             steered_prompt_tokens: 0,
             steered_completion_tokens: 0,
             completion_tokens: 0,
@@ -87,6 +90,7 @@ impl Drop for Record {
             steered_completion_tokens: self.steered_completion_tokens,
             completion_tokens: self.completion_tokens,
             outcome: std::mem::take(&mut self.outcome),
+            overridden: self.overridden,
             lost_before: 0,
         });
     }

@@ -1,5 +1,7 @@
 //! The command line: one file a command.
 
+mod administration;
+mod audit;
 mod bench;
 mod calibrate;
 mod chat;
@@ -68,6 +70,8 @@ enum Command {
     Evaluate(evaluate::Command),
     #[command(subcommand)]
     Bench(Box<bench::Command>),
+    #[command(subcommand)]
+    Audit(audit::Command),
 }
 
 impl Cli {
@@ -82,6 +86,7 @@ impl Cli {
             Command::Calibrate(args) => calibrate::run(&args),
             Command::Evaluate(command) => evaluate::run(&command),
             Command::Bench(command) => bench::run(&command),
+            Command::Audit(command) => audit::run(&command),
         }
     }
 }

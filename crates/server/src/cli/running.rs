@@ -8,7 +8,9 @@ use anyhow::{Context, bail};
 use axum::Router;
 use skeg_model::engine::{EngineConfig, EngineHandle, EngineThread, LlamaEngine};
 use skeg_model::{LoadedModel, ModelIdentity};
-use skeg_server::{AppParts, DecisionLog, Principals, SteeringSlots, app, steering_slots};
+use skeg_server::{
+    AppParts, DecisionLog, Operations, Principals, SteeringSlots, app, steering_slots,
+};
 use skeg_vector_store::{Category, ModelBinding, Store, load_generation, read_current};
 use tokio::sync::watch;
 
@@ -27,6 +29,7 @@ pub(super) struct Running {
     pub(super) engine: EngineHandle,
     pub(super) engine_thread: EngineThread,
     pub(super) engine_ended: EngineEnded,
+    pub(super) operations: Operations,
     pub(super) model: ModelFacts,
 }
 
@@ -87,6 +90,7 @@ impl Running {
             .with_context(|| format!("vector store {}", vectors_root.display()))?;
         let store = Arc::new(store);
         let (principals, decision_log) = audience.parts(config)?;
+        let operations = Operations::default();
         let router = app(AppParts {
             served_names: config.served_model_names.clone(),
             tokenizer: Arc::new(model.tokenizer),
@@ -99,9 +103,11 @@ impl Running {
             principals,
             decision_log,
             limits: config.limits,
+            operations: operations.clone(),
         });
         let model = ModelFacts { path, vectors_root, identity: model.identity, max_model_len };
-        Ok(Self { router, store, engine, engine_thread, engine_ended: ended, model })
+        let engine_ended = ended;
+        Ok(Self { router, store, engine, engine_thread, engine_ended, operations, model })
     }
 
     /// Lets the engine finish what it has and waits for its thread; false when it had panicked.

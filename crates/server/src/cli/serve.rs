@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use skeg_server::{Drained, SteeringSlots, Stop, serve};
+use skeg_server::{AuditLog, Drained, SteeringSlots, Stop, reload_for_signal, serve};
 use skeg_vector_store::{Reload, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
+use super::administration::Administration;
 use super::running::{Audience, EngineEnded, Running, model_path};
 use super::signals;
 use crate::config::{Config, LogConfig, LogFormat, RawConfig};
@@ -89,21 +91,35 @@ async fn listen_inner(config: &Config, running: &Running) -> anyhow::Result<()> 
     })?;
     let address = listener.local_addr().context("the listener has no address")?;
     let end_requests = signals::EndRequests::listen()?;
+    let admin = Administration::start(config, running).await?;
     let _watch = Store::watch(&running.store)?;
-    tokio::spawn(reload_on_request(Arc::clone(&running.store), signals::reload_requests()?));
+    let reloads = reload_on_request(
+        Arc::clone(&running.store),
+        admin.audit.clone(),
+        signals::reload_requests()?,
+    );
+    tokio::spawn(reloads);
     output::line(&summary(config, running))?;
+    if let Some(address) = admin.address() {
+        output::line(&format!("administration on http://{address}"))?;
+    }
     output::line(&format!("listening on http://{address}"))?;
     output::line(&curl(&format!("http://{address}"), &running.store))?;
     tracing::info!(%address, "listening");
     let (engine, ended) = (running.engine.clone(), running.engine_ended.clone());
+    let (running_on, stopping) = watch::channel(());
     let asked = async move {
         reason_to_end(end_requests, ended).await;
         // Nothing new from here on: not ready, new requests refused, running answers finished.
         engine.drain();
+        drop(running_on);
     };
     let finished = running.engine_ended.clone().wait();
     let stop = Stop { asked, finished, grace: config.grace_period };
-    let drained = serve(listener, running.router.clone(), config.connections, stop).await;
+    let (drained, ()) = tokio::join!(
+        serve(listener, running.router.clone(), config.connections, stop),
+        admin.serve(config, running, stopping),
+    );
     if drained == Drained::GraceExpired {
         tracing::warn!("the grace period ended before every answer did; the rest was cut");
     }
@@ -122,17 +138,19 @@ async fn reason_to_end(end_requests: signals::EndRequests, engine_ended: EngineE
 
 async fn reload_on_request(
     store: Arc<Store<SteeringSlots>>,
+    audit: Option<AuditLog>,
     mut requests: tokio::sync::mpsc::Receiver<()>,
 ) {
     while requests.recv().await.is_some() {
-        let store = Arc::clone(&store);
+        let (store, audit) = (Arc::clone(&store), audit.clone());
         // Reads files and waits for the engine's step, so it has a thread of its own.
-        match tokio::task::spawn_blocking(move || anyhow::Ok(store.reload()?)).await {
+        let reload = move || reload_for_signal(&store, audit.as_ref());
+        match tokio::task::spawn_blocking(reload).await {
             Ok(Ok(Reload::Unchanged)) => tracing::info!("SIGHUP: the vectors are unchanged"),
             Ok(Ok(Reload::Swapped { from, to })) => {
                 tracing::info!(%from, %to, "SIGHUP: swapped the vectors");
             }
-            // The store has logged the reason and kept the last good generation.
+            // The last good generation is kept.
             Ok(Err(error)) => tracing::error!(%error, "SIGHUP: the vectors were not reloaded"),
             Err(error) => tracing::error!(%error, "SIGHUP: the reload did not end"),
         }

@@ -20,6 +20,12 @@ pub(crate) enum ConfigError {
          [[principal]] (name, key_sha256, group) in skeg.toml, or listen on 127.0.0.1"
     )]
     OpenWithoutPrincipals { host: std::net::IpAddr },
+    /// The admin interface would be open to whoever reaches it.
+    #[error(
+        "setting `admin.address`: the admin interface needs keys, on loopback too: configure at least one in skeg.toml, \
+         keys = [{{ name = \"...\", sha256 = \"...\" }}] under [admin], or leave the address out"
+    )]
+    AdminWithoutKeys,
     /// A named model that is not in the cache.
     #[error(
         "setting `model`: `{name}` is not in the cache ({expected}): run `skeg model fetch {name}`, \

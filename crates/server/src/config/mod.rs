@@ -3,6 +3,7 @@
 //!
 //! Flags lie over the environment (`SKEG_*`), that over `skeg.toml`, that over defaults.
 
+mod admin;
 mod error;
 mod file;
 mod model;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use skeg_model::KvCacheDtype;
 use skeg_server::{ConnectionLimits, Limits, PrincipalEntry};
 
+pub(crate) use admin::{AdminConfig, RawAdmin};
 pub(crate) use error::ConfigError;
 pub(crate) use file::read as read_file;
 pub(crate) use model::{ModelConfig, cache_dir};
@@ -58,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) principals: Vec<PrincipalEntry>,
     /// How the program logs.
     pub(crate) log: LogConfig,
+    /// The interface for operators, and the audit log.
+    pub(crate) admin: AdminConfig,
 }
 
 /// Sizes of the engine, all at least 1, and its one switch.
@@ -103,6 +107,7 @@ impl TryFrom<RawConfig> for Config {
         let engine = EngineSizes::from_raw(&raw)?;
         let log = LogConfig::from_raw(&raw)?;
         let principals = principals::from_raw(&raw.principal)?;
+        let admin = AdminConfig::from_raw(&raw.admin, &principals)?;
         let (limits, connections) = limits(&raw)?;
         let host = parse_host(raw.host.as_deref())?;
         if !host.is_loopback() && principals.is_empty() {
@@ -126,6 +131,7 @@ impl TryFrom<RawConfig> for Config {
             decision_log: raw.decision_log,
             principals,
             log,
+            admin,
         })
     }
 }

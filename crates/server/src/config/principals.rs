@@ -9,21 +9,32 @@ use super::raw::RawPrincipal;
 
 /// Checks the callers: names and keys differ, each key's hash is 64 hex digits.
 pub(super) fn from_raw(raw: &[RawPrincipal]) -> Result<Vec<PrincipalEntry>, ConfigError> {
-    let invalid = |reason| ConfigError::Invalid { setting: "principal", reason };
+    let entries = raw.iter().map(|caller| (&caller.name, &caller.key_sha256, &caller.group));
+    if let Some((name, ..)) = entries.clone().find(|(_, _, group)| group.is_empty()) {
+        let reason = format!("`{name}` needs a group that is not empty");
+        return Err(ConfigError::Invalid { setting: "principal", reason });
+    }
+    check(("principal", "key_sha256"), entries)
+}
+
+/// Checks name, key's hash and group of each entry of a setting; `field` holds the hash.
+pub(super) fn check<'a>(
+    (setting, field): (&'static str, &str),
+    entries: impl Iterator<Item = (&'a String, &'a String, &'a String)>,
+) -> Result<Vec<PrincipalEntry>, ConfigError> {
+    let invalid = |reason| ConfigError::Invalid { setting, reason };
     let (mut names, mut keys) = (BTreeSet::new(), BTreeSet::new());
-    raw.iter()
-        .map(|RawPrincipal { name, key_sha256, group }| {
-            if name.is_empty() || group.is_empty() {
-                return Err(invalid(format!(
-                    "`{name}` needs a name and a group that are not empty"
-                )));
+    entries
+        .map(|(name, sha256, group)| {
+            if name.is_empty() {
+                return Err(invalid(
+                    "an entry has an empty name; names are what logs say".to_owned(),
+                ));
             }
-            let key_sha256 = parse_sha256(key_sha256).ok_or_else(|| {
+            let key_sha256 = parse_sha256(sha256).ok_or_else(|| {
                 // Neither the value nor its length: somebody may have put the key itself here.
                 let make = "printf %s \"$KEY\" | sha256sum";
-                invalid(format!(
-                    "`{name}`: `key_sha256` is not 64 hex digits; make it with `{make}`"
-                ))
+                invalid(format!("`{name}`: `{field}` is not 64 hex digits; make it with `{make}`"))
             })?;
             if !names.insert(name) {
                 return Err(invalid(format!("`{name}` is there twice; names must differ")));

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::RawAdmin;
+
 /// Every setting of `skeg serve`, and the keys of `skeg.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields)]
@@ -127,6 +129,10 @@ pub(crate) struct RawConfig {
     #[arg(long, env = "SKEG_LOG_LEVEL", value_name = "FILTER", help_heading = "Logging")]
     pub(crate) log_level: Option<String>,
 
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) admin: RawAdmin,
+
     /// Callers; in the file alone, since keys do not belong on a command line.
     #[arg(skip)]
     #[serde(default)]
@@ -172,6 +178,7 @@ impl RawConfig {
             max_model_len: self.max_model_len.or(lower.max_model_len),
             log_format: self.log_format.or(lower.log_format),
             log_level: self.log_level.or(lower.log_level),
+            admin: self.admin.over(lower.admin),
             principal: if self.principal.is_empty() { lower.principal } else { self.principal },
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Config, LogFormat};
+use super::{AdminConfig, Config, LogFormat};
 
 /// In place of anything that could be used to call the server.
 const REDACTED: &str = "<redacted>";
@@ -55,8 +55,32 @@ impl fmt::Display for Config {
             text(f, "key_sha256", &REDACTED)?;
             text(f, "group", &principal.group)?;
         }
-        Ok(())
+        admin(f, &self.admin)
     }
+}
+
+fn admin(f: &mut fmt::Formatter<'_>, admin: &AdminConfig) -> fmt::Result {
+    if admin.address.is_none() && admin.audit_log.is_none() {
+        return Ok(());
+    }
+    writeln!(f, "[admin]")?;
+    if let Some(address) = &admin.address {
+        text(f, "address", address)?;
+    }
+    if let Some(root) = &admin.upload_root {
+        text(f, "upload_root", &root.display())?;
+    }
+    writeln!(f, "max_upload_bytes = {}", admin.limits.max_upload_bytes)?;
+    writeln!(f, "max_changes_per_minute = {}", admin.limits.max_changes_per_minute)?;
+    if let Some(path) = &admin.audit_log {
+        text(f, "audit_log", &path.display())?;
+    }
+    for key in &admin.keys {
+        writeln!(f, "[[admin.keys]]")?;
+        text(f, "name", &key.name)?;
+        text(f, "sha256", &REDACTED)?;
+    }
+    Ok(())
 }
 
 fn text(f: &mut fmt::Formatter<'_>, key: &str, value: &dyn fmt::Display) -> fmt::Result {

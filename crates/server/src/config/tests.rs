@@ -110,6 +110,67 @@ fn slow_clients_have_bounds_that_can_be_set() {
     assert!(refused("header_read_timeout = 86401").contains("86400"));
 }
 
+/// `[admin]` with an address, an audit log and one key.
+fn admin(address: &str, key: &str) -> String {
+    format!(
+        "[admin]\naddress = \"{address}\"\naudit_log = \"audit.jsonl\"\n\
+         keys = [{{ name = \"ops\", sha256 = \"{key}\" }}]\n"
+    )
+}
+
+#[test]
+fn administration_is_off_unless_it_has_an_address() {
+    assert_eq!(config("").admin.address, None);
+    let only_audited = config("[admin]\naudit_log = \"audit.jsonl\"").admin;
+    assert!(only_audited.address.is_none() && only_audited.audit_log.is_some());
+    for (text, expected) in [
+        ("127.0.0.1:9", "127.0.0.1:9"),
+        ("9", "127.0.0.1:9"),
+        ("localhost", "127.0.0.1:8081"),
+        ("localhost:0", "127.0.0.1:0"),
+        ("10.0.0.1", "10.0.0.1:8081"),
+        ("::1", "[::1]:8081"),
+        ("[::1]:9", "[::1]:9"),
+    ] {
+        let found = config(&admin(text, KEY)).admin.address.map(|address| address.to_string());
+        assert_eq!(found.as_deref(), Some(expected), "{text}");
+    }
+    assert!(refused(&admin("example.org:1", KEY)).contains("`admin.address`"));
+}
+
+#[test]
+fn administration_needs_keys_of_its_own_and_an_audit_log() {
+    assert!(refused("[admin]\naddress = \"9\"\naudit_log = \"a\"").contains("needs keys"));
+    let without_log = admin("9", KEY).replace("audit_log = \"audit.jsonl\"\n", "");
+    assert!(refused(&without_log).contains("`admin.audit_log`"));
+    let message = refused(&admin("9", "sk-secret"));
+    assert!(message.contains("`sha256` is not 64") && !message.contains("sk-secret"), "{message}");
+    let shared = principal("ann", KEY) + &admin("9", KEY);
+    assert!(refused(&shared).contains("must not administer"));
+    let second =
+        format!("[[admin.keys]]\nname = \"next\"\nsha256 = \"{}\"\n", KEY.replace("00", "01"));
+    let first = format!("[[admin.keys]]\nname = \"ops\"\nsha256 = \"{KEY}\"\n");
+    let rotating = config(&format!("[admin]\naddress = \"9\"\naudit_log = \"a\"\n{first}{second}"));
+    assert_eq!(rotating.admin.keys.len(), 2);
+    assert!(refused("[admin]\nupload_root = \"no-such-folder\"").contains("`admin.upload_root`"));
+    assert!(refused("[admin]\nmax_upload_bytes = 0").contains("`admin.max_upload_bytes`"));
+    assert!(refused("[admin]\nmax_changes_per_minute = 0").contains("max_changes_per_minute"));
+}
+
+#[test]
+fn flags_of_administration_lie_over_the_file() {
+    let below = raw(&(admin("9", KEY) + "max_upload_bytes = 7\nmax_changes_per_minute = 8\n"));
+    let above = raw("[admin]\naddress = \"10\"\nmax_upload_bytes = 70\n");
+    let config = Config::try_from(above.over(below)).unwrap();
+    let admin = &config.admin;
+    assert_eq!(admin.address.unwrap().port(), 10);
+    assert_eq!((admin.limits.max_upload_bytes, admin.limits.max_changes_per_minute), (70, 8));
+    assert_eq!(admin.keys[0].name, "ops");
+    let shown = config.to_string();
+    assert!(shown.contains("[admin]\naddress = \"127.0.0.1:10\""), "{shown}");
+    assert!(shown.contains("<redacted>") && !shown.contains(&KEY[..8]), "{shown}");
+}
+
 #[test]
 fn words_that_are_not_known_are_named() {
     assert!(refused("device = \"tpu\"").contains("`tpu`"));

@@ -5,14 +5,17 @@
 //! no case falls through to "unsteered" by accident.
 
 mod given;
+mod overridden;
 mod rules;
 
 use skeg_model::steering::Positions;
 
 pub(crate) use given::{Given, Selection, read_header};
+pub(crate) use overridden::resolve_under;
 pub(crate) use rules::{CategoryRule, GroupRule, Missing, Rules};
 
 use crate::errors::ApiError;
+use crate::kill_switch::OverrideAction;
 use crate::wire::SteeringSpec;
 use axum::http::StatusCode;
 
@@ -89,6 +92,8 @@ pub(crate) struct Resolution {
     pub(crate) positions: Positions,
     /// Whether an unsteered answer is wanted beside the steered one; only with [`Decision::Steer`].
     pub(crate) compare: bool,
+    /// The override under which it was resolved.
+    pub(crate) overridden: Option<OverrideAction>,
 }
 
 impl Resolution {
@@ -138,7 +143,14 @@ pub(crate) fn resolve(
     let decision = decide(&categories, rules);
     check_compare(spec, &decision, rules)?;
     let positions = resolve_positions(&categories, spec, rules)?;
-    Ok(Resolution { source, categories, decision, positions, compare: spec.compare })
+    Ok(Resolution {
+        source,
+        categories,
+        decision,
+        positions,
+        compare: spec.compare,
+        overridden: None,
+    })
 }
 
 /// The categories a caller named, if its group may name them.

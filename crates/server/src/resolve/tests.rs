@@ -19,7 +19,7 @@ fn rule(action: Action) -> CategoryRule {
 }
 
 /// Categories `fraud` and `malware` steer, `adult` refuses, `politics` is logged; everything is allowed.
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         categories: BTreeMap::from([
             ("adult".to_owned(), rule(Action::Refuse)),
@@ -38,7 +38,7 @@ fn rules() -> Rules {
     }
 }
 
-fn body(names: &[&str]) -> SteeringSpec {
+pub(super) fn body(names: &[&str]) -> SteeringSpec {
     SteeringSpec {
         category: Some(names.iter().map(|&name| name.to_owned()).collect()),
         ..SteeringSpec::default()

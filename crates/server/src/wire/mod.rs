@@ -6,6 +6,7 @@ mod request;
 mod response;
 mod unsupported;
 
+pub(crate) use fields::Fields;
 pub(crate) use messages::parse_messages;
 pub(crate) use request::{ChatRequest, RequestLimits, SteeringSpec};
 pub(crate) use response::{

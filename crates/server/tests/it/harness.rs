@@ -11,7 +11,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 use skeg_model::engine::EngineThread;
 use skeg_model::{ChatTemplate, Tokenizer};
-use skeg_server::{AppParts, DecisionLog, Limits, Principals, SteeringSlots};
+use skeg_server::{AppParts, DecisionLog, Limits, Operations, Principals, SteeringSlots};
 use skeg_vector_store::Store;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -59,6 +59,7 @@ pub(crate) struct Server {
     pub(crate) control: Control,
     pub(crate) store: Arc<Store<SteeringSlots>>,
     pub(crate) files: tempfile::TempDir,
+    pub(crate) operations: Operations,
     log: Arc<Mutex<Vec<u8>>>,
     pub(crate) engine: skeg_model::engine::EngineHandle,
     /// Closed when the engine thread has ended.
@@ -89,6 +90,7 @@ impl Setup {
         let template =
             "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>";
         let log = Arc::new(Mutex::new(Vec::new()));
+        let operations = Operations::default();
         let router = skeg_server::app(AppParts {
             served_names: vec!["tiny".to_owned(), "org/tiny".to_owned()],
             tokenizer: Arc::new(tokenizer(files.path())),
@@ -107,8 +109,9 @@ impl Setup {
                 body_read_timeout: self.body_read_timeout,
                 ..Limits::default()
             },
+            operations: operations.clone(),
         });
-        Server { router, control, store, files, log, engine, engine_ended }
+        Server { router, control, store, files, operations, log, engine, engine_ended }
     }
 }
 
@@ -157,6 +160,7 @@ pub(crate) fn chat_request(headers: &[(&str, &str)], body: &Value) -> Request<Bo
 }
 
 /// A whole answer.
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,

@@ -6,6 +6,7 @@
     reason = "the lint's exception for tests does not reach their helpers"
 )]
 
+mod admin;
 mod chat;
 mod cli;
 mod client;

@@ -22,6 +22,8 @@ pub(crate) struct Journal {
     pub(crate) submitted: Vec<(u64, Option<SteeringPlan>)>,
     /// Number of vectors in each registration.
     pub(crate) registered: Vec<usize>,
+    /// The registration, counted from 0, from which on all are refused.
+    pub(crate) refused_from: Option<usize>,
 }
 
 /// Test's side of the engine.
@@ -161,7 +163,12 @@ impl Engine for ScriptedEngine {
         if taken + vectors.len() > self.script.num_slots {
             return Err(Error::Steering("no slot is free".to_owned()));
         }
-        self.journal.lock().unwrap().registered.push(vectors.len());
+        let mut journal = self.journal.lock().unwrap();
+        if journal.refused_from.is_some_and(|from| journal.registered.len() >= from) {
+            return Err(Error::Steering("refused as the test says".to_owned()));
+        }
+        journal.registered.push(vectors.len());
+        drop(journal);
         let slots: Vec<u32> = vectors.iter().zip(self.next_slot..).map(|(_, slot)| slot).collect();
         self.next_slot += u32::try_from(vectors.len()).unwrap();
         let lease = SlotLease::new(slots);

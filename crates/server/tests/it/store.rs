@@ -39,7 +39,7 @@ impl Default for TestPolicy {
     }
 }
 
-fn binding() -> ModelBinding {
+pub(crate) fn binding() -> ModelBinding {
     ModelBinding {
         architecture_id: "a".repeat(64),
         weights_id: "b".repeat(64),
@@ -64,8 +64,8 @@ fn policy(policy: &TestPolicy) -> Policy {
     Policy::parse(&text).unwrap()
 }
 
-/// Writes a generation and names it in `CURRENT`.
-pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
+/// A generation that a test may still change.
+pub(crate) fn generation(test_policy: &TestPolicy) -> NewGeneration {
     let slugs = || ACTIONS.iter().map(|(slug, _)| Category::parse(slug).unwrap());
     let vectors = CategoryVectors { layers: vec![1, 2], values: vec![0.5; 2 * HIDDEN_SIZE] };
     let vectors_of = |category: Category| {
@@ -75,7 +75,7 @@ pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
         }
         (category, vectors)
     };
-    let generation = NewGeneration {
+    NewGeneration {
         model: binding(),
         also_measured_on: Vec::new(),
         site: Site::AttnOut,
@@ -98,8 +98,12 @@ pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
         probe: None,
         card: "# Card\n".to_owned(),
         figures: None,
-    };
-    let id = write_generation(root, &generation).unwrap();
+    }
+}
+
+/// Writes a generation and names it in `CURRENT`.
+pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
+    let id = write_generation(root, &generation(test_policy)).unwrap();
     set_current(root, &id, None).unwrap();
 }
 

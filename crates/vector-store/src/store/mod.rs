@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -27,6 +28,12 @@ pub struct Live<T> {
     pub generation: Generation,
     /// What the store's `prepare` closure made of it.
     pub attached: T,
+    /// When it went live here.
+    pub since: Instant,
+    /// How long it took from the look at `CURRENT` until it could go live.
+    pub took: Duration,
+    /// The generation that it replaced in this process; `None` for the first.
+    pub replaced: Option<GenerationId>,
 }
 
 /// What a reload did.
@@ -105,9 +112,11 @@ impl<T> Store<T> {
         binding: ModelBinding,
         prepare: impl Fn(&Generation) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self> {
+        let started = Instant::now();
         let current = read_current(root)?;
         let prepare: Prepare<T> = Box::new(prepare);
-        let live = load_live(root, &current.generation, &binding, &prepare)?;
+        let (generation, attached) = load_live(root, &current.generation, &binding, &prepare)?;
+        let live = Live::new(generation, attached, started, None);
         tracing::info!(generation = %live.generation.id, sequence = current.sequence, "store opened");
         Ok(Self {
             root: root.to_owned(),
@@ -138,6 +147,16 @@ impl<T> Store<T> {
     /// As [`Store::open`]. The last good generation stays live; the reason is logged and counted.
     pub fn reload(&self) -> Result<Reload> {
         self.reload_asked(Asked::ByCaller)
+    }
+
+    /// Validates a generation of the store as a reload would, `prepare` included, and does not make it live.
+    ///
+    /// # Errors
+    /// Every error of [`load_generation`]; [`Error::Prepare`].
+    pub fn check(&self, id: &GenerationId) -> Result<Generation> {
+        // What was attached to it goes at once: what it takes a place in has one left for the real one.
+        let (generation, _) = load_live(&self.root, id, &self.binding, &self.prepare)?;
+        Ok(generation)
     }
 
     /// Reloads that failed since the store was opened. A fault that a watcher meets again and again counts once.
@@ -187,13 +206,15 @@ impl<T> Store<T> {
 
     /// The caller holds the reload lock.
     fn try_reload(&self) -> Result<Reload> {
+        let started = Instant::now();
         let current = read_current(&self.root)?;
         let from = self.live.load().generation.id.clone();
         if current.generation == from {
             return Ok(Reload::Unchanged);
         }
-        let live = load_live(&self.root, &current.generation, &self.binding, &self.prepare)?;
-        self.live.store(Arc::new(live));
+        let (generation, attached) =
+            load_live(&self.root, &current.generation, &self.binding, &self.prepare)?;
+        self.live.store(Arc::new(Live::new(generation, attached, started, Some(from.clone()))));
         Ok(Reload::Swapped { from, to: current.generation })
     }
 
@@ -217,14 +238,27 @@ fn load_live<T>(
     id: &GenerationId,
     binding: &ModelBinding,
     prepare: &Prepare<T>,
-) -> Result<Live<T>> {
+) -> Result<(Generation, T)> {
     let generation = load_generation(root, id, Some(binding))?;
     if generation.weights_mismatch {
         tracing::warn!(generation = %id, "the vectors were not measured on these weights");
     }
     let attached =
         prepare(&generation).map_err(|reason| Error::Prepare { generation: id.clone(), reason })?;
-    Ok(Live { generation, attached })
+    Ok((generation, attached))
+}
+
+impl<T> Live<T> {
+    fn new(
+        generation: Generation,
+        attached: T,
+        started: Instant,
+        replaced: Option<GenerationId>,
+    ) -> Self {
+        let since = Instant::now();
+        let took = since.saturating_duration_since(started);
+        Self { generation, attached, since, took, replaced }
+    }
 }
 
 impl<T> fmt::Debug for Store<T> {

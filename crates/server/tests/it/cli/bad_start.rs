@@ -85,6 +85,22 @@ fn a_configuration_that_makes_no_sense_exits_with_64() {
 }
 
 #[test]
+fn administration_without_keys_or_audit_log_does_not_start() {
+    let fixture = Fixture::new();
+    fixture.check(&["--admin-address", "0"], 64, &["`admin.address`", "keys"]);
+    let key = "a1".repeat(32);
+    let file = format!("[admin]\nkeys = [{{ name = \"ops\", sha256 = \"{key}\" }}]\n");
+    std::fs::write(fixture.path("skeg.toml"), file).unwrap();
+    fixture.check(&["--admin-address", "0"], 64, &["`admin.audit_log`"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let flags = ["--admin-address", &address, "--admin-audit-log", "audit.jsonl"];
+    fixture.check(&flags, 1, &[&address, "--admin-address"]);
+    let flags = ["--admin-address", "0", "--admin-audit-log", "no-folder/audit.jsonl"];
+    fixture.check(&flags, 1, &["`admin.audit_log`", "no-folder"]);
+}
+
+#[test]
 fn a_command_line_that_makes_no_sense_exits_with_2() {
     let fixture = Fixture::new();
     fixture.check(&["--port", "70000"], 2, &["70000"]);

@@ -1,5 +1,6 @@
 //! The program `skeg` itself: its exit codes and messages, on files that are made here.
 
+mod audit;
 mod bad_start;
 mod bench;
 mod bucket_server;

@@ -1,4 +1,6 @@
-//! `/metrics`: the engine's numbers in the text form of Prometheus (`OpenMetrics` 1.0). No label holds content.
+//! `/metrics`: the numbers of the engine and of what steers, in the text form of Prometheus (`OpenMetrics` 1.0). No label holds content.
+
+mod steering;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,11 +18,12 @@ use skeg_model::engine::EngineStats;
 
 use crate::errors::ApiError;
 use crate::state::App;
+use steering::Steering;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
-    let text = text(app.engine.stats(), app.model_name()).map_err(|error| {
+    let text = text(app.engine.stats(), Steering::of(&app), app.model_name()).map_err(|error| {
         let message = "the metrics could not be written";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics_failed", message)
             .with_log(error.to_string())
@@ -28,10 +31,11 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, ApiError
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 
-fn text(stats: EngineStats, model_name: &str) -> Result<String, fmt::Error> {
+fn text(stats: EngineStats, steering: Steering, model_name: &str) -> Result<String, fmt::Error> {
     let labels = [(Cow::Borrowed("model_name"), Cow::Owned(model_name.to_owned()))];
     let mut registry = Registry::with_labels(labels.into_iter());
     registry.register_collector(Box::new(Engine { stats }));
+    steering.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -144,13 +148,22 @@ mod tests {
             prefix_cache_hit_tokens: 64,
             ..EngineStats::default()
         };
-        let text = text(stats, "tiny").unwrap();
+        let text = text(stats, Steering::example(), "tiny").unwrap();
         for line in [
             "vllm:num_requests_running{model_name=\"tiny\"} 3.0",
             "vllm:kv_cache_usage_perc{model_name=\"tiny\"} 0.25",
             "vllm:prefix_cache_queries_total{model_name=\"tiny\"} 100",
             "vllm:prefix_cache_hits_total{model_name=\"tiny\"} 64",
             "skeg_prefix_cache_evictions_total{model_name=\"tiny\"} 0",
+            "skeg_generation_info{model_name=\"tiny\",generation=\"0123\",hash=\"0123ab\"} 1",
+            "skeg_generation_age_seconds{model_name=\"tiny\"} 7.0",
+            "skeg_swap_total{model_name=\"tiny\",result=\"ok\"} 2",
+            "skeg_swap_total{model_name=\"tiny\",result=\"failed\"} 1",
+            "skeg_swap_duration_seconds_count{model_name=\"tiny\"} 1",
+            "skeg_swap_duration_seconds_sum{model_name=\"tiny\"} 0.5",
+            "skeg_override_active{model_name=\"tiny\",action=\"refuse_all\"} 0.0",
+            "skeg_override_active{model_name=\"tiny\",action=\"default_only\"} 1.0",
+            "skeg_override_remaining_seconds{model_name=\"tiny\"} 30.0",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -1,0 +1,106 @@
+//! Numbers of what steers: the generation, its swaps, the override. Labels are ids, hashes and words of this program.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::kill_switch::OverrideAction;
+use crate::operations::SwapSeconds;
+use crate::state::App;
+
+/// One reading.
+#[derive(Debug)]
+pub(super) struct Steering {
+    generation: String,
+    hash: String,
+    age: Duration,
+    swaps: u64,
+    failed_swaps: u64,
+    swap_seconds: SwapSeconds,
+    overridden: Option<(OverrideAction, Duration)>,
+}
+
+impl Steering {
+    pub(super) fn of(app: &App) -> Self {
+        let live = app.store.current();
+        let engaged = app.operations.kill_switch.engaged();
+        Self {
+            generation: live.generation.id.to_string(),
+            hash: live.generation.root_hash.clone(),
+            age: live.since.elapsed(),
+            swaps: app.store.swaps(),
+            failed_swaps: app.store.failed_reloads(),
+            swap_seconds: app.operations.swap_seconds.clone(),
+            overridden: engaged.map(|engaged| (engaged.action, engaged.remaining())),
+        }
+    }
+
+    pub(super) fn register(self, registry: &mut Registry) {
+        let help = "Time from the look at CURRENT until the generation was live, in seconds";
+        registry.register("skeg_swap_duration_seconds", help, self.swap_seconds.0.clone());
+        registry.register_collector(Box::new(self));
+    }
+
+    #[cfg(test)]
+    pub(super) fn example() -> Self {
+        let swap_seconds = SwapSeconds::default();
+        swap_seconds.0.observe(0.5);
+        Self {
+            generation: "0123".to_owned(),
+            hash: "0123ab".to_owned(),
+            age: Duration::from_secs(7),
+            swaps: 2,
+            failed_swaps: 1,
+            swap_seconds,
+            overridden: Some((OverrideAction::DefaultOnly, Duration::from_secs(30))),
+        }
+    }
+}
+
+impl Collector for Steering {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let labels = [("generation", self.generation.as_str()), ("hash", self.hash.as_str())];
+        let info = Info::new(labels);
+        let help = "The live generation of vectors";
+        info.encode(encoder.encode_descriptor(
+            "skeg_generation",
+            help,
+            None,
+            info.metric_type(),
+        )?)?;
+
+        let help = "Time since the generation went live, in seconds";
+        gauge(&mut encoder, "skeg_generation_age_seconds", help, self.age.as_secs_f64())?;
+        let remaining = self.overridden.map_or(Duration::ZERO, |(_, remaining)| remaining);
+        let help = "Time until the operator's override ends, in seconds; 0 without one";
+        gauge(&mut encoder, "skeg_override_remaining_seconds", help, remaining.as_secs_f64())?;
+
+        let help = "Whether the operator's override is in force";
+        let mut family =
+            encoder.encode_descriptor("skeg_override_active", help, None, MetricType::Gauge)?;
+        for action in OverrideAction::ALL {
+            let is_active = self.overridden.is_some_and(|(active, _)| active == action);
+            let value = ConstGauge::new(if is_active { 1.0 } else { 0.0 });
+            value.encode(family.encode_family(&[("action", action.as_str())])?)?;
+        }
+
+        let help = "Changes of the live generation since the start, and those that failed";
+        let mut family = encoder.encode_descriptor("skeg_swap", help, None, MetricType::Counter)?;
+        for (result, value) in [("ok", self.swaps), ("failed", self.failed_swaps)] {
+            ConstCounter::new(value).encode(family.encode_family(&[("result", result)])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}

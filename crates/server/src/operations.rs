@@ -1,0 +1,25 @@
+//! What operators do to a running server and see of it: shared by the public listener, the admin listener and the store's events.
+
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::kill_switch::KillSwitch;
+
+/// The kill switch, and how long swaps took; clones share both.
+#[derive(Debug, Clone, Default)]
+pub struct Operations {
+    pub(crate) kill_switch: KillSwitch,
+    pub(crate) swap_seconds: SwapSeconds,
+}
+
+/// The times of swaps, in seconds: from the look at `CURRENT` until the generation was live.
+#[derive(Debug, Clone)]
+pub(crate) struct SwapSeconds(pub(crate) Histogram);
+
+impl Default for SwapSeconds {
+    /// From a small model's few vectors to a gigabyte on a slow disk.
+    fn default() -> Self {
+        const BOUNDS: [f64; 12] =
+            [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        Self(Histogram::new(BOUNDS))
+    }
+}
