@@ -1,8 +1,8 @@
 //! Calibration with a scripted model whose answers follow a known dose-response.
 
 use skeg_lab::calibrate::{
-    Bounds, CalibrateSpec, Calibration, Candidate, Force, Grid, Publication, TestArm, calibrate,
-    generation_of,
+    Bounds, CalibrateSpec, Calibration, Candidate, Force, Grid, Publication, TestArm, Trial,
+    calibrate, generation_of,
 };
 use skeg_lab::evaluate::{Answer, Answerer, AppliedVector, Question};
 use skeg_lab::experiment::{Laboratory, Outcome, Prompt};
@@ -150,6 +150,26 @@ fn the_setting_that_acts_is_found_and_proven() {
         (found.setting, found.gates, found.trials.len())
     );
     assert!(!json.contains(SURE));
+}
+
+#[test]
+fn a_ladder_whose_text_breaks_is_climbed_no_further() {
+    let found = run(&[extraction_at(Site::AttnOut, 4.0)], &mut NoProgress).unwrap();
+    let first_round = || found.trials.iter().filter(|trial| trial.harmless.total == 0);
+    let (mut num_broken, mut num_ended) = (0, 0);
+    for broken in first_round().filter(|trial| trial.harmful.degenerate > 0) {
+        let is_further = |other: &&Trial| {
+            let (own, other) = (&broken.setting, &other.setting);
+            (&own.layers, own.positions, own.operator)
+                == (&other.layers, other.positions, other.operator)
+                && own.strength.is_sign_negative() == other.strength.is_sign_negative()
+                && other.strength.abs() > own.strength.abs()
+        };
+        num_broken += 1;
+        num_ended += usize::from(!first_round().any(|other| is_further(&other)));
+    }
+    assert!(num_broken > 0);
+    assert_eq!(num_ended, num_broken);
 }
 
 #[test]

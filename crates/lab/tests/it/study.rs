@@ -24,6 +24,10 @@ const MARK: &str = "zanzibar";
 /// Vectors too short to act at strength 1; for the first categories only, if so asked.
 fn method(name: &str, num_categories: usize) -> Method {
     let mut extraction = extraction_at(Site::AttnOut, 0.4);
+    // The last layer's are relatively longer, so that a dose is less strength there.
+    for category in extraction.categories.values_mut() {
+        category.layers[1].relative_norm = 0.4;
+    }
     while extraction.categories.len() > num_categories {
         extraction.categories.pop_last();
     }
@@ -156,8 +160,8 @@ fn every_row_is_there_in_order_with_its_kind_and_setting() {
         ("naive", ArmKind::Naive, "-"),
         ("unsupervised", ArmKind::PaperSetting, "attn_out 0, 1"),
         ("pruned", ArmKind::PaperSetting, "attn_out 0, 1"),
-        ("unsupervised", ArmKind::Tuned, "attn_out 0 2, 2"),
-        ("pruned", ArmKind::Tuned, "attn_out 0 2, 2"),
+        ("unsupervised", ArmKind::Tuned, "attn_out 0 2, 1.3"),
+        ("pruned", ArmKind::Tuned, "attn_out 0 2, 1.3"),
         ("calibrated", ArmKind::Chosen, "attn_out 0 2, 1.5"),
         ("calibrated, norm restored", ArmKind::Improved, "attn_out 0 2, 1.5, norm restored"),
         ("random, equal norm", ArmKind::Control, "attn_out 0 2, 1.5"),
@@ -216,7 +220,7 @@ fn the_dose_is_measured_by_layers_and_through_zero() {
     assert_eq!(heat.vectors, "unsupervised");
     assert_eq!(heat.layers, ["0", "2", "0-2"]);
     assert_eq!(heat.doses, [0.1, 0.2, 0.4, 0.8, 1.6]);
-    // Pushes of a layer are 0.2, 0.4, 0.8, 1.6, 3.2: declines from 1 to 4, broken beyond.
+    // Pushes are 2 and 1 times the dose in a layer, 2.7 times in both: declines from 1 to 4, broken beyond.
     let cell = |layer: usize, dose: usize| {
         let counts = &heat.cells[layer][dose];
         assert_eq!(counts.total, 22);
@@ -224,7 +228,7 @@ fn the_dose_is_measured_by_layers_and_through_zero() {
     };
     let row = |layer| [0, 1, 2, 3, 4].map(|dose| cell(layer, dose));
     assert_eq!(row(0), [(0, 0), (0, 0), (0, 0), (20, 0), (20, 0)]);
-    assert_eq!(row(1), row(0));
+    assert_eq!(row(1), [(0, 0), (0, 0), (0, 0), (0, 0), (20, 0)]);
     assert_eq!(row(2), [(0, 0), (0, 0), (20, 0), (20, 0), (0, 22)]);
 
     let strengths: Vec<f32> = figures.ladder.iter().map(|rung| rung.strength).collect();
@@ -296,6 +300,8 @@ fn the_report_names_every_row_and_holds_no_text() {
         {
             assert!(text.contains(part), "{part}");
         }
+        // Each set stands in one of the two tables.
+        assert_eq!(["%UR first", "%UR second"].map(|name| text.matches(name).count()), [1, 1]);
     }
     assert!(html.starts_with("<!") && !html.contains("<script"));
     let read: StudyFigures = serde_json::from_str(&json).unwrap();
