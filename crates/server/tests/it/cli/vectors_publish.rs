@@ -116,13 +116,14 @@ fn an_object_store_behind_http_is_a_store() {
     let (folder, old, new) = fixture();
     let folder = folder.path();
     let server = BucketServer::start();
+    let url = server.url();
     let remote = |flags: &[&str]| {
         let mut command = skeg(folder);
         command
             .arg("vectors")
             .args(flags)
             .args(["--store", "s3://bucket/fleet/vectors"])
-            .env("AWS_ENDPOINT_URL", server.url())
+            .env("AWS_ENDPOINT_URL", &url)
             .env("AWS_ALLOW_HTTP", "true")
             .env("AWS_SKIP_SIGNATURE", "true");
         run(&mut command)
