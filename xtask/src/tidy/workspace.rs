@@ -23,11 +23,17 @@ const FORBIDDEN: [(&str, &[&str], &str); 4] = [
     ("server", &["candle-core", "candle-transformers"], "tensors stay in the model crate"),
 ];
 
+/// What a crate may depend on behind a feature, although it must not otherwise: (crate, dependency).
+const BEHIND_A_FEATURE: [(&str, &str); 1] = [
+    // The clients of object stores are asynchronous; a runtime of their own drives them, and nobody sees it.
+    ("vector-store", "tokio"),
+];
+
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (name, forbidden, reason) in FORBIDDEN {
         let path = root.join("crates").join(name).join("Cargo.toml");
-        for dependency in refused(&read(&path)?, forbidden) {
+        for dependency in refused(name, &read(&path)?, forbidden) {
             let advice = format!("must not depend on {dependency}: {reason}");
             findings.push(Finding::new(format!("crates/{name}/Cargo.toml"), advice));
         }
@@ -42,10 +48,20 @@ fn read(path: &Path) -> Result<Table> {
     text.parse().with_context(|| format!("parsing {}", path.display()))
 }
 
-fn refused(manifest: &Table, forbidden: &[&str]) -> Vec<String> {
+fn refused(name: &str, manifest: &Table, forbidden: &[&str]) -> Vec<String> {
     let mut dependencies = dependencies(manifest);
-    dependencies.retain(|dependency| forbidden.contains(&dependency.as_str()));
+    dependencies.retain(|dependency| {
+        let may_be_optional = BEHIND_A_FEATURE.contains(&(name, dependency.as_str()));
+        forbidden.contains(&dependency.as_str())
+            && !(may_be_optional && is_optional(manifest, dependency))
+    });
     dependencies
+}
+
+fn is_optional(manifest: &Table, dependency: &str) -> bool {
+    let dependency = manifest.get("dependencies").and_then(|table| table.get(dependency));
+    let optional = dependency.and_then(|one| one.get("optional"));
+    optional.and_then(Value::as_bool).unwrap_or_default()
 }
 
 /// Normal and build dependencies; what tests use ties no user.
@@ -98,8 +114,20 @@ mod tests {
             ("server", &[]),
         ];
         for ((name, forbidden, _), (expected_name, expected)) in FORBIDDEN.iter().zip(expected) {
-            assert_eq!((*name, refused(&all, forbidden)), (expected_name, owned(expected)));
+            assert_eq!((*name, refused(name, &all, forbidden)), (expected_name, owned(expected)));
         }
+    }
+
+    #[test]
+    fn a_runtime_behind_a_feature_is_the_store_s_alone() {
+        let of = |name: &str, line: &str| {
+            let manifest: Table = format!("[dependencies]\n{line}\n").parse().unwrap();
+            refused(name, &manifest, &["tokio", "axum"])
+        };
+        assert!(of("vector-store", "tokio = { version = \"1\", optional = true }").is_empty());
+        assert_eq!(of("vector-store", "tokio = \"1\""), ["tokio"]);
+        assert_eq!(of("lab", "tokio = { version = \"1\", optional = true }"), ["tokio"]);
+        assert_eq!(of("vector-store", "axum = { version = \"1\", optional = true }"), ["axum"]);
     }
 
     fn owned(names: &[&str]) -> Vec<String> {

@@ -17,7 +17,7 @@ const ROLLBACK_CHANGES: usize = 200;
 /// Which store, wherever it lies.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlaceFlags {
-    /// Store: a folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix [default: that of --vectors]
+    /// Store: a folder, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix` [default: that of --vectors]
     #[arg(long, value_name = "PLACE")]
     store: Option<String>,
     #[command(flatten)]
