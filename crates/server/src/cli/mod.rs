@@ -25,6 +25,8 @@ mod signals;
 mod study;
 mod study_methods;
 mod vectors;
+mod vectors_export;
+mod vectors_import;
 mod vectors_recompute;
 
 use std::path::PathBuf;

@@ -12,6 +12,8 @@ use skeg_vector_store::{
 
 use super::ModelFlags;
 use super::running::{binding, model_path};
+use super::vectors_export::{self, ExportArgs};
+use super::vectors_import::{self, ImportArgs};
 use super::vectors_recompute::RecomputeFlags;
 use crate::output::{self, Table};
 
@@ -22,11 +24,13 @@ pub(super) enum Command {
     Inspect(InspectArgs),
     Figures(FiguresArgs),
     Verify(Box<VerifyArgs>),
+    Import(Box<ImportArgs>),
+    Export(Box<ExportArgs>),
 }
 
 /// Which store.
 #[derive(Debug, clap::Args)]
-struct StoreFlags {
+pub(super) struct StoreFlags {
     #[command(flatten)]
     model: ModelFlags,
     /// Vector store [default: vectors/MODEL here, then beside the program]
@@ -34,11 +38,11 @@ struct StoreFlags {
     vectors: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl StoreFlags {
-    fn root(&self) -> anyhow::Result<PathBuf> {
+    pub(super) fn root(&self) -> anyhow::Result<PathBuf> {
         Ok(self.model.config(self.vectors.clone())?.model.vectors_root()?)
     }
 }
@@ -102,6 +106,8 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect(&args),
         Command::Figures(args) => figures(&args),
         Command::Verify(args) => verify(&args),
+        Command::Import(args) => vectors_import::import(&args),
+        Command::Export(args) => vectors_export::export(&args),
     }
 }
 
@@ -313,7 +319,7 @@ fn model_binding(flags: &ModelFlags) -> anyhow::Result<ModelBinding> {
 }
 
 /// The generation of that id, or the live one.
-fn chosen(root: &std::path::Path, id: Option<&str>) -> anyhow::Result<GenerationId> {
+pub(super) fn chosen(root: &std::path::Path, id: Option<&str>) -> anyhow::Result<GenerationId> {
     let Some(id) = id else { return Ok(read_current(root)?.generation) };
     let known = list_generations(root)?;
     known.iter().find(|known| known.to_string() == id).cloned().with_context(|| {

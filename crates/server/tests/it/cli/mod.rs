@@ -10,6 +10,7 @@ mod judges;
 mod model;
 mod serve;
 mod vectors;
+mod vectors_exchange;
 mod vectors_recompute;
 
 use std::path::Path;
