@@ -8,6 +8,9 @@ use skeg_vector_store::{Operator, Orientation, Site, Strength};
 
 use super::Parsed;
 
+/// Longest text that a card or a message quotes.
+const MAX_TEXT_BYTES: usize = 256;
+
 /// What a file declares. All of it may be absent; what is there must be known.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Declared {
@@ -71,6 +74,11 @@ impl Declared {
     ) -> Parsed<Self> {
         let mut declared = Self::default();
         for (key, text) in texts {
+            if ["model_hint", "architecture_id", "weights_id"].contains(&key)
+                && text.len() > MAX_TEXT_BYTES
+            {
+                return Err(format!("metadata `{key}` is longer than {MAX_TEXT_BYTES} bytes"));
+            }
             match key {
                 "site" => declared.site = Some(known(key, text, "attn_out or resid_post")?),
                 "operator" => {

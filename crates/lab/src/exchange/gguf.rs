@@ -13,7 +13,7 @@
 //! `llama_adapter_cvec::apply` fills block `il` from row `il - 1`: the two shifts cancel, and the graph adds it to block `il`'s
 //! output. repeng's `directions[N]` is computed from `hidden_states[N + 1]`, the output of block N, and added to `model.layers[N]`'s
 //! output. `direction.0` does not exist for llama.cpp, which refuses a file that has it ("there's never a tensor for
-//! layer 0"), so a vector that acts after block 0 cannot be exported. llama.cpp's own generator names the difference after
+//! layer 0"), so a vector that acts after block 0 cannot be exported. By its source, llama.cpp's own generator names the difference after
 //! block N `direction.(N + 1)`; what such a file holds is what llama.cpp applies, and it is imported as llama.cpp applies it.
 //!
 //! The reader is our own, since candle's divides by the file's alignment, which may be 0, and lets a later tensor take the
@@ -156,10 +156,11 @@ fn declared(metadata: &BTreeMap<&str, Entry<'_>>) -> Parsed<Declared> {
             "`{ARCHITECTURE}` is {found:?}; expected {CONTROL_VECTOR:?}: this is no file of steering vectors"
         ));
     }
-    let ours = texts().filter_map(|(key, text)| Some((key.strip_prefix(OURS)?, text)));
+    let ours = texts().filter_map(|(key, text)| match key {
+        MODEL_HINT => Some(("model_hint", text)),
+        key => Some((key.strip_prefix(OURS)?, text)),
+    });
     let mut declared = Declared::from_texts(ours)?;
-    let hint = texts().find(|(key, _)| *key == MODEL_HINT);
-    declared.model_hint = hint.map(|(_, text)| text.to_owned()).or(declared.model_hint);
     check_applied(&declared)?;
     // What the format means, whether or not it is said.
     declared.site = Some(Site::ResidPost);

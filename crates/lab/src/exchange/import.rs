@@ -57,9 +57,10 @@ impl VectorFile {
     /// Takes one vector out.
     ///
     /// # Errors
-    /// [`Error::Spec`] when the file has no vector of the name, does not say and is not told where it acts or on which
+    /// [`Error::Spec`] when the file holds no whole vectors or none of the name, does not say and is not told where it acts or on which
     /// layers, or says something else than it is told.
     pub fn choose(&self, options: &ImportOptions) -> Result<Imported> {
+        self.check().map_err(Error::Spec)?;
         let (name, vector) = self.named(options)?;
         let vectors = rows_of(vector, options)?;
         let site = match (self.declared.site, options.site) {

@@ -145,10 +145,11 @@ impl VectorFile {
     /// [`Error::Io`], and [`Error::VectorFile`] for what is too large or as [`Self::parse`].
     pub fn read(path: &Path, format: FileFormat) -> Result<(Self, Vec<u8>)> {
         let io = |error| Error::io(path, error);
-        let file = File::open(path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
+        // Before it is opened: a pipe would wait for its writer.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
             return Err(Error::vector_file(path, "expected a regular file"));
         }
+        let file = File::open(path).map_err(io)?;
         let mut bytes = Vec::new();
         file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
         if bytes.len() as u64 > MAX_FILE_BYTES {

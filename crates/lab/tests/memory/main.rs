@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use peak_alloc::PeakAlloc;
-use proptest::prelude::RngCore as _;
-use proptest::test_runner::{RngAlgorithm, TestRng};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use skeg_lab::exchange::{Declared, DeclaredStrength, FileFormat, FileVector, VectorFile};
 use skeg_vector_store::{Operator, Orientation, Site};
 
@@ -22,10 +22,13 @@ const BYTES_A_FILE: usize = 16 * 1024;
 const NUM_RANDOM: usize = 20_000;
 
 fn file(names: &[&str]) -> VectorFile {
-    let values = |name: &str| (0..3 * HIDDEN_SIZE).map(|i| (i + name.len()) as f32 * 0.37 - 3.0);
+    let value = |name: &str, i: usize| (i + name.len()) as f32 * 0.37 - 3.0;
     let vector = |name: &&str| {
-        let vector =
-            FileVector { layers: Some(vec![1, 2, 4]), num_rows: 3, values: values(name).collect() };
+        let vector = FileVector {
+            layers: Some(vec![1, 2, 4]),
+            num_rows: 3,
+            values: (0..3 * HIDDEN_SIZE).map(|i| value(name, i)).collect(),
+        };
         ((*name).to_owned(), vector)
     };
     let strength = DeclaredStrength { default: 0.5, floor: 0.25, ceiling: 1.5 };
@@ -91,7 +94,8 @@ fn a_damaged_file_is_an_error_within_bounds() {
         for length in 0..bytes.len() {
             assert!(!is_read(&bytes[..length], format, "truncated"), "{format:?} at {length}");
         }
-        assert!(num_accepted(&bytes, format, 0..bytes.len()) > 0 || format == FileFormat::Npz);
+        // Some bytes are numbers or names that may be others.
+        assert!(num_accepted(&bytes, format, 0..bytes.len()) > 0);
         check_structure(&bytes, format);
         check_random(&bytes, format);
     }
@@ -129,7 +133,7 @@ fn check_structure(bytes: &[u8], format: FileFormat) {
 
 /// Several bytes at once, among them lengths that no memory has.
 fn check_random(bytes: &[u8], format: FileFormat) {
-    let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut below = move |most: usize| usize::try_from(rng.next_u32()).unwrap() % most;
     for round in 0..NUM_RANDOM {
         let mut changed = bytes.to_vec();
