@@ -129,3 +129,48 @@ pub(super) fn write(
     bytes.extend(data);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_what_its_header_says() {
+        let values = [1.0_f32, -0.5];
+        let bytes = write(Numbers::F32, &[1, 2], super::super::float_bytes(&values));
+        assert_eq!((bytes.len() - 8) % ALIGNMENT, 0);
+        let array = parse(&bytes).unwrap();
+        assert_eq!((array.numbers, array.shape.as_slice()), (Numbers::F32, &[1, 2][..]));
+        assert_eq!(super::super::floats(array.data), values);
+        // NumPy's, with spaces of its own, and of version 2.
+        let header = b"{'descr': '<i8', 'fortran_order': True,  'shape': (1,), }\n";
+        let length = u32::try_from(header.len()).unwrap().to_le_bytes();
+        let bytes = [MAGIC, &[2, 0], &length, header, &[7, 0, 0, 0, 0, 0, 0, 0]].concat();
+        assert_eq!(parse(&bytes).unwrap().shape, [1]);
+    }
+
+    #[test]
+    fn another_header_is_refused() {
+        let bytes = write(Numbers::F32, &[2, 3], [0; 24]);
+        for (from, to, expected) in [
+            ("(2, 3)", "(3, 3)", "24 bytes of data"),
+            ("(2, 3)", "(2,99)", "24 bytes of data"),
+            ("(2, 3)", "(2,-3)", "expected descr"),
+            ("<f4", "<f8", "numbers of type"),
+            ("<f4", ">f4", "numbers of type"),
+            ("False", "True ", "columns first"),
+            ("'shape'", "'shaqe'", "expected descr"),
+        ] {
+            let at = (0..bytes.len()).find(|&at| bytes[at..].starts_with(from.as_bytes()));
+            let mut changed = bytes.clone();
+            changed[at.unwrap()..][..to.len()].copy_from_slice(to.as_bytes());
+            let error = parse(&changed).unwrap_err();
+            assert!(error.contains(expected), "{from} -> {to}: {error}");
+        }
+        // More than memory has, in a product that a usize has not.
+        let header =
+            b"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }\n";
+        let bytes = [MAGIC, &[1, 0, 78, 0], header].concat();
+        assert!(parse(&bytes).unwrap_err().contains("0 bytes of data"));
+    }
+}

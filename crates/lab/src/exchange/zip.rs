@@ -173,9 +173,43 @@ pub(super) fn write(members: &[(String, Vec<u8>)]) -> Parsed<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    fn zip(name: &str, content: Vec<u8>) -> Vec<u8> {
+        write(&[(name.to_owned(), content)]).unwrap()
+    }
+
     #[test]
     fn the_checksum_is_zips() {
         // The check value of CRC-32/ISO-HDLC.
-        assert_eq!(super::crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn members_that_overlap_are_refused() {
+        // `a` is a member whose content is the member `b`, and the directory names both.
+        let inner = zip("b", vec![7; 40]);
+        let local = inner[..LOCAL_BYTES + 1 + 40].to_vec();
+        let start = LOCAL_BYTES + 1 + local.len();
+        let outer = zip("a", local.clone());
+        let end = outer.len() - END_BYTES;
+        let mut record = inner[local.len()..inner.len() - END_BYTES].to_vec();
+        let place = u32::try_from(LOCAL_BYTES + 1).unwrap().to_le_bytes();
+        record[42..46].copy_from_slice(&place);
+        let length = u32::try_from(end - start + record.len()).unwrap().to_le_bytes();
+        let mut last = outer[end..].to_vec();
+        last[8..12].copy_from_slice(&[2, 0, 2, 0]);
+        last[12..16].copy_from_slice(&length);
+        let bytes = [&outer[..end], &record, &last].concat();
+        assert_eq!(members(&bytes).unwrap_err(), "members overlap; damaged");
+        assert_eq!(members(&outer).unwrap().keys().collect::<Vec<_>>(), [&"a"]);
+    }
+
+    #[test]
+    fn a_compressed_member_is_refused_with_what_to_do() {
+        let mut bytes = zip("a", vec![7; 40]);
+        let directory = LOCAL_BYTES + 1 + 40;
+        bytes[directory + 10] = 8;
+        assert!(members(&bytes).unwrap_err().contains("write the file with numpy.savez"));
     }
 }

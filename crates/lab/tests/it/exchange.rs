@@ -171,6 +171,24 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 }
 
 #[test]
+fn an_alignment_that_divides_nothing_is_refused() {
+    // Two metadata entries, no tensor.
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let kind = |kind: u32| kind.to_le_bytes().to_vec();
+    let begin = [&b"GGUF"[..], &[3, 0, 0, 0], &[0; 8], &[2, 0, 0, 0, 0, 0, 0, 0]].concat();
+    for (alignment, expected) in [(0, "a power of two"), (24, "a power of two"), (32, "is empty")] {
+        let bytes = [
+            begin.clone(),
+            [text("general.architecture"), kind(8), text("controlvector")].concat(),
+            [text("general.alignment"), kind(4), kind(alignment)].concat(),
+        ]
+        .concat();
+        let error = refusal(&bytes, FileFormat::Gguf);
+        assert!(error.contains(expected), "{alignment}: {error}");
+    }
+}
+
+#[test]
 fn what_is_not_known_is_not_guessed() {
     for (from, to, expected) in [
         ("add", "mul", "metadata `operator`"),
@@ -201,6 +219,10 @@ fn what_is_not_known_is_not_guessed() {
         let error = refusal(&replaced(&bytes, from, to), FileFormat::Safetensors);
         assert!(error.contains(expected), "{from} -> {to}: {error}");
     }
+    let two = file(&["a", "b"], &[1], GOLDEN_SIZE).to_bytes(FileFormat::Safetensors).unwrap();
+    let mixed = replaced(&two, "b/resid_post", "bxx/attn_out");
+    let error = refusal(&mixed, FileFormat::Safetensors);
+    assert!(error.contains("in a file of vectors for"), "{error}");
     let mut other = file(&["one"], &[1], GOLDEN_SIZE);
     other.vectors.get_mut("one").unwrap().values[3] = f32::NAN;
     let error = other.to_bytes(FileFormat::Npz).unwrap_err().to_string();

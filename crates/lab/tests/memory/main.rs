@@ -99,6 +99,25 @@ fn a_damaged_file_is_an_error_within_bounds() {
         check_structure(&bytes, format);
         check_random(&bytes, format);
     }
+    check_many_layers();
+}
+
+/// Many layers and many vectors of one row: no vector has the layers before they are as many as its rows.
+fn check_many_layers() {
+    let layers: Vec<String> = (0..20_000).map(|layer| layer.to_string()).collect();
+    let entry = |idx: usize| {
+        let (start, end) = (4 * idx, 4 * idx + 4);
+        format!(r#""v{idx}":{{"dtype":"F32","shape":[1,1],"data_offsets":[{start},{end}]}}"#)
+    };
+    let entries: Vec<String> = (0..2000).map(entry).collect();
+    let header = format!(
+        r#"{{"__metadata__":{{"layers":"[{}]"}},{}}}"#,
+        layers.join(","),
+        entries.join(",")
+    );
+    let length = (header.len() as u64).to_le_bytes();
+    let bytes = [&length, header.as_bytes(), &[0; 4 * 2000]].concat();
+    assert!(!is_read(&bytes, FileFormat::Safetensors, "many layers"));
 }
 
 /// Bytes that say how the rest is read: no change of theirs is accepted.
