@@ -285,7 +285,8 @@ fn a_generation_goes_out_and_comes_back() {
     let generation = stored(&imported, Some(0.5));
     let category = Category::parse("fraud_deception").unwrap();
     for format in FORMATS {
-        let file = exported(&generation, &[category.clone()], (format, "llama")).unwrap();
+        let file =
+            exported(&generation, std::slice::from_ref(&category), (format, "llama")).unwrap();
         let read = parse(&file.to_bytes(format).unwrap(), format).unwrap();
         let declared = &read.declared;
         assert_eq!(declared.orientation, Some(Orientation::Reversed));
