@@ -109,6 +109,14 @@ pub enum Error {
         /// What was found and what was expected.
         reason: String,
     },
+    /// A file of steering vectors is not one, or declares what cannot be done.
+    #[error("{path}: {reason}")]
+    VectorFile {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        reason: String,
+    },
     /// The model refused its input, or a pass failed.
     #[error(transparent)]
     Model(#[from] skeg_model::Error),
@@ -121,6 +129,11 @@ impl Error {
     /// [`Error::BadRow`].
     pub(crate) fn bad_row(path: &Path, place: Place, reason: impl Into<String>) -> Self {
         Self::BadRow { path: path.to_owned(), place, reason: reason.into() }
+    }
+
+    /// [`Error::VectorFile`].
+    pub(crate) fn vector_file(path: &Path, reason: impl Into<String>) -> Self {
+        Self::VectorFile { path: path.to_owned(), reason: reason.into() }
     }
 
     /// [`Error::Io`].

@@ -17,6 +17,7 @@ mod disk_cache;
 mod divide;
 mod error;
 pub mod evaluate;
+pub mod exchange;
 pub mod experiment;
 pub mod extract;
 pub mod figures;

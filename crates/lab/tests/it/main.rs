@@ -7,6 +7,7 @@ mod calibrate_categories;
 mod data;
 mod embedder;
 mod endpoint_judge;
+mod exchange;
 mod experiment;
 mod extraction;
 mod generation;

@@ -27,7 +27,9 @@ mod signals;
 mod study;
 mod study_methods;
 mod vectors;
+mod vectors_export;
 mod vectors_history;
+mod vectors_import;
 mod vectors_publish;
 mod vectors_recompute;
 

@@ -12,7 +12,9 @@ use skeg_vector_store::{
 
 use super::ModelFlags;
 use super::running::{binding, model_path};
+use super::vectors_export::{self, ExportArgs};
 use super::vectors_history::{self, DiffArgs, GcArgs, HistoryArgs};
+use super::vectors_import::{self, ImportArgs};
 use super::vectors_publish::{self, PublishArgs, RollbackArgs};
 use super::vectors_recompute::RecomputeFlags;
 use crate::output::{self, Table};
@@ -29,6 +31,8 @@ pub(super) enum Command {
     History(Box<HistoryArgs>),
     Diff(Box<DiffArgs>),
     Gc(Box<GcArgs>),
+    Import(Box<ImportArgs>),
+    Export(Box<ExportArgs>),
 }
 
 /// Which store.
@@ -114,6 +118,8 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         Command::History(args) => vectors_history::history(&args),
         Command::Diff(args) => vectors_history::diff(&args),
         Command::Gc(args) => vectors_history::gc(&args),
+        Command::Import(args) => vectors_import::import(&args),
+        Command::Export(args) => vectors_export::export(&args),
     }
 }
 
@@ -325,7 +331,7 @@ fn model_binding(flags: &ModelFlags) -> anyhow::Result<ModelBinding> {
 }
 
 /// The generation of that id, or the live one.
-fn chosen(root: &std::path::Path, id: Option<&str>) -> anyhow::Result<GenerationId> {
+pub(super) fn chosen(root: &std::path::Path, id: Option<&str>) -> anyhow::Result<GenerationId> {
     let Some(id) = id else { return Ok(read_current(root)?.generation) };
     let known = list_generations(root)?;
     known.iter().find(|known| known.to_string() == id).cloned().with_context(|| {

@@ -12,6 +12,7 @@ mod judges;
 mod model;
 mod serve;
 mod vectors;
+mod vectors_exchange;
 mod vectors_publish;
 mod vectors_recompute;
 
