@@ -13,7 +13,6 @@ use skeg_lab::extract::{ExtractSpec, Extraction, PromptForm};
 use skeg_lab::{DataSet, Item, Shares};
 use skeg_model::steering::{Operator, Site};
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
-use skeg_vector_store::{read_current, set_current, write_generation};
 
 use super::ModelFlags;
 use super::data_flags::DataFlags;
@@ -26,6 +25,7 @@ use super::print_flags::PrintFlags;
 use super::progress::Bar;
 use super::recipe::{RecipeName, contrast};
 use super::running::model_path;
+use super::written::Written;
 use crate::config::Config;
 use crate::output;
 
@@ -267,14 +267,8 @@ fn finish(
         force: if args.force { Force::Yes } else { Force::No },
     };
     let generation = generation_of(calibration, extraction, &publication)?;
-    let id = write_generation(&args.out, &generation)?;
-    let sequence = read_current(&args.out).ok().map(|current| current.sequence);
-    let is_live = sequence.is_none() || args.publish;
-    if is_live {
-        set_current(&args.out, &id, sequence)?;
-    }
-    let live = if is_live { "is live" } else { "is not live; --publish makes it so" };
-    output::note(&format!("generation {id} in {} {live}", args.out.display()));
+    let written = Written::new(&args.out, &generation, args.publish)?;
+    output::note(&written.sentence());
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use skeg_model::steering::Site;
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
 use skeg_vector_store::{
     Action, CategoryPolicy, DEFAULT_REFUSAL, NewGeneration, Operator, Orientation, Policy,
-    Positions, SafeWindow, Strength, read_current, set_current, write_generation,
+    Positions, SafeWindow, Strength,
 };
 
 use super::ModelFlags;
@@ -28,6 +28,7 @@ use super::layers::parse_layers;
 use super::progress::Bar;
 use super::recipe::{RecipeName, contrast};
 use super::running::model_path;
+use super::written::Written;
 use crate::config::Config;
 use crate::output::{self, Table};
 
@@ -115,16 +116,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let data = data.collect::<Result<Vec<_>, _>>()?;
     let extraction = extraction(args, &config, &data)?;
     let generation = unmeasured_generation(&extraction, args.strength);
-    let id = write_generation(&args.out, &generation)?;
-    let sequence = read_current(&args.out).ok().map(|current| current.sequence);
-    let is_live = sequence.is_none() || args.publish;
-    if is_live {
-        set_current(&args.out, &id, sequence)?;
-    }
+    let written = Written::new(&args.out, &generation, args.publish)?;
     if args.json {
         let value = json!({
-            "generation": id.to_string(),
-            "live": is_live,
+            "generation": written.id.to_string(),
+            "live": written.is_live,
             "guided": extraction.guided,
             "categories": extraction.categories,
         });
@@ -134,8 +130,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         output::line(&report.to_plain())?;
     }
     table(&extraction).print()?;
-    let live = if is_live { "is live" } else { "is not live; --publish makes it so" };
-    Ok(output::line(&format!("generation {id} in {} {live}", args.out.display()))?)
+    Ok(output::line(&written.sentence())?)
 }
 
 /// What the command line cannot say of its flags.

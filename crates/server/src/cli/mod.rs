@@ -32,6 +32,7 @@ mod vectors_history;
 mod vectors_import;
 mod vectors_publish;
 mod vectors_recompute;
+mod written;
 
 use std::path::PathBuf;
 

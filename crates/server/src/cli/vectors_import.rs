@@ -6,12 +6,13 @@ use anyhow::Context as _;
 use serde_json::json;
 use skeg_lab::exchange::{FileFormat, ImportOptions, VectorFile, activation_norms};
 use skeg_model::{LoadOptions, LoadedModel, WeightForm};
-use skeg_vector_store::{Category, Site, read_current, set_current, write_generation};
+use skeg_vector_store::{Category, Site};
 
 use super::ModelFlags;
 use super::layers::parse_layers;
 use super::progress::Bar;
 use super::running::model_path;
+use super::written::Written;
 use crate::output;
 
 /// Make a generation of a vector in a .gguf (control vector), .safetensors or .npz file.
@@ -87,16 +88,11 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<()> {
     let model = LoadedModel::load(&path, &load)?;
     let norms = activation_norms(&model, &imported, &mut Bar::new()?)?;
     let generation = imported.generation(&norms, args.strength, (format, &bytes));
-    let id = write_generation(&args.out, &generation)?;
-    let sequence = read_current(&args.out).ok().map(|current| current.sequence);
-    let is_live = sequence.is_none() || args.publish;
-    if is_live {
-        set_current(&args.out, &id, sequence)?;
-    }
+    let written = Written::new(&args.out, &generation, args.publish)?;
     if args.json {
         let value = json!({
-            "generation": id.to_string(),
-            "live": is_live,
+            "generation": written.id.to_string(),
+            "live": written.is_live,
             "category": args.category,
             "site": imported.site(),
             "operator": imported.operator(),
@@ -111,6 +107,5 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<()> {
         imported.site(),
         imported.layers()
     ))?;
-    let live = if is_live { "is live" } else { "is not live; --publish makes it so" };
-    Ok(output::line(&format!("generation {id} in {} {live}", args.out.display()))?)
+    Ok(output::line(&written.sentence())?)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Fact, FieldChange, compare, list, word, yes_or_no};
-use crate::policy::{CategoryPolicy, GroupPolicy, OnAbstain, Policy, WhenMissing};
+use crate::policy::{CategoryPolicy, GroupPolicy, Policy};
 
 /// The most characters of a refusal that are shown.
 const MAX_SHOWN_CHARS: usize = 80;
@@ -46,20 +46,9 @@ fn one(what: &str, name: &str, sides: (Option<Vec<Fact>>, Option<Vec<Fact>>)) ->
 }
 
 fn facts(policy: &Policy) -> Vec<Fact> {
-    let when_missing = match &policy.when_missing {
-        WhenMissing::Category(category) => category.as_str(),
-        WhenMissing::Auto => "auto",
-        WhenMissing::None => "none",
-        WhenMissing::Reject => "reject",
-    };
-    let on_abstain = match &policy.on_abstain {
-        OnAbstain::Category(category) => category.as_str(),
-        OnAbstain::None => "none",
-        OnAbstain::Reject => "reject",
-    };
     vec![
-        ("when_missing".to_owned(), when_missing.to_owned()),
-        ("on_abstain".to_owned(), on_abstain.to_owned()),
+        ("when_missing".to_owned(), policy.when_missing.as_str().to_owned()),
+        ("on_abstain".to_owned(), policy.on_abstain.as_str().to_owned()),
         ("max_combined_norm".to_owned(), policy.max_combined_norm.to_string()),
         ("allow_other_quantisation".to_owned(), yes_or_no(policy.allow_other_quantisation)),
     ]

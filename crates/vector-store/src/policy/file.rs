@@ -211,17 +211,6 @@ fn named(slug: &str, field: &str, known: &[Category]) -> Result<Category, Box<Ba
 
 impl From<&Policy> for PolicyFile {
     fn from(policy: &Policy) -> Self {
-        let when_missing = match &policy.when_missing {
-            WhenMissing::Category(category) => category.as_str(),
-            WhenMissing::Auto => "auto",
-            WhenMissing::None => "none",
-            WhenMissing::Reject => "reject",
-        };
-        let on_abstain = match &policy.on_abstain {
-            OnAbstain::Category(category) => category.as_str(),
-            OnAbstain::None => "none",
-            OnAbstain::Reject => "reject",
-        };
         let rule = |rule: &CategoryPolicy| CategoryFile {
             action: rule.action,
             positions: rule.positions,
@@ -236,8 +225,8 @@ impl From<&Policy> for PolicyFile {
             may_compare: group.may_compare,
         };
         Self {
-            when_missing: when_missing.to_owned(),
-            on_abstain: Some(on_abstain.to_owned()),
+            when_missing: policy.when_missing.as_str().to_owned(),
+            on_abstain: Some(policy.on_abstain.as_str().to_owned()),
             max_combined_norm: Some(policy.max_combined_norm),
             allow_other_quantisation: Some(policy.allow_other_quantisation),
             categories: policy.categories.iter().map(|(c, r)| (c.clone(), rule(r))).collect(),

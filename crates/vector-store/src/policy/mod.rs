@@ -98,6 +98,19 @@ pub enum WhenMissing {
     Reject,
 }
 
+impl WhenMissing {
+    /// As `policy.toml` has it: the category's name, or a word.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Category(category) => category.as_str(),
+            Self::Auto => "auto",
+            Self::None => "none",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// What holds where the probe abstains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnAbstain {
@@ -107,6 +120,18 @@ pub enum OnAbstain {
     None,
     /// The request is rejected.
     Reject,
+}
+
+impl OnAbstain {
+    /// As `policy.toml` has it: the category's name, or a word.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Category(category) => category.as_str(),
+            Self::None => "none",
+            Self::Reject => "reject",
+        }
+    }
 }
 
 /// What the callers of a group may ask for.
