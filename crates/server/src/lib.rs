@@ -22,6 +22,7 @@ mod layers;
 mod metrics;
 mod models;
 mod operations;
+mod origin;
 mod resolve;
 mod serve;
 mod state;
@@ -38,6 +39,7 @@ pub use audit_log::{AuditFault, AuditLog, AuditReport, AuditSink, verify_audit_l
 pub use auth::{ANONYMOUS, PrincipalEntry, Principals};
 pub use decision_log::DecisionLog;
 pub use operations::Operations;
+pub use origin::Origin;
 pub use serve::{ConnectionLimits, Drained, Stop, serve};
 pub use state::{App, AppParts, Limits};
 pub use steering::{SteeringSlots, steering_slots};

@@ -12,6 +12,7 @@ use crate::auth::Principals;
 use crate::decision_log::DecisionLog;
 use crate::kill_switch::OverrideAction;
 use crate::operations::Operations;
+use crate::origin::Origin;
 use crate::steering::SteeringSlots;
 use crate::wire::RequestLimits;
 
@@ -34,6 +35,8 @@ pub struct AppParts {
     pub engine: EngineHandle,
     /// The live generation of vectors and its slots in the engine.
     pub store: Arc<Store<SteeringSlots>>,
+    /// Where its generations come from.
+    pub origin: Origin,
     /// Who may call.
     pub principals: Principals,
     /// Where decisions are written; `None` = nowhere.

@@ -32,6 +32,7 @@ use crate::auth::Principals;
 use crate::errors::ApiError;
 use crate::layers::{self, RequestId};
 use crate::operations::Operations;
+use crate::origin::Origin;
 use crate::state::NotReady;
 use crate::steering::SteeringSlots;
 use rate::RateLimit;
@@ -44,6 +45,8 @@ const MAX_PENDING_CHANGES: usize = 8;
 pub struct AdminParts {
     /// The live generation of vectors.
     pub store: Arc<Store<SteeringSlots>>,
+    /// Where its generations come from, and changes are made.
+    pub origin: Origin,
     /// The model that vectors must be for.
     pub model: ModelBinding,
     /// The way to the engine thread.

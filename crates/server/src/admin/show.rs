@@ -39,6 +39,7 @@ fn state_now(admin: &Admin) -> Value {
             Ok(current) => json!({"generation": current.generation, "sequence": current.sequence}),
             Err(error) => json!({"error": error.to_string()}),
         },
+        "origin": admin.origin.shown(),
         "model": {
             "architecture_id": admin.model.architecture_id,
             "weights_id": admin.model.weights_id,
@@ -51,23 +52,30 @@ fn state_now(admin: &Admin) -> Value {
     })
 }
 
-/// Every generation of the store; one that is not sound has its fault in place of its facts.
+/// Every generation of the origin; one that is not sound has its fault in place of its facts. Of a place that is followed those
+/// that were copied have facts: the others would have to be fetched.
 pub(super) async fn generations(
     State(admin): State<Admin>,
     _operator: Operator,
 ) -> Result<Response, ApiError> {
     off_thread(move || {
-        let ids = list_generations(admin.store.root())
-            .map_err(|error| live::store_unavailable(&error))?;
-        let data: Vec<Value> = ids.iter().map(|id| row(&admin, id)).collect();
+        let listed = admin.origin.place().generations();
+        let listed = listed.map_err(|error| live::store_unavailable(&error))?;
+        let copied = list_generations(admin.store.root());
+        let copied = copied.map_err(|error| live::store_unavailable(&error))?;
+        let rows = listed.iter().map(|listed| row(&admin, &listed.id, copied.contains(&listed.id)));
+        let data: Vec<Value> = rows.collect();
         Ok(Json(json!({"object": "list", "data": data})).into_response())
     })
     .await
 }
 
-fn row(admin: &Admin, id: &GenerationId) -> Value {
+fn row(admin: &Admin, id: &GenerationId, is_copied: bool) -> Value {
     let live = admin.store.current();
-    let mut row = json!({"generation": id, "live": live.generation.id == *id});
+    let mut row = json!({"generation": id, "live": live.generation.id == *id, "here": is_copied});
+    if !is_copied {
+        return row;
+    }
     let facts = match load_generation(admin.store.root(), id, Some(&admin.model)) {
         Ok(generation) => json!({
             "hash": generation.root_hash,

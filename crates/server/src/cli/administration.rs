@@ -78,6 +78,7 @@ fn router(config: &Config, running: &Running, audit: AuditLog) -> Router {
     let admin = &config.admin;
     admin_app(AdminParts {
         store: Arc::clone(&running.store),
+        origin: running.origin.clone(),
         model: binding(&running.model.identity),
         engine: running.engine.clone(),
         operations: running.operations.clone(),

@@ -26,6 +26,7 @@ mod serve;
 mod signals;
 mod study;
 mod study_methods;
+mod vector_source;
 mod vectors;
 mod vectors_export;
 mod vectors_history;

@@ -9,11 +9,12 @@ use axum::Router;
 use skeg_model::engine::{EngineConfig, EngineHandle, EngineThread, LlamaEngine};
 use skeg_model::{LoadedModel, ModelIdentity};
 use skeg_server::{
-    AppParts, DecisionLog, Operations, Principals, SteeringSlots, app, steering_slots,
+    AppParts, DecisionLog, Operations, Origin, Principals, SteeringSlots, app, steering_slots,
 };
 use skeg_vector_store::{Category, ModelBinding, Store, load_generation, read_current};
 use tokio::sync::watch;
 
+use super::vector_source::VectorSource;
 use crate::config::{Config, ModelConfig};
 use crate::fetch::{self, FetchOptions};
 
@@ -30,6 +31,7 @@ pub(super) struct Running {
     pub(super) engine_thread: EngineThread,
     pub(super) engine_ended: EngineEnded,
     pub(super) operations: Operations,
+    pub(super) origin: Origin,
     pub(super) model: ModelFacts,
 }
 
@@ -48,7 +50,6 @@ impl EngineEnded {
 /// What is worth saying about a model that runs.
 pub(super) struct ModelFacts {
     pub(super) path: PathBuf,
-    pub(super) vectors_root: PathBuf,
     pub(super) identity: ModelIdentity,
     pub(super) max_model_len: usize,
 }
@@ -72,7 +73,7 @@ impl Running {
         path: PathBuf,
         audience: Audience,
     ) -> anyhow::Result<Self> {
-        let vectors_root = config.model.vectors_root()?;
+        let source = VectorSource::of(&config.model)?;
         let model = LoadedModel::load(&path, &config.model.load_options())?;
         let Some(chat_template) = model.chat_template else {
             bail!(
@@ -82,12 +83,13 @@ impl Running {
             );
         };
         let binding = binding(&model.identity);
-        let num_categories = num_categories(&vectors_root, &binding)?;
+        let origin = source.open(&binding)?;
+        let num_categories = num_categories(origin.root(), &binding)?;
         let num_hidden_layers = model.identity.num_hidden_layers;
         let (engine, max_model_len) = start_engine(config, model.llama, num_categories)?;
         let StartedEngine { thread: engine_thread, handle: engine, ended } = engine;
-        let store = Store::open(&vectors_root, binding, steering_slots(engine.clone()))
-            .with_context(|| format!("vector store {}", vectors_root.display()))?;
+        let store = Store::open(origin.root(), binding, steering_slots(engine.clone()))
+            .with_context(|| format!("vector store {}", origin.root().display()))?;
         let store = Arc::new(store);
         let (principals, decision_log) = audience.parts(config)?;
         let operations = Operations::default();
@@ -100,14 +102,15 @@ impl Running {
             num_hidden_layers,
             engine: engine.clone(),
             store: Arc::clone(&store),
+            origin: origin.clone(),
             principals,
             decision_log,
             limits: config.limits,
             operations: operations.clone(),
         });
-        let model = ModelFacts { path, vectors_root, identity: model.identity, max_model_len };
+        let model = ModelFacts { path, identity: model.identity, max_model_len };
         let engine_ended = ended;
-        Ok(Self { router, store, engine, engine_thread, engine_ended, operations, model })
+        Ok(Self { router, store, engine, engine_thread, engine_ended, operations, origin, model })
     }
 
     /// Lets the engine finish what it has and waits for its thread; false when it had panicked.

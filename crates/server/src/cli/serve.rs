@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use skeg_server::{AuditLog, Drained, SteeringSlots, Stop, reload_for_signal, serve};
+use skeg_server::{AuditLog, Drained, Origin, SteeringSlots, Stop, reload_for_signal, serve};
+use skeg_vector_store::mirror::{FollowGuard, FollowOptions};
 use skeg_vector_store::{Reload, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -93,8 +94,10 @@ async fn listen_inner(config: &Config, running: &Running) -> anyhow::Result<()> 
     let end_requests = signals::EndRequests::listen()?;
     let admin = Administration::start(config, running).await?;
     let _watch = Store::watch(&running.store)?;
+    let following = follow(config, running)?;
     let reloads = reload_on_request(
         Arc::clone(&running.store),
+        running.origin.clone(),
         admin.audit.clone(),
         signals::reload_requests()?,
     );
@@ -123,8 +126,17 @@ async fn listen_inner(config: &Config, running: &Running) -> anyhow::Result<()> 
     if drained == Drained::GraceExpired {
         tracing::warn!("the grace period ended before every answer did; the rest was cut");
     }
+    if let Some(following) = following {
+        following.stop_without_waiting();
+    }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Follows the place of the vectors, where there is one.
+fn follow(config: &Config, running: &Running) -> anyhow::Result<Option<FollowGuard>> {
+    let Origin::Followed(mirror) = &running.origin else { return Ok(None) };
+    Ok(Some(mirror.follow(FollowOptions { interval: config.model.poll_interval })?))
 }
 
 /// Waits until the process is asked to end, or its engine has died: then the thread is found to have panicked when
@@ -138,13 +150,14 @@ async fn reason_to_end(end_requests: signals::EndRequests, engine_ended: EngineE
 
 async fn reload_on_request(
     store: Arc<Store<SteeringSlots>>,
+    origin: Origin,
     audit: Option<AuditLog>,
     mut requests: tokio::sync::mpsc::Receiver<()>,
 ) {
     while requests.recv().await.is_some() {
-        let (store, audit) = (Arc::clone(&store), audit.clone());
+        let (store, origin, audit) = (Arc::clone(&store), origin.clone(), audit.clone());
         // Reads files and waits for the engine's step, so it has a thread of its own.
-        let reload = move || reload_for_signal(&store, audit.as_ref());
+        let reload = move || reload_for_signal(&store, &origin, audit.as_ref());
         match tokio::task::spawn_blocking(reload).await {
             Ok(Ok(Reload::Unchanged)) => tracing::info!("SIGHUP: the vectors are unchanged"),
             Ok(Ok(Reload::Swapped { from, to })) => {
@@ -179,7 +192,7 @@ fn summary(config: &Config, running: &Running) -> String {
         ),
         format!("         architecture {}", identity.architecture_id),
         format!("         weights {}", identity.weights_id),
-        format!("vectors  {}", running.model.vectors_root.display()),
+        format!("vectors  {}", running.origin),
         format!("         generation {}, layers {:?}", live.generation.id, manifest.layers),
         format!("         {}", categories.join(" ")),
         format!("callers  {callers}"),

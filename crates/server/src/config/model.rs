@@ -2,14 +2,19 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use skeg_model::{CpuKernels, CpuOptions, DeviceChoice, LoadOptions, WeightForm};
+use skeg_vector_store::mirror::FollowOptions;
 
-use super::{ConfigError, RawConfig};
+use super::{ConfigError, RawConfig, seconds};
 use crate::fetch::{CatalogueEntry, catalogue};
 
 /// Folder with one store a model, by slug, in the places where vectors are looked for.
 const VECTORS_FOLDER: &str = "vectors";
+/// Folder with the copies of places that are followed, in the cache.
+const COPIES_FOLDER: &str = "stores";
 
 /// Which model, how it is loaded, and what steers it.
 #[derive(Debug, Clone)]
@@ -20,8 +25,12 @@ pub(crate) struct ModelConfig {
     pub(crate) cpu: CpuOptions,
     /// Where fetched models are kept.
     pub(crate) cache_dir: PathBuf,
-    /// The store that was named, if one was.
+    /// The store that was named, if one was: a folder or an address.
     vectors: Option<PathBuf>,
+    /// The folder for the copy of a place that is followed, if one was named.
+    vectors_copy: Option<PathBuf>,
+    /// Mean time between two looks at a place that is followed.
+    pub(crate) poll_interval: Duration,
 }
 
 /// What `model` stands for.
@@ -87,6 +96,12 @@ impl ModelConfig {
             cpu: parse_cpu(raw)?,
             cache_dir: cache_dir(raw.cache_dir.as_deref())?,
             vectors: raw.vectors.clone(),
+            vectors_copy: raw.vectors_copy.clone(),
+            poll_interval: seconds(
+                "vectors_poll_interval",
+                raw.vectors_poll_interval,
+                FollowOptions::default().interval,
+            )?,
         })
     }
 
@@ -128,6 +143,13 @@ impl ModelConfig {
     /// The root of the vector store: the one that was named; else the first of `vectors/<slug>` in the
     /// working directory, beside the program, and in `../share/skeg` from there.
     pub(crate) fn vectors_root(&self) -> Result<PathBuf, ConfigError> {
+        if let Some(address) = self.vectors_address() {
+            let reason = format!(
+                "is the address {address}, expected a folder: this command works on files; \
+                 give a folder with --vectors, or where there is one use --store"
+            );
+            return Err(ConfigError::Invalid { setting: "vectors", reason });
+        }
         if let Some(named) = &self.vectors {
             return Ok(named.clone());
         }
@@ -144,6 +166,21 @@ impl ModelConfig {
             Some(root) => Ok(root.clone()),
             None => Err(ConfigError::NoVectors { looked_at: places }),
         }
+    }
+
+    /// The address of the place to follow, if one was named in place of a folder.
+    pub(crate) fn vectors_address(&self) -> Option<&str> {
+        self.vectors.as_deref()?.to_str().filter(|named| named.contains("://"))
+    }
+
+    /// The folder for the copy of a place: the one that was named, else one in the cache that is the place's alone.
+    pub(crate) fn copy_root(&self, address: &str) -> PathBuf {
+        let by_place = || {
+            let digest: [u8; 32] = Sha256::digest(address).into();
+            let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            self.cache_dir.join(COPIES_FOLDER).join(name)
+        };
+        self.vectors_copy.clone().unwrap_or_else(by_place)
     }
 
     /// The store that was named, for display.

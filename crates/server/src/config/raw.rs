@@ -34,9 +34,22 @@ pub(crate) struct RawConfig {
     #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR", help_heading = "Model")]
     pub(crate) cache_dir: Option<PathBuf>,
 
-    /// Vector store [default: vectors/MODEL here, then beside the program]
-    #[arg(long, env = "SKEG_VECTORS", value_name = "DIR", help_heading = "Steering")]
+    /// Vector store: a folder, or a place to follow into a copy: s3://, gs://, az:// or file:/// [default: vectors/MODEL here,
+    /// then beside the program]
+    #[arg(long, env = "SKEG_VECTORS", value_name = "DIR|PLACE", help_heading = "Steering")]
     pub(crate) vectors: Option<PathBuf>,
+    /// Folder of the copy of a place that is followed; this server alone writes to it [default: by the place, in the cache
+    /// folder]
+    #[arg(long, env = "SKEG_VECTORS_COPY", value_name = "DIR", help_heading = "Steering")]
+    pub(crate) vectors_copy: Option<PathBuf>,
+    /// Mean time between two looks at a place that is followed, in seconds [default: 2]
+    #[arg(
+        long,
+        env = "SKEG_VECTORS_POLL_INTERVAL",
+        value_name = "SECONDS",
+        help_heading = "Steering"
+    )]
+    pub(crate) vectors_poll_interval: Option<u64>,
     /// Append one JSON line a request (who, category, generation, tokens steered; no content) to this file
     #[arg(long, env = "SKEG_DECISION_LOG", value_name = "FILE", help_heading = "Steering")]
     pub(crate) decision_log: Option<PathBuf>,
@@ -159,6 +172,8 @@ impl RawConfig {
             threads: self.threads.or(lower.threads),
             cache_dir: self.cache_dir.or(lower.cache_dir),
             vectors: self.vectors.or(lower.vectors),
+            vectors_copy: self.vectors_copy.or(lower.vectors_copy),
+            vectors_poll_interval: self.vectors_poll_interval.or(lower.vectors_poll_interval),
             decision_log: self.decision_log.or(lower.decision_log),
             host: self.host.or(lower.host),
             port: self.port.or(lower.port),

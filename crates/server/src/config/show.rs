@@ -26,6 +26,10 @@ impl fmt::Display for Config {
         if let Some(vectors) = self.model.named_vectors() {
             text(f, "vectors", &vectors.display())?;
         }
+        if let Some(address) = self.model.vectors_address() {
+            text(f, "vectors_copy", &self.model.copy_root(address).display())?;
+            writeln!(f, "vectors_poll_interval = {}", self.model.poll_interval.as_secs())?;
+        }
         if let Some(path) = &self.decision_log {
             text(f, "decision_log", &path.display())?;
         }

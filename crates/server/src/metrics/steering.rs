@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::kill_switch::OverrideAction;
 use crate::operations::SwapSeconds;
+use crate::origin::Origin;
 use crate::state::App;
 
 /// One reading.
@@ -24,7 +25,25 @@ pub(super) struct Steering {
     swaps: u64,
     failed_swaps: u64,
     swap_seconds: SwapSeconds,
+    following: Option<Following>,
     overridden: Option<(OverrideAction, Duration)>,
+}
+
+/// How a place is followed.
+#[derive(Debug)]
+struct Following {
+    follows: u64,
+    faults: u64,
+    is_sound: bool,
+}
+
+impl Following {
+    /// `None` where nothing is followed.
+    fn of(origin: &Origin) -> Option<Self> {
+        let Origin::Followed(mirror) = origin else { return None };
+        let is_sound = mirror.last_fault().is_none();
+        Some(Self { follows: mirror.follows(), faults: mirror.faults(), is_sound })
+    }
 }
 
 impl Steering {
@@ -38,6 +57,7 @@ impl Steering {
             swaps: app.store.swaps(),
             failed_swaps: app.store.failed_reloads(),
             swap_seconds: app.operations.swap_seconds.clone(),
+            following: Following::of(&app.origin),
             overridden: engaged.map(|engaged| (engaged.action, engaged.remaining())),
         }
     }
@@ -59,6 +79,7 @@ impl Steering {
             swaps: 2,
             failed_swaps: 1,
             swap_seconds,
+            following: Some(Following { follows: 2, faults: 1, is_sound: false }),
             overridden: Some((OverrideAction::DefaultOnly, Duration::from_secs(30))),
         }
     }
@@ -92,12 +113,33 @@ impl Collector for Steering {
         }
 
         let help = "Changes of the live generation since the start, and those that failed";
-        let mut family = encoder.encode_descriptor("skeg_swap", help, None, MetricType::Counter)?;
-        for (result, value) in [("ok", self.swaps), ("failed", self.failed_swaps)] {
-            ConstCounter::new(value).encode(family.encode_family(&[("result", result)])?)?;
-        }
-        Ok(())
+        results(&mut encoder, "skeg_swap", help, self.swaps, self.failed_swaps)?;
+        self.following.as_ref().map_or(Ok(()), |following| following.encode(&mut encoder))
     }
+}
+
+impl Following {
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Changes of the followed store that were copied, and faults met; one that lasts counts once";
+        results(encoder, "skeg_store_follow", help, self.follows, self.faults)?;
+        let help = "Whether the last look at the followed store succeeded";
+        gauge(encoder, "skeg_store_following", help, if self.is_sound { 1.0 } else { 0.0 })
+    }
+}
+
+/// A counter of what went well and what failed.
+fn results(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    ok: u64,
+    failed: u64,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (result, value) in [("ok", ok), ("failed", failed)] {
+        ConstCounter::new(value).encode(family.encode_family(&[("result", result)])?)?;
+    }
+    Ok(())
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {

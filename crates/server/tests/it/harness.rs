@@ -11,7 +11,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 use skeg_model::engine::EngineThread;
 use skeg_model::{ChatTemplate, Tokenizer};
-use skeg_server::{AppParts, DecisionLog, Limits, Operations, Principals, SteeringSlots};
+use skeg_server::{AppParts, DecisionLog, Limits, Operations, Origin, Principals, SteeringSlots};
 use skeg_vector_store::Store;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) chat_template: bool,
     pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) body_read_timeout: Duration,
+    /// Whether the store's folder is the copy of a place.
+    pub(crate) followed: bool,
 }
 
 impl Default for Setup {
@@ -49,6 +51,7 @@ impl Default for Setup {
             chat_template: true,
             stop_token_ids: vec![END_OF_TURN],
             body_read_timeout: Duration::from_secs(60),
+            followed: false,
         }
     }
 }
@@ -59,6 +62,9 @@ pub(crate) struct Server {
     pub(crate) control: Control,
     pub(crate) store: Arc<Store<SteeringSlots>>,
     pub(crate) files: tempfile::TempDir,
+    /// The folder of a place that is followed.
+    pub(crate) place: tempfile::TempDir,
+    pub(crate) origin: Origin,
     pub(crate) operations: Operations,
     log: Arc<Mutex<Vec<u8>>>,
     pub(crate) engine: skeg_model::engine::EngineHandle,
@@ -86,7 +92,9 @@ impl Setup {
         let (running, engine_ended) = watch::channel(());
         let (_thread, engine) =
             EngineThread::spawn(Box::new(engine), self.max_admitted, || drop(running)).unwrap();
-        let store = store::open(files.path(), &self.policy, engine.clone());
+        let place = tempfile::tempdir().unwrap();
+        let followed = self.followed.then(|| place.path());
+        let (origin, store) = store::open(files.path(), followed, &self.policy, engine.clone());
         let template =
             "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>";
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -102,6 +110,7 @@ impl Setup {
             num_hidden_layers: NUM_LAYERS,
             engine: engine.clone(),
             store: Arc::clone(&store),
+            origin: origin.clone(),
             principals: self.principals,
             decision_log: Some(DecisionLog::to_writer(SharedWriter(Arc::clone(&log))).unwrap()),
             limits: Limits {
@@ -111,7 +120,18 @@ impl Setup {
             },
             operations: operations.clone(),
         });
-        Server { router, control, store, files, operations, log, engine, engine_ended }
+        Server {
+            router,
+            control,
+            store,
+            files,
+            place,
+            origin,
+            operations,
+            log,
+            engine,
+            engine_ended,
+        }
     }
 }
 

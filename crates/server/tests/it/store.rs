@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use skeg_model::engine::EngineHandle;
-use skeg_server::{SteeringSlots, steering_slots};
+use skeg_server::{Origin, SteeringSlots, steering_slots};
+use skeg_vector_store::place::LocalPlace;
 use skeg_vector_store::{
-    Category, CategoryVectors, ModelBinding, NewGeneration, Operator, Orientation, Policy,
+    Category, CategoryVectors, Mirror, ModelBinding, NewGeneration, Operator, Orientation, Policy,
     Provenance, SafeWindow, Site, Store, set_current, write_generation,
 };
 
@@ -107,11 +108,23 @@ pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
     set_current(root, &id, None).unwrap();
 }
 
+/// A store with one generation, in the folder itself or copied from the place.
 pub(crate) fn open(
     root: &Path,
+    place: Option<&Path>,
     policy: &TestPolicy,
     engine: EngineHandle,
-) -> Arc<Store<SteeringSlots>> {
-    publish(root, policy);
-    Arc::new(Store::open(root, binding(), steering_slots(engine)).unwrap())
+) -> (Origin, Arc<Store<SteeringSlots>>) {
+    publish(place.unwrap_or(root), policy);
+    let origin = match place {
+        None => Origin::Folder(LocalPlace::new(root)),
+        Some(place) => {
+            let mirror = Mirror::new(Box::new(LocalPlace::new(place)), root).unwrap();
+            let mirror = mirror.for_model(binding());
+            mirror.sync().unwrap();
+            Origin::Followed(Arc::new(mirror))
+        }
+    };
+    let store = Store::open(root, binding(), steering_slots(engine)).unwrap();
+    (origin, Arc::new(store))
 }

@@ -41,6 +41,12 @@ impl FollowGuard {
             wake.try_send(()).ok();
         }
     }
+
+    /// Ends following without waiting for a look that is under way, for a program that is about to end.
+    pub fn stop_without_waiting(mut self) {
+        self.wake = None;
+        self.thread = None;
+    }
 }
 
 impl Mirror {

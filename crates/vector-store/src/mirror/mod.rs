@@ -15,9 +15,10 @@ mod follow;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, fs};
 
+use arc_swap::ArcSwapOption;
 pub use follow::{FollowGuard, FollowOptions};
 
 use crate::current::{copy_current, find_current, nothing_published};
@@ -49,14 +50,14 @@ pub struct Mirror {
     state: Mutex<State>,
     faults: AtomicU64,
     follows: AtomicU64,
+    /// Why the last look failed; the same fault again is neither logged nor counted.
+    last_fault: ArcSwapOption<String>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// The version of the place's `CURRENT` that the copy has.
     tag: Option<Tag>,
-    /// Why the last look failed; the same fault again is neither logged nor counted.
-    last_fault: Option<String>,
 }
 
 impl Mirror {
@@ -74,6 +75,7 @@ impl Mirror {
             state: Mutex::default(),
             faults: AtomicU64::new(0),
             follows: AtomicU64::new(0),
+            last_fault: ArcSwapOption::empty(),
         })
     }
 
@@ -108,6 +110,22 @@ impl Mirror {
         self.follows.load(Ordering::Relaxed)
     }
 
+    /// The fault of the last look, if it had one. Never waits.
+    #[must_use]
+    pub fn last_fault(&self) -> Option<String> {
+        self.last_fault.load().as_deref().cloned()
+    }
+
+    /// Brings a generation into the copy, which goes on to name what it names: for whoever checks one before the place
+    /// names it. It may go with the next change.
+    ///
+    /// # Errors
+    /// As [`Mirror::sync`], of what concerns this generation.
+    pub fn bring(&self, id: &GenerationId) -> Result<()> {
+        let _one_at_a_time = self.lock();
+        self.fetch(id)
+    }
+
     /// Looks at the place and follows it. Where it has tags, a look at what has not changed takes one short request.
     ///
     /// # Errors
@@ -118,7 +136,7 @@ impl Mirror {
         let result = self.try_sync(&mut state);
         match &result {
             Ok(synced) => {
-                if state.last_fault.take().is_some() {
+                if self.last_fault.swap(None).is_some() {
                     tracing::info!(place = self.place.name(), "the store is followed again");
                 }
                 if let Synced::Followed(current) = synced {
@@ -129,11 +147,11 @@ impl Mirror {
             }
             Err(error) => {
                 let reason = error.to_string();
-                if state.last_fault.as_ref() != Some(&reason) {
+                if self.last_fault().as_ref() != Some(&reason) {
                     self.faults.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(place = self.place.name(), %reason, "cannot follow; the last good generation stays");
                 }
-                state.last_fault = Some(reason);
+                self.last_fault.store(Some(Arc::new(reason)));
             }
         }
         result

@@ -1,6 +1,7 @@
 //! The admin interface in process, beside the public one.
 
 mod audit;
+mod following;
 mod kill_switch;
 mod publishing;
 mod reading;
@@ -75,6 +76,7 @@ impl AdminSetup {
         std::fs::create_dir(&uploads).unwrap();
         let router = admin_app(AdminParts {
             store: Arc::clone(&server.store),
+            origin: server.origin.clone(),
             model: store::binding(),
             engine: server.engine.clone(),
             operations: server.operations.clone(),
