@@ -71,9 +71,7 @@ async fn change(
         let from = Some(admin.store.current().generation.id.to_string());
         let order = Entry { event, who: who.clone(), request_id, from, ..Entry::default() };
         let body: Result<Bytes, ApiError> = body;
-        audited(&admin.audit, order, |noted| {
-            work(&admin, Asked { who: &who, body: &body? }, noted)
-        })
+        audited(&admin.audit, order, |noted| work(&admin, Asked { who: &who, body: &body? }, noted))
     });
     Ok(Json(done.await?).into_response())
 }

@@ -71,7 +71,9 @@ pub(super) fn make_live(
         .set_current(step.id, Some(before.sequence), &step.change)
         .map_err(|error| refused(&error))?;
     origin.sync().map_err(|error| {
-        cannot_go_live(format_args!("it was published, but could not be followed here yet: {error}"))
+        cannot_go_live(format_args!(
+            "it was published, but could not be followed here yet: {error}"
+        ))
     })?;
     if let Err(error) = store.reload() {
         let reason = format!("{} could not serve it", step.change.actor);

@@ -87,7 +87,10 @@ async fn compare_and_set_is_on_what_the_place_says_and_a_reload_fetches_it() {
     assert_eq!(server.live(), second);
     let listed = server.get("/v1/steering/generations").await.json();
     let row = row(&listed).unwrap();
-    assert_eq!((&row["here"], &row["live"], &row["fault"]), (&json!(true), &json!(true), &json!(null)));
+    assert_eq!(
+        (&row["here"], &row["live"], &row["fault"]),
+        (&json!(true), &json!(true), &json!(null))
+    );
 }
 
 #[tokio::test]
@@ -111,7 +114,10 @@ async fn a_place_that_is_away_changes_nothing_and_the_state_says_so() {
     fs::rename(&aside, root.join("CURRENT")).unwrap();
     assert_eq!(server.post(RELOAD, &json!({})).await.status, 200);
     let state = server.get("/v1/steering").await.json();
-    assert_eq!((&state["origin"]["last_fault"], &state["generation"]), (&json!(null), &json!(first)));
+    assert_eq!(
+        (&state["origin"]["last_fault"], &state["generation"]),
+        (&json!(null), &json!(first))
+    );
     let change = Change::default();
     let id = skeg_vector_store::GenerationId::parse(&first).unwrap();
     assert_eq!(place(&server).set_current(&id, Some(1), &change).unwrap().sequence, 2);

@@ -98,7 +98,8 @@ async fn what_the_store_does_by_itself_and_at_a_signal_is_audited() {
     let audit = AuditLog::open(&audit_path).unwrap();
     store::publish(server.root(), &TestPolicy { when_missing: "reject", ..TestPolicy::default() });
     // As the watching thread and SIGHUP do.
-    let swapped = reload_for_signal(&server.server.store, &server.server.origin, Some(&audit)).unwrap();
+    let swapped =
+        reload_for_signal(&server.server.store, &server.server.origin, Some(&audit)).unwrap();
     assert!(matches!(swapped, Reload::Swapped { .. }));
     let text = fs::read_to_string(audit_path).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -11,6 +11,7 @@ mod files;
 mod judges;
 mod model;
 mod serve;
+mod serve_followed;
 mod vectors;
 mod vectors_exchange;
 mod vectors_publish;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -14,7 +14,7 @@ pub(super) struct Server {
     process: Child,
     stdout: BufReader<ChildStdout>,
     pub(super) address: String,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 impl Drop for Server {
@@ -30,11 +30,15 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let model = write_model(folder.path());
         write_store(folder.path(), &model);
-        let mut process = skeg(folder.path())
-            .args(["serve", "--model", "model", "--vectors", "vectors", "--port", "0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut server = Self::launch(skeg(folder.path()).args(["serve", "--vectors", "vectors"]));
+        server._folder = Some(folder);
+        server
+    }
+
+    /// The model `model`, with what `command` says besides.
+    pub(super) fn launch(command: &mut Command) -> Self {
+        let command = command.args(["--model", "model", "--port", "0"]);
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
         let address = loop {
@@ -44,10 +48,15 @@ impl Server {
                 break address.to_owned();
             }
         };
-        Self { process, stdout, address, _folder: folder }
+        Self { process, stdout, address, _folder: None }
     }
 
-    fn request(&self, head: &str, body: &str) -> String {
+    /// Where its log goes, if its command pipes that.
+    pub(super) fn take_log(&mut self) -> BufReader<ChildStderr> {
+        BufReader::new(self.process.stderr.take().unwrap())
+    }
+
+    pub(super) fn request(&self, head: &str, body: &str) -> String {
         let mut response = String::new();
         self.send(head, body).read_to_string(&mut response).unwrap();
         response
@@ -65,7 +74,7 @@ impl Server {
         stream
     }
 
-    fn signal(&self, signal: &str) {
+    pub(super) fn signal(&self, signal: &str) {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
