@@ -12,6 +12,7 @@
 mod admin;
 mod audit_log;
 mod auth;
+mod canary;
 mod chat;
 mod decision_log;
 mod errors;
@@ -37,6 +38,7 @@ use axum::routing::{get, post};
 pub use admin::{AdminLimits, AdminParts, admin_app, reload_for_signal};
 pub use audit_log::{AuditFault, AuditLog, AuditReport, AuditSink, verify_audit_log};
 pub use auth::{ANONYMOUS, PrincipalEntry, Principals};
+pub use canary::{Canary, CanaryFinding, CanaryModel, CanaryOptions, CanaryReport};
 pub use decision_log::DecisionLog;
 pub use operations::Operations;
 pub use origin::Origin;

@@ -13,6 +13,7 @@ use skeg_vector_store::{
     self as store, Category, CategoryVectors, Generation, Live, Policy, combine,
 };
 
+use crate::canary::CanaryReport;
 use crate::errors::ApiError;
 use crate::evidence::GenerationFacts;
 use crate::resolve::{Action, CategoryRule, Decision, GroupRule, Missing, Resolution, Rules};
@@ -23,6 +24,30 @@ use crate::state::App;
 pub struct SteeringSlots {
     lease: SlotLease,
     slot_by_category: BTreeMap<Category, u32>,
+    /// What the canary found, if there is one.
+    pub(crate) canary: Option<CanaryReport>,
+}
+
+impl SteeringSlots {
+    /// The plan that steers by one category's vector as the policy has it, with the lease that keeps it. `None` for a category
+    /// that the policy does not steer, or that has no vector.
+    pub(crate) fn default_plan(
+        &self,
+        generation: &Generation,
+        category: &Category,
+        num_hidden_layers: usize,
+    ) -> Option<(SteeringPlan, SlotLease)> {
+        let rule = generation.policy.categories.get(category)?;
+        if !matches!(rule.action, store::Action::Steer) {
+            return None;
+        }
+        let applied = (*self.slot_by_category.get(category)?, rule.strength.default);
+        let vectors = generation.vectors.get(category)?;
+        let layers: Vec<usize> = vectors.acting_rows().map(|(layer, _)| layer).collect();
+        let positions = positions(rule.positions);
+        let plan = plan_with_slot(num_hidden_layers, generation, positions, applied, &layers);
+        Some((plan, self.lease.clone()))
+    }
 }
 
 /// The store's `prepare`: registers each category's vector with the engine.
@@ -45,7 +70,7 @@ pub fn steering_slots(
         let lease = engine.register_vectors(vectors).map_err(|error| error.to_string())?;
         let slot_by_category =
             generation.vectors.keys().cloned().zip(lease.slots().iter().copied()).collect();
-        Ok(SteeringSlots { lease, slot_by_category })
+        Ok(SteeringSlots { lease, slot_by_category, canary: None })
     }
 }
 
@@ -84,7 +109,13 @@ pub(crate) async fn plan(
         })?;
         let layers: Vec<usize> = vectors.acting_rows().map(|(layer, _)| layer).collect();
         let applied = (slot, *strength);
-        let plan = plan_with_slot(app, generation, resolution.positions, applied, &layers);
+        let plan = plan_with_slot(
+            app.num_hidden_layers,
+            generation,
+            resolution.positions,
+            applied,
+            &layers,
+        );
         return Ok(Some((plan, live.attached.lease.clone())));
     }
     if !matches!(generation.manifest.operator, store::Operator::Add) {
@@ -102,7 +133,13 @@ pub(crate) async fn plan(
     let slot = lease.slots().first().copied().ok_or_else(|| {
         ApiError::steering_unavailable("the engine registered the combined vector without a slot")
     })?;
-    let plan = plan_with_slot(app, generation, resolution.positions, (slot, 1.0), &sum.layers);
+    let plan = plan_with_slot(
+        app.num_hidden_layers,
+        generation,
+        resolution.positions,
+        (slot, 1.0),
+        &sum.layers,
+    );
     Ok(Some((plan, lease)))
 }
 
@@ -125,7 +162,7 @@ async fn register_sum(app: &App, vector: SteeringVector) -> Result<SlotLease, Ap
 }
 
 fn plan_with_slot(
-    app: &App,
+    num_hidden_layers: usize,
     generation: &Generation,
     positions: Positions,
     (slot, strength): (u32, f32),
@@ -137,7 +174,7 @@ fn plan_with_slot(
         operator: operator(generation.manifest.operator),
         positions,
         strength,
-        slot_by_layer: (0..app.num_hidden_layers).map(slot_in).collect(),
+        slot_by_layer: (0..num_hidden_layers).map(slot_in).collect(),
     }
 }
 

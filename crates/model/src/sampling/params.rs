@@ -21,6 +21,8 @@ pub struct SamplingParams {
     pub repetition_penalty: f32,
     /// Added to the logits of these ids.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Taken in place of chosen tokens, in order: what the model finds of a given answer is in their log-probabilities.
+    pub forced_token_ids: Vec<u32>,
     /// Start of the sequence's own generator.
     pub seed: u64,
     /// Stop tokens cannot be chosen before this many tokens were generated.
@@ -44,6 +46,7 @@ impl Default for SamplingParams {
             frequency_penalty: 0.0,
             repetition_penalty: 1.0,
             logit_bias: Vec::new(),
+            forced_token_ids: Vec::new(),
             seed: 0,
             min_new_tokens: 0,
             ignore_eos: false,
@@ -103,6 +106,11 @@ impl SamplingParams {
                     "logit_bias names token {id}; the vocabulary has {vocab_size}"
                 )));
             }
+        }
+        if let Some(id) = self.forced_token_ids.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(Error::Request(format!(
+                "forced token {id} is not below the vocabulary's {vocab_size}"
+            )));
         }
         if self.num_top_logprobs > MAX_TOP_LOGPROBS {
             return Err(Error::Request(format!(

@@ -58,9 +58,10 @@ impl Sampler {
         if !all_finite && let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
             return Err(format!("the logit of token {id} is {}, not a finite number", logits[id]));
         }
-        let adjusted = self.adjust(logits, stop_token_ids);
-        let token_id =
-            if self.params.temperature == 0.0 { argmax(&adjusted) } else { self.draw(&adjusted) };
+        let token_id = match self.params.forced_token_ids.get(self.num_generated) {
+            Some(&forced) => forced,
+            None => self.choose(logits, stop_token_ids),
+        };
         *self.generated.entry(token_id).or_insert(0) += 1;
         self.num_generated += 1;
         if !self.params.logprobs {
@@ -72,6 +73,11 @@ impl Sampler {
             token: logprobs.of(token_id),
             top: logprobs.top(self.params.num_top_logprobs),
         })
+    }
+
+    fn choose(&mut self, logits: &[f32], stop_token_ids: &[u32]) -> u32 {
+        let adjusted = self.adjust(logits, stop_token_ids);
+        if self.params.temperature == 0.0 { argmax(&adjusted) } else { self.draw(&adjusted) }
     }
 
     /// Bias and penalties, then the stop tokens out of reach until `min_new_tokens`.

@@ -119,11 +119,25 @@ fn log_probabilities_are_of_the_raw_logits() {
 }
 
 #[test]
+fn forced_tokens_are_taken_with_the_model_s_log_probabilities_and_then_it_chooses() {
+    let params = SamplingParams { logprobs: true, forced_token_ids: vec![2, 0], ..warm(7) };
+    let logits: Vec<f32> = [0.2_f32, 0.7, 0.1].iter().map(|p| p.ln() + 3.0).collect();
+    let mut sampler = Sampler::new(SamplingParams { temperature: 0.0, ..params }, &[]);
+    for (token_id, probability) in [(2, 0.1_f32), (0, 0.2), (1, 0.7), (1, 0.7)] {
+        let token = sampler.sample(&logits, &[]).unwrap().token;
+        assert_eq!(token.token_id, token_id);
+        assert!((token.logprob - probability.ln()).abs() < 1e-5);
+    }
+}
+
+#[test]
 fn numbers_out_of_range_are_named() {
     let refusal = |params: SamplingParams| params.validate(10).unwrap_err().to_string();
     assert!(refusal(SamplingParams { top_p: 0.0, ..greedy() }).contains("top_p"));
     assert!(refusal(SamplingParams { temperature: f32::NAN, ..greedy() }).contains("temperature"));
     assert!(refusal(SamplingParams { logit_bias: vec![(10, 1.0)], ..greedy() }).contains("10"));
+    let forced = SamplingParams { forced_token_ids: vec![10], ..greedy() };
+    assert!(refusal(forced).contains("forced token 10"));
     assert!(greedy().validate(10).is_ok());
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn reload(
 type Work = fn(&Admin, Asked<'_>, &mut Noted) -> Result<Value, ApiError>;
 
 /// A change that is asked for.
+#[derive(Clone, Copy)]
 struct Asked<'a> {
     who: &'a str,
     body: &'a [u8],

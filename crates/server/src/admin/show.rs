@@ -46,6 +46,7 @@ fn state_now(admin: &Admin) -> Value {
             "hidden_size": admin.model.hidden_size,
             "num_hidden_layers": admin.model.num_hidden_layers,
         },
+        "canary": live.attached.canary,
         "override": admin.operations.kill_switch.shown(),
         "swaps": {"ok": admin.store.swaps(), "failed": admin.store.failed_reloads()},
         "audit": {"sequence": last.sequence, "sha256": last.sha256, "lines_lost": num_failures},

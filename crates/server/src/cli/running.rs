@@ -9,7 +9,8 @@ use axum::Router;
 use skeg_model::engine::{EngineConfig, EngineHandle, EngineThread, LlamaEngine};
 use skeg_model::{LoadedModel, ModelIdentity};
 use skeg_server::{
-    AppParts, DecisionLog, Operations, Origin, Principals, SteeringSlots, app, steering_slots,
+    AppParts, Canary, CanaryModel, CanaryOptions, DecisionLog, Operations, Origin, Principals,
+    SteeringSlots, app, steering_slots,
 };
 use skeg_vector_store::{Category, ModelBinding, Store, load_generation, read_current};
 use tokio::sync::watch;
@@ -88,14 +89,23 @@ impl Running {
         let num_hidden_layers = model.identity.num_hidden_layers;
         let (engine, max_model_len) = start_engine(config, model.llama, num_categories)?;
         let StartedEngine { thread: engine_thread, handle: engine, ended } = engine;
-        let store = Store::open(origin.root(), binding, steering_slots(engine.clone()))
-            .with_context(|| format!("vector store {}", origin.root().display()))?;
-        let store = Arc::new(store);
+        let tokenizer = Arc::new(model.tokenizer);
+        let canary = (config.canary && audience == Audience::Network).then(|| {
+            let model = CanaryModel {
+                engine: engine.clone(),
+                tokenizer: Arc::clone(&tokenizer),
+                chat_template: chat_template.clone(),
+                stop_token_ids: model.stop_token_ids.clone(),
+                num_hidden_layers,
+            };
+            Canary::new(model, CanaryOptions::default())
+        });
+        let store = open_store(&origin, binding, &engine, canary)?;
         let (principals, decision_log) = audience.parts(config)?;
         let operations = Operations::default();
         let router = app(AppParts {
             served_names: config.served_model_names.clone(),
-            tokenizer: Arc::new(model.tokenizer),
+            tokenizer,
             chat_template: Some(chat_template),
             stop_token_ids: model.stop_token_ids,
             max_model_len,
@@ -118,6 +128,20 @@ impl Running {
         self.engine.drain();
         self.engine_thread.join()
     }
+}
+
+fn open_store(
+    origin: &Origin,
+    binding: ModelBinding,
+    engine: &EngineHandle,
+    canary: Option<Canary>,
+) -> anyhow::Result<Arc<Store<SteeringSlots>>> {
+    let (root, slots) = (origin.root(), steering_slots(engine.clone()));
+    let store = match canary {
+        Some(canary) => Store::open(root, binding, canary.guard(slots)),
+        None => Store::open(root, binding, slots),
+    };
+    Ok(Arc::new(store.with_context(|| format!("vector store {}", root.display()))?))
 }
 
 /// For whom a model runs.

@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) grace_period: Duration,
     /// Sizes of the engine.
     pub(crate) engine: EngineSizes,
+    /// Whether a generation answers a few prompts before it goes live.
+    pub(crate) canary: bool,
     /// Where decisions are logged.
     pub(crate) decision_log: Option<PathBuf>,
     /// Who may call; empty only on loopback.
@@ -128,6 +130,7 @@ impl TryFrom<RawConfig> for Config {
             connections,
             grace_period: raw.grace_period.map_or(DEFAULT_GRACE_PERIOD, Duration::from_secs),
             engine,
+            canary: !raw.no_canary.unwrap_or(false),
             decision_log: raw.decision_log,
             principals,
             log,

@@ -50,6 +50,17 @@ pub(crate) struct RawConfig {
         help_heading = "Steering"
     )]
     pub(crate) vectors_poll_interval: Option<u64>,
+    /// Let generations go live without answering a few prompts first
+    #[arg(
+        long,
+        env = "SKEG_NO_CANARY",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Steering"
+    )]
+    pub(crate) no_canary: Option<bool>,
     /// Append one JSON line a request (who, category, generation, tokens steered; no content) to this file
     #[arg(long, env = "SKEG_DECISION_LOG", value_name = "FILE", help_heading = "Steering")]
     pub(crate) decision_log: Option<PathBuf>,
@@ -174,6 +185,7 @@ impl RawConfig {
             vectors: self.vectors.or(lower.vectors),
             vectors_copy: self.vectors_copy.or(lower.vectors_copy),
             vectors_poll_interval: self.vectors_poll_interval.or(lower.vectors_poll_interval),
+            no_canary: self.no_canary.or(lower.no_canary),
             decision_log: self.decision_log.or(lower.decision_log),
             host: self.host.or(lower.host),
             port: self.port.or(lower.port),

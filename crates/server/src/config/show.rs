@@ -30,6 +30,7 @@ impl fmt::Display for Config {
             text(f, "vectors_copy", &self.model.copy_root(address).display())?;
             writeln!(f, "vectors_poll_interval = {}", self.model.poll_interval.as_secs())?;
         }
+        writeln!(f, "no_canary = {}", !self.canary)?;
         if let Some(path) = &self.decision_log {
             text(f, "decision_log", &path.display())?;
         }

@@ -186,6 +186,7 @@ fn parse_sampling(
         presence_penalty: fields.number("presence_penalty", -2.0..=2.0, 0.0)?,
         frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0, 0.0)?,
         repetition_penalty: fields.number("repetition_penalty", 0.01..=100.0, 1.0)?,
+        forced_token_ids: Vec::new(),
         logit_bias: parse_logit_bias(fields, limits.vocab_size)?,
         seed: fields.take::<i64>("seed")?.map_or_else(random_seed, i64::cast_unsigned),
         min_new_tokens: fields.whole("min_tokens", 0..=limits.max_model_len)?.unwrap_or(0),
