@@ -54,7 +54,7 @@ fn generation_of(server: &Server) -> String {
     let body = r#"{"messages":[{"role":"user","content":"hello"}],"max_tokens":2}"#;
     let response = server.request("POST /v1/chat/completions", body);
     let header = response.lines().find_map(|line| line.strip_prefix("x-steering-generation: "));
-    header.unwrap_or_else(|| panic!("{response}")).to_owned()
+    header.expect(&response).to_owned()
 }
 
 #[test]
