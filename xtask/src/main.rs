@@ -1,12 +1,14 @@
-//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | vectors | golden`.
+//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | fleet | vectors | golden`.
 
 mod cargo;
 mod ci;
 mod demo;
+mod fleet;
 mod golden;
 mod hub;
 mod model;
 mod output;
+mod python;
 mod sdk;
 mod server;
 mod test;
@@ -42,6 +44,8 @@ enum Task {
     Hub,
     /// Talk to a running server with the official OpenAI package for Python.
     Sdk,
+    /// Publish to an object store on loopback that three servers follow behind haproxy, take it away, restart replicas.
+    Fleet,
     /// Make the golden files again with the Python scripts beside them.
     Golden,
 }
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Task::Vectors(args) => vectors::run(&args),
         Task::Hub => hub::run(),
         Task::Sdk => sdk::run(),
+        Task::Fleet => fleet::run(),
         Task::Golden => golden::run(),
     };
     match result {

@@ -2,24 +2,14 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::server::Server;
-use crate::{cargo, model};
+use crate::{cargo, model, python};
 
 pub(crate) fn run() -> Result<()> {
     let folder = cargo::root().join("tests/sdk");
-    let venv = cargo::target_dir()?.join("sdk-venv");
-    let python = venv.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    if !python.exists() {
-        cargo::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-    }
-    cargo::run(
-        Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--requirement"])
-            .arg(folder.join("requirements.txt")),
-    )
-    .context("installing the openai package")?;
+    let python = python::with_requirements(&folder)?;
     let skeg = cargo::build_skeg(&[])?;
     let model = model::fetch(&skeg)?;
     let server = Server::start(&skeg, &model, 0)?;
