@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use skeg_vector_store::place::{LocalPlace, Place};
-use skeg_vector_store::{Error, GenerationId, Mirror};
+use skeg_vector_store::{Error, GenerationId, Mirror, Reload, Store};
 
 /// The source of a server's generations.
 #[derive(Debug, Clone)]
@@ -49,15 +49,17 @@ impl Origin {
         }
     }
 
-    /// Makes the folder say what the place says now.
+    /// Makes what `CURRENT` names the live generation of the store that was opened on the folder. Where a place is followed, its
+    /// mirror must lead the store ([`Mirror::lead`]).
     ///
     /// # Errors
-    /// As [`Mirror::sync`].
-    pub fn sync(&self) -> Result<(), Error> {
-        match self {
-            Self::Folder(_) => Ok(()),
-            Self::Followed(mirror) => mirror.sync().map(drop),
-        }
+    /// As [`Store::reload`] and [`Mirror::sync`]. The last good generation stays live.
+    pub fn reload<T>(&self, store: &Store<T>) -> Result<Reload, Error> {
+        let Self::Followed(mirror) = self else { return store.reload() };
+        let from = store.current().generation.id.clone();
+        mirror.sync()?;
+        let to = store.current().generation.id.clone();
+        Ok(if from == to { Reload::Unchanged } else { Reload::Swapped { from, to } })
     }
 
     /// What the state says of it.

@@ -56,7 +56,7 @@ impl SteeringSlots {
 /// slot is free, and when the policy needs a probe, which this server does not have.
 pub fn steering_slots(
     engine: EngineHandle,
-) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + 'static {
+) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + Clone + 'static {
     move |generation| {
         if matches!(generation.policy.when_missing, store::WhenMissing::Auto) {
             return Err("policy.toml: `when_missing` is `auto`, which needs a probe; this server has none. \

@@ -119,6 +119,14 @@ pub enum Error {
         /// The reason of the store's `prepare` closure.
         reason: String,
     },
+    /// The generation was refused a moment ago, and it is too early to try it again.
+    #[error("{reason}; it will be tried again")]
+    Refused {
+        /// The generation.
+        generation: GenerationId,
+        /// Why it was refused.
+        reason: String,
+    },
     /// The watching thread could not be started.
     #[error("cannot watch {path}: {source}")]
     Watch {

@@ -70,19 +70,19 @@ pub(super) fn make_live(
     let current = place
         .set_current(step.id, Some(before.sequence), &step.change)
         .map_err(|error| refused(&error))?;
-    origin.sync().map_err(|error| {
-        cannot_go_live(format_args!(
-            "it was published, but could not be followed here yet: {error}"
-        ))
-    })?;
-    if let Err(error) = store.reload() {
+    let reloaded = origin.reload(store);
+    if let Err(error @ Error::Place { .. }) = reloaded {
+        let reason = format_args!("it was published, but cannot be followed here yet: {error}");
+        return Err(cannot_go_live(reason));
+    }
+    if let Err(error) = reloaded {
         let reason = format!("{} could not serve it", step.change.actor);
         let undo = Change { kind: ChangeKind::Rollback, reason, ..step.change.clone() };
         let put_back = place
             .set_current(&before.generation, Some(current.sequence), &undo)
-            .and_then(|_| origin.sync());
+            .and_then(|_| origin.reload(store));
         let state = match put_back {
-            Ok(()) => format!("CURRENT names {} again", before.generation),
+            Ok(_) => format!("CURRENT names {} again", before.generation),
             Err(error) => format!("and CURRENT could not be put back: {error}"),
         };
         return Err(cannot_go_live(format_args!("{error}; {state}")));
@@ -105,8 +105,7 @@ pub(super) fn reload(
     origin: &Origin,
     noted: &mut Noted,
 ) -> Result<Reload, ApiError> {
-    let reloaded = origin.sync().and_then(|()| store.reload());
-    let reload = reloaded.map_err(|error| match error {
+    let reload = origin.reload(store).map_err(|error| match error {
         Error::Io { .. } | Error::Place { .. } => store_unavailable(&error),
         _ => ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -125,7 +124,7 @@ pub(super) fn reload(
 /// Looks at the origin and reloads when the system asks for it (SIGHUP), in the audit log if there is one.
 ///
 /// # Errors
-/// As [`Origin::sync`] and [`Store::reload`], and when the audit log cannot be written; in words. The last good generation
+/// As [`Origin::reload`], and when the audit log cannot be written; in words. The last good generation
 /// stays live.
 pub fn reload_for_signal(
     store: &Store<SteeringSlots>,

@@ -122,23 +122,20 @@ impl Canary {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The store's `prepare` with the canary after it.
-    pub fn guard(
-        self,
-        prepare: impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + 'static,
-    ) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + 'static {
-        move |generation| {
-            let mut slots = prepare(generation)?;
-            slots.canary = Some(self.check(generation, &slots)?);
-            Ok(slots)
-        }
-    }
-
-    /// Lets the generation answer, unless it has passed before.
+    /// Lets the generation answer, unless it has passed before; its slots with what was found.
     ///
     /// # Errors
     /// In words: what failed, the figure, what was expected.
-    pub fn check(
+    pub fn examine(
+        &self,
+        generation: &Generation,
+        mut slots: SteeringSlots,
+    ) -> Result<SteeringSlots, String> {
+        slots.canary = Some(self.check(generation, &slots)?);
+        Ok(slots)
+    }
+
+    fn check(
         &self,
         generation: &Generation,
         slots: &SteeringSlots,

@@ -12,10 +12,10 @@ use skeg_server::{
     AppParts, Canary, CanaryModel, CanaryOptions, DecisionLog, Operations, Origin, Principals,
     SteeringSlots, app, steering_slots,
 };
-use skeg_vector_store::{Category, ModelBinding, Store, load_generation, read_current};
+use skeg_vector_store::{Category, Generation, ModelBinding, Store, load_generation, read_current};
 use tokio::sync::watch;
 
-use super::vector_source::VectorSource;
+use super::vector_source::{VectorSource, open_store};
 use crate::config::{Config, ModelConfig};
 use crate::fetch::{self, FetchOptions};
 
@@ -85,7 +85,7 @@ impl Running {
         };
         let binding = binding(&model.identity);
         let origin = source.open(&binding)?;
-        let num_categories = num_categories(origin.root(), &binding)?;
+        let num_categories = num_categories(origin.root());
         let num_hidden_layers = model.identity.num_hidden_layers;
         let (engine, max_model_len) = start_engine(config, model.llama, num_categories)?;
         let StartedEngine { thread: engine_thread, handle: engine, ended } = engine;
@@ -100,7 +100,7 @@ impl Running {
             };
             Canary::new(model, CanaryOptions::default())
         });
-        let store = open_store(&origin, binding, &engine, canary)?;
+        let store = open_store(&origin, &binding, prepare(engine.clone(), canary))?;
         let (principals, decision_log) = audience.parts(config)?;
         let operations = Operations::default();
         let router = app(AppParts {
@@ -130,18 +130,19 @@ impl Running {
     }
 }
 
-fn open_store(
-    origin: &Origin,
-    binding: ModelBinding,
-    engine: &EngineHandle,
+/// What a generation needs before it goes live: slots, and a canary where there is one.
+fn prepare(
+    engine: EngineHandle,
     canary: Option<Canary>,
-) -> anyhow::Result<Arc<Store<SteeringSlots>>> {
-    let (root, slots) = (origin.root(), steering_slots(engine.clone()));
-    let store = match canary {
-        Some(canary) => Store::open(root, binding, canary.guard(slots)),
-        None => Store::open(root, binding, slots),
-    };
-    Ok(Arc::new(store.with_context(|| format!("vector store {}", root.display()))?))
+) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + Clone + 'static {
+    let slots = steering_slots(engine);
+    move |generation| {
+        let slots = slots(generation)?;
+        match &canary {
+            Some(canary) => canary.examine(generation, slots),
+            None => Ok(slots),
+        }
+    }
 }
 
 /// For whom a model runs.
@@ -181,12 +182,11 @@ pub(super) fn binding(identity: &ModelIdentity) -> ModelBinding {
 
 /// Categories that a generation may have: those of the live one, and at least CatQA's, so that a
 /// generation with more categories than the first can go live as well.
-fn num_categories(root: &Path, binding: &ModelBinding) -> anyhow::Result<usize> {
-    let context = || format!("vector store {}", root.display());
-    let current = read_current(root).with_context(context)?;
-    let generation =
-        load_generation(root, &current.generation, Some(binding)).with_context(context)?;
-    Ok(generation.manifest.categories.len().max(Category::CATQA.len()))
+fn num_categories(root: &Path) -> usize {
+    let found = read_current(root).and_then(|it| load_generation(root, &it.generation, None));
+    // A store that cannot be read is refused when it is opened.
+    let found = found.map_or(0, |generation| generation.manifest.categories.len());
+    found.max(Category::CATQA.len())
 }
 
 struct StartedEngine {

@@ -97,8 +97,9 @@ async fn listen_inner(config: &Config, running: &Running) -> anyhow::Result<()> 
     let address = listener.local_addr().context("the listener has no address")?;
     let end_requests = signals::EndRequests::listen()?;
     let admin = Administration::start(config, running).await?;
-    let _watch = Store::watch(&running.store)?;
+    // A store that is led by what it follows is not watched.
     let following = follow(config, running)?;
+    let _watch = following.is_none().then(|| Store::watch(&running.store)).transpose()?;
     let reloads = reload_on_request(
         Arc::clone(&running.store),
         running.origin.clone(),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use skeg_server::Origin;
+use skeg_vector_store::mirror::Synced;
 use skeg_vector_store::place::{self, LocalPlace};
-use skeg_vector_store::{Mirror, ModelBinding, read_current};
+use skeg_vector_store::{Generation, Mirror, ModelBinding, Store, read_current};
 
 use crate::config::{ConfigError, ModelConfig};
 
@@ -26,8 +27,7 @@ impl VectorSource {
         })
     }
 
-    /// Looks at a place that is to be followed. When that fails and there is a copy, the copy has to do until the place is
-    /// there again.
+    /// Makes sure that there is a store in a folder: that of a place that is to be followed is copied, unless it was before.
     pub(super) fn open(self, model: &ModelBinding) -> anyhow::Result<Origin> {
         let (address, copy) = match self {
             Self::Folder(root) => return Ok(Origin::Folder(LocalPlace::new(root))),
@@ -36,14 +36,39 @@ impl VectorSource {
         let mirror = Mirror::new(place::open(&address)?, &copy)
             .with_context(|| format!("the copy of {address}"))?
             .for_model(model.clone());
-        if let Err(error) = mirror.sync() {
-            let Ok(current) = read_current(&copy) else {
-                let context = format!("{address} cannot be copied, and there is no copy of it yet");
-                return Err(anyhow::Error::new(error).context(context));
-            };
-            let generation = &current.generation;
-            tracing::warn!(%generation, "starting from the copy, since the store cannot be followed now");
+        if read_current(&copy).is_err() {
+            mirror.sync().with_context(|| {
+                format!("{address} cannot be copied, and there is no copy of it yet")
+            })?;
         }
         Ok(Origin::Followed(Arc::new(mirror)))
     }
+}
+
+/// Opens the store of an origin. A place that is followed is looked at now: what it names goes live if it can be served, else
+/// what was copied before stays, as in a server that was running.
+pub(super) fn open_store<T: Send + Sync + 'static>(
+    origin: &Origin,
+    binding: &ModelBinding,
+    prepare: impl Fn(&Generation) -> Result<T, String> + Send + Sync + Clone + 'static,
+) -> anyhow::Result<Arc<Store<T>>> {
+    let open = || Store::open(origin.root(), binding.clone(), prepare.clone());
+    let mut opened = open();
+    if let (Origin::Followed(mirror), Err(error)) = (origin, &opened) {
+        // What was copied cannot be served; the place may name something else by now.
+        tracing::warn!(%error, "the copy cannot be served");
+        if let Ok(Synced::Followed(_)) = mirror.sync() {
+            opened = open();
+        }
+    }
+    let store = opened.with_context(|| format!("vector store {}", origin.root().display()))?;
+    let store = Arc::new(store);
+    if let Origin::Followed(mirror) = origin {
+        mirror.lead(&store);
+        if let Err(error) = mirror.sync() {
+            let generation = &store.current().generation.id;
+            tracing::warn!(%generation, %error, "starting from the copy, since the store cannot be followed now");
+        }
+    }
+    Ok(store)
 }

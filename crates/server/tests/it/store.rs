@@ -125,6 +125,9 @@ pub(crate) fn open(
             Origin::Followed(Arc::new(mirror))
         }
     };
-    let store = Store::open(root, binding(), steering_slots(engine)).unwrap();
-    (origin, Arc::new(store))
+    let store = Arc::new(Store::open(root, binding(), steering_slots(engine)).unwrap());
+    if let Origin::Followed(mirror) = &origin {
+        mirror.lead(&store);
+    }
+    (origin, store)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Mirror;
 use crate::error::{Error, Result};
+use crate::store::Asked;
 
 /// How a place is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +89,7 @@ fn run(mirror: &Weak<Mirror>, woken: &Receiver<()>, interval: Duration) {
         }
         let Some(mirror) = mirror.upgrade() else { return };
         // A fault is logged and counted where it happens, and the next look tries again.
-        mirror.sync().ok();
+        mirror.sync_asked(Asked::ByWatcher).ok();
     }
 }
 

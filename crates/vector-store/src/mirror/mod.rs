@@ -8,6 +8,8 @@
 //!   is a fault ([`Error::Rewound`]), because a stale answer and a store that was restored from a backup look alike. Going back
 //!   to an earlier generation is a change like any other and has a higher sequence. Whoever really starts a place anew
 //!   publishes there above the old sequence, or empties the folder. No clock is asked.
+//! - Where a store leads ([`Mirror::lead`]), the copy names what that store serves: a generation that it cannot serve is not
+//!   named, now or after a restart.
 //! - The folder belongs to the copy of one place, which the file `MIRROR` in it names. It keeps the generation that serves
 //!   and the one before.
 
@@ -15,7 +17,7 @@ mod follow;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{fmt, fs};
 
 use arc_swap::ArcSwapOption;
@@ -25,7 +27,8 @@ use crate::current::{copy_current, find_current, nothing_published};
 use crate::error::{Error, Result};
 use crate::generation::{add_generation, list_generations, load_generation};
 use crate::place::{LocalPlace, Look, Place, Tag};
-use crate::{Current, GenerationId, ModelBinding, files};
+use crate::store::Asked;
+use crate::{Current, GenerationId, ModelBinding, Store, files};
 
 /// Names the place that a folder is the copy of.
 const MARKER: &str = "MIRROR";
@@ -50,9 +53,13 @@ pub struct Mirror {
     state: Mutex<State>,
     faults: AtomicU64,
     follows: AtomicU64,
+    /// Makes a generation live before the copy names it; set once there is who serves from the copy.
+    taker: OnceLock<Taker>,
     /// Why the last look failed; the same fault again is neither logged nor counted.
     last_fault: ArcSwapOption<String>,
 }
+
+type Taker = Box<dyn Fn(&GenerationId, Asked) -> Result<()> + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -75,6 +82,7 @@ impl Mirror {
             state: Mutex::default(),
             faults: AtomicU64::new(0),
             follows: AtomicU64::new(0),
+            taker: OnceLock::new(),
             last_fault: ArcSwapOption::empty(),
         })
     }
@@ -84,6 +92,19 @@ impl Mirror {
     pub fn for_model(mut self, model: ModelBinding) -> Self {
         self.model = Some(model);
         self
+    }
+
+    /// From now on the copy names a generation only after a store that was opened on it has made it live: what a program cannot
+    /// serve, it does not find when it starts again. The store follows by this alone and need not watch the folder; the first
+    /// one that is given counts.
+    pub fn lead<T: Send + Sync + 'static>(&self, store: &Arc<Store<T>>) {
+        let store = Arc::downgrade(store);
+        let taker = move |id: &GenerationId, asked| match store.upgrade() {
+            Some(store) => store.take(id, asked).map(drop),
+            // Nobody serves any more.
+            None => Ok(()),
+        };
+        self.taker.set(Box::new(taker)).ok();
     }
 
     /// The folder, for [`Store::open`](crate::Store::open).
@@ -132,8 +153,12 @@ impl Mirror {
     /// What the place refuses; [`Error::Rewound`]; as [`load_generation`] for a generation that is not sound or not for the
     /// model. The copy is as it was; the reason is logged and counted when it is a new one.
     pub fn sync(&self) -> Result<Synced> {
+        self.sync_asked(Asked::ByCaller)
+    }
+
+    fn sync_asked(&self, asked: Asked) -> Result<Synced> {
         let mut state = self.lock();
-        let result = self.try_sync(&mut state);
+        let result = self.try_sync(&mut state, asked);
         match &result {
             Ok(synced) => {
                 if self.last_fault.swap(None).is_some() {
@@ -145,6 +170,8 @@ impl Mirror {
                     tracing::info!(place = self.place.name(), sequence, %generation, "followed");
                 }
             }
+            // It is the fault that is known.
+            Err(Error::Refused { .. }) => {}
             Err(error) => {
                 let reason = error.to_string();
                 if self.last_fault().as_ref() != Some(&reason) {
@@ -158,7 +185,7 @@ impl Mirror {
     }
 
     /// The caller holds the lock. The tag is kept only once the copy says what it stands for.
-    fn try_sync(&self, state: &mut State) -> Result<Synced> {
+    fn try_sync(&self, state: &mut State, asked: Asked) -> Result<Synced> {
         let (current, tag) = match self.place.look(state.tag.as_ref())? {
             Look::Unchanged => return Ok(Synced::Unchanged),
             Look::Absent => return Err(nothing_published(&self.place.path_of(files::CURRENT))),
@@ -179,6 +206,9 @@ impl Mirror {
             });
         }
         self.fetch(&current.generation)?;
+        if let Some(take) = self.taker.get() {
+            take(&current.generation, asked)?;
+        }
         copy_current(&self.root, &current)?;
         state.tag = tag;
         self.prune(&current.generation, kept.as_ref().map(|kept| &kept.generation));

@@ -1,5 +1,6 @@
 //! The live generation of a running program: pinned by readers, replaced whole, kept when a reload fails.
 
+mod refusal;
 mod watch;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::current::read_current;
 use crate::error::{Error, Result};
 use crate::generation::load_generation;
 use crate::{Generation, GenerationId, ModelBinding};
+pub(crate) use refusal::Refusal;
 
 /// Events a subscriber may be behind; what is beyond is dropped for it, while the counters stay exact.
 const MAX_WAITING_EVENTS: usize = 64;
@@ -88,11 +90,13 @@ struct ReloadState {
     subscribers: Vec<SyncSender<ReloadEvent>>,
     /// Why the last attempt failed; a watcher that meets the same fault again is silent about it.
     last_fault: Option<String>,
+    /// What could not be served, which a watcher does not try at every look.
+    refusal: Option<Refusal>,
 }
 
 /// Who asked for a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+pub(crate) enum Asked {
     /// A person or a signal: every failure counts.
     ByCaller,
     /// The watching thread, which asks again and again: a failure counts once.
@@ -149,6 +153,12 @@ impl<T> Store<T> {
         self.reload_asked(Asked::ByCaller)
     }
 
+    /// Makes a generation of the store the live one, whatever `CURRENT` names: for whoever writes `CURRENT` once it can be
+    /// served.
+    pub(crate) fn take(&self, id: &GenerationId, asked: Asked) -> Result<Reload> {
+        self.swap(asked, || Ok(id.clone()))
+    }
+
     /// Validates a generation of the store as a reload would, `prepare` included, and does not make it live.
     ///
     /// # Errors
@@ -179,8 +189,13 @@ impl<T> Store<T> {
     }
 
     fn reload_asked(&self, asked: Asked) -> Result<Reload> {
+        self.swap(asked, || Ok(read_current(&self.root)?.generation))
+    }
+
+    fn swap(&self, asked: Asked, wanted: impl FnOnce() -> Result<GenerationId>) -> Result<Reload> {
         let mut state = self.lock();
-        let result = self.try_reload();
+        let started = Instant::now();
+        let result = wanted().and_then(|id| self.try_swap(id, asked, started, &mut state));
         match &result {
             Ok(reload) => {
                 state.last_fault = None;
@@ -190,6 +205,7 @@ impl<T> Store<T> {
                     state.tell(&ReloadEvent::Swapped { from: from.clone(), to: to.clone() });
                 }
             }
+            Err(Error::Refused { .. }) => {}
             Err(error) => {
                 let reason = error.to_string();
                 if asked == Asked::ByCaller || state.last_fault.as_ref() != Some(&reason) {
@@ -205,17 +221,37 @@ impl<T> Store<T> {
     }
 
     /// The caller holds the reload lock.
-    fn try_reload(&self) -> Result<Reload> {
-        let started = Instant::now();
-        let current = read_current(&self.root)?;
+    fn try_swap(
+        &self,
+        to: GenerationId,
+        asked: Asked,
+        started: Instant,
+        state: &mut ReloadState,
+    ) -> Result<Reload> {
         let from = self.live.load().generation.id.clone();
-        if current.generation == from {
+        if to == from {
             return Ok(Reload::Unchanged);
         }
-        let (generation, attached) =
-            load_live(&self.root, &current.generation, &self.binding, &self.prepare)?;
-        self.live.store(Arc::new(Live::new(generation, attached, started, Some(from.clone()))));
-        Ok(Reload::Swapped { from, to: current.generation })
+        let too_early = state.refusal.as_ref().is_some_and(|refusal| refusal.holds(&to, started));
+        if asked == Asked::ByWatcher && too_early {
+            let reason = state.last_fault.clone().unwrap_or_default();
+            return Err(Error::Refused { generation: to, reason });
+        }
+        match load_live(&self.root, &to, &self.binding, &self.prepare) {
+            Ok((generation, attached)) => {
+                let live = Live::new(generation, attached, started, Some(from.clone()));
+                self.live.store(Arc::new(live));
+                state.refusal = None;
+                Ok(Reload::Swapped { from, to })
+            }
+            Err(error) => {
+                if matches!(error, Error::Prepare { .. }) {
+                    let before = state.refusal.take();
+                    state.refusal = Some(Refusal::note(before.as_ref(), &to, Instant::now()));
+                }
+                Err(error)
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, ReloadState> {

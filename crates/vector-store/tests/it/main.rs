@@ -9,6 +9,7 @@ mod differing;
 mod dying;
 mod forge;
 mod integrity;
+mod leading;
 mod mirroring;
 mod places;
 mod publishing;

@@ -79,7 +79,9 @@ fn open(root: &Path, binding: ModelBinding) -> (Store<SteeringSlots>, EngineThre
         num_hidden_layers,
     };
     let canary = Canary::new(parts, CanaryOptions::default());
-    (Store::open(root, binding, canary.guard(steering_slots(engine))).unwrap(), thread)
+    let slots = steering_slots(engine);
+    let prepare = move |generation: &Generation| canary.examine(generation, slots(generation)?);
+    (Store::open(root, binding, prepare).unwrap(), thread)
 }
 
 #[test]
