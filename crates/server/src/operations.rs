@@ -1,5 +1,9 @@
 //! What operators do to a running server and see of it: shared by the public listener, the admin listener and the store's events.
 
+use axum::http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::kill_switch::KillSwitch;
@@ -9,6 +13,23 @@ use crate::kill_switch::KillSwitch;
 pub struct Operations {
     pub(crate) kill_switch: KillSwitch,
     pub(crate) swap_seconds: SwapSeconds,
+    pub(crate) admin_requests: AdminRequests,
+}
+
+/// Requests to the admin interface by the status of their answers: what is refused without a key leaves no other trace.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AdminRequests(pub(crate) Family<StatusLabel, Counter>);
+
+/// The label of [`AdminRequests`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StatusLabel {
+    status: u16,
+}
+
+impl AdminRequests {
+    pub(crate) fn count(&self, status: StatusCode) {
+        self.0.get_or_create(&StatusLabel { status: status.as_u16() }).inc();
+    }
 }
 
 /// The times of swaps, in seconds: from the look at `CURRENT` until the generation was live.

@@ -20,6 +20,8 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::{get, post};
 use skeg_model::engine::EngineHandle;
 use skeg_vector_store::{ModelBinding, Store};
@@ -113,6 +115,7 @@ impl std::ops::Deref for Admin {
 /// The whole admin interface.
 pub fn admin_app(parts: AdminParts) -> Router {
     let max_upload_bytes = parts.limits.max_upload_bytes;
+    let requests = parts.operations.admin_requests.clone();
     let inner = Inner {
         rate: RateLimit::per_minute(parts.limits.max_changes_per_minute),
         pending: Arc::new(Semaphore::new(MAX_PENDING_CHANGES)),
@@ -129,7 +132,11 @@ pub fn admin_app(parts: AdminParts) -> Router {
         .route("/v1/steering/override", post(kill::set))
         .fallback(async |_: Operator| ApiError::not_found())
         .method_not_allowed_fallback(async |_: Operator| ApiError::method_not_allowed())
-        .with_state(Admin { inner: Arc::new(inner) });
+        .with_state(Admin { inner: Arc::new(inner) })
+        .layer(map_response(move |response: Response| {
+            requests.count(response.status());
+            std::future::ready(response)
+        }));
     layers::wrap(router, max_upload_bytes)
 }
 

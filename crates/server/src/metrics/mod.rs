@@ -164,6 +164,7 @@ mod tests {
             "skeg_store_following{model_name=\"tiny\"} 0.0",
             "skeg_swap_duration_seconds_count{model_name=\"tiny\"} 1",
             "skeg_swap_duration_seconds_sum{model_name=\"tiny\"} 0.5",
+            "skeg_admin_requests_total{model_name=\"tiny\",status=\"401\"} 1",
             "skeg_override_active{model_name=\"tiny\",action=\"refuse_all\"} 0.0",
             "skeg_override_active{model_name=\"tiny\",action=\"default_only\"} 1.0",
             "skeg_override_remaining_seconds{model_name=\"tiny\"} 30.0",

@@ -12,7 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::kill_switch::OverrideAction;
-use crate::operations::SwapSeconds;
+use crate::operations::{AdminRequests, SwapSeconds};
 use crate::origin::Origin;
 use crate::state::App;
 
@@ -25,6 +25,7 @@ pub(super) struct Steering {
     swaps: u64,
     failed_swaps: u64,
     swap_seconds: SwapSeconds,
+    admin_requests: AdminRequests,
     following: Option<Following>,
     overridden: Option<(OverrideAction, Duration)>,
 }
@@ -57,6 +58,7 @@ impl Steering {
             swaps: app.store.swaps(),
             failed_swaps: app.store.failed_reloads(),
             swap_seconds: app.operations.swap_seconds.clone(),
+            admin_requests: app.operations.admin_requests.clone(),
             following: Following::of(&app.origin),
             overridden: engaged.map(|engaged| (engaged.action, engaged.remaining())),
         }
@@ -65,6 +67,8 @@ impl Steering {
     pub(super) fn register(self, registry: &mut Registry) {
         let help = "Time from the look at CURRENT until the generation was live, in seconds";
         registry.register("skeg_swap_duration_seconds", help, self.swap_seconds.0.clone());
+        let help = "Requests to the admin interface, by the status of the answer";
+        registry.register("skeg_admin_requests", help, self.admin_requests.0.clone());
         registry.register_collector(Box::new(self));
     }
 
@@ -72,6 +76,8 @@ impl Steering {
     pub(super) fn example() -> Self {
         let swap_seconds = SwapSeconds::default();
         swap_seconds.0.observe(0.5);
+        let admin_requests = AdminRequests::default();
+        admin_requests.count(axum::http::StatusCode::UNAUTHORIZED);
         Self {
             generation: "0123".to_owned(),
             hash: "0123ab".to_owned(),
@@ -79,6 +85,7 @@ impl Steering {
             swaps: 2,
             failed_swaps: 1,
             swap_seconds,
+            admin_requests,
             following: Some(Following { follows: 2, faults: 1, is_sound: false }),
             overridden: Some((OverrideAction::DefaultOnly, Duration::from_secs(30))),
         }

@@ -136,3 +136,16 @@ async fn a_server_that_ends_changes_nothing_more_and_still_shows_its_state() {
     assert_eq!(server.get("/v1/steering").await.status, 200);
     assert_eq!(server.audited("reload").len(), 0);
 }
+
+#[tokio::test]
+async fn requests_are_counted_by_the_status_of_their_answers() {
+    let server = start();
+    server.get("/v1/steering").await;
+    for _ in 0..2 {
+        server.send(request("GET", "/v1/steering", "no-key", Body::empty())).await;
+    }
+    let metrics = server.server.get("/metrics").await;
+    for line in ["status=\"200\"} 1", "status=\"401\"} 2"] {
+        assert!(metrics.text.contains(line), "{}", metrics.text);
+    }
+}
