@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use anyhow::Context;
 use skeg_server::Origin;
@@ -10,6 +12,10 @@ use skeg_vector_store::place::{self, LocalPlace};
 use skeg_vector_store::{Generation, Mirror, ModelBinding, Store, read_current};
 
 use crate::config::{ConfigError, ModelConfig};
+
+/// Time for the first look of a server that has a copy: longer than a canary takes, shorter than a probe waits for a server to
+/// start.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A store as the configuration names it.
 pub(super) enum VectorSource {
@@ -65,10 +71,28 @@ pub(super) fn open_store<T: Send + Sync + 'static>(
     let store = Arc::new(store);
     if let Origin::Followed(mirror) = origin {
         mirror.lead(&store);
-        if let Err(error) = mirror.sync() {
-            let generation = &store.current().generation.id;
-            tracing::warn!(%generation, %error, "starting from the copy, since the store cannot be followed now");
-        }
+        look_before_serving(mirror)?;
     }
     Ok(store)
+}
+
+/// Looks at the place, so that a server begins with what serves elsewhere; but for so long only, since a place may take connections
+/// and not answer. The look then goes on beside the serving.
+fn look_before_serving(mirror: &Arc<Mirror>) -> anyhow::Result<()> {
+    let (done, looked) = sync_channel(1);
+    let mirror = Arc::clone(mirror);
+    let look = move || drop(done.send(mirror.sync()));
+    let thread = std::thread::Builder::new().name("skeg-first-look".to_owned());
+    thread.spawn(look).context("cannot start a thread that looks at the store")?;
+    match looked.recv_timeout(PATIENCE) {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "starting from the copy, since the store cannot be followed now");
+        }
+        Err(_) => {
+            let seconds = PATIENCE.as_secs();
+            tracing::warn!(seconds, "starting from the copy, since the store does not answer");
+        }
+    }
+    Ok(())
 }
