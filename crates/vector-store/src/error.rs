@@ -27,7 +27,7 @@ pub enum Error {
         /// What was found, what was expected and what to do.
         reason: String,
     },
-    /// The manifest or the figures are of a format that this program does not read.
+    /// The manifest, the figures or the signatures are of a format that this program does not read.
     #[error(
         "{path}: field `format_version`: found {found}, expected {expected}; \
          use a program that reads this version, or write the generation again with this one"
@@ -70,6 +70,19 @@ pub enum Error {
     /// The generation was made for another model.
     #[error("{path}: field `{place}`: wrong model: {bad}", bad = .0, path = .0.path.display(), place = .0.place)]
     WrongModel(Box<BadValue>),
+    /// Keys are trusted, and none of them signed the generation.
+    #[error(
+        "generation {generation} is not trusted: found {found}, expected a signature of {expected}; sign it with such a key \
+         (`skeg vectors sign`), or trust the key that signed it"
+    )]
+    Untrusted {
+        /// The generation.
+        generation: GenerationId,
+        /// Who signed it, if anybody.
+        found: String,
+        /// The keys that are trusted, by name.
+        expected: String,
+    },
     /// Someone else changed `CURRENT` first.
     #[error(
         "{path}: field `sequence`: found {found}, expected {expected}; \

@@ -15,6 +15,8 @@ pub(crate) const VECTORS: &str = "vectors.safetensors";
 pub(crate) const CARD: &str = "CARD.md";
 pub(crate) const PROBE: &str = "probe.safetensors";
 pub(crate) const FIGURES: &str = "figures.json";
+/// Beside the others and outside the root hash.
+pub(crate) const SIGNATURES: &str = "SIGNATURES.json";
 
 pub(crate) const CURRENT: &str = "CURRENT";
 pub(crate) const CURRENT_LOCK: &str = "CURRENT.lock";
@@ -30,6 +32,8 @@ pub(crate) const OPTIONAL: [&str; 2] = [FIGURES, PROBE];
 const MIB: u64 = 1024 * 1024;
 /// `CURRENT` is one short line.
 const MAX_CURRENT_BYTES: u64 = 4096;
+/// Twice what [`MAX_SIGNATURES`](crate::signature::MAX_SIGNATURES) take.
+const MAX_SIGNATURES_BYTES: u64 = 8192;
 
 /// Whether the manifest may list a file of this name.
 pub(crate) fn is_listed_name(name: &str) -> bool {
@@ -43,6 +47,7 @@ pub(crate) fn max_bytes(name: &str) -> u64 {
         PROBE => 256 * MIB,
         MANIFEST | FIGURES => 16 * MIB,
         CURRENT => MAX_CURRENT_BYTES,
+        SIGNATURES => MAX_SIGNATURES_BYTES,
         _ => MIB,
     }
 }
@@ -210,12 +215,16 @@ fn read_bounded(real: &Path, path: &Path, max: u64) -> Result<Vec<u8>> {
 /// Replaces a small file in one step: written beside, flushed, renamed over, the folder flushed. The caller holds the store's
 /// lock, so the name beside is free.
 pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    replace_from(&dir.join(format!(".{name}.tmp")), dir, name, bytes)
+}
+
+/// [`replace`] with the place to write at first, for a folder in which nothing else may lie.
+pub(crate) fn replace_from(beside: &Path, dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = dir.join(name);
-    let beside = dir.join(format!(".{name}.tmp"));
-    let mut file = fs::File::create(&beside).map_err(Error::io("create", &beside))?;
-    file.write_all(bytes).map_err(Error::io("write", &beside))?;
-    file.sync_all().map_err(Error::io("write", &beside))?;
-    fs::rename(&beside, &path).map_err(Error::io("replace", &path))?;
+    let mut file = fs::File::create(beside).map_err(Error::io("create", beside))?;
+    file.write_all(bytes).map_err(Error::io("write", beside))?;
+    file.sync_all().map_err(Error::io("write", beside))?;
+    fs::rename(beside, &path).map_err(Error::io("replace", &path))?;
     sync_dir(dir)
 }
 

@@ -9,12 +9,13 @@
 //! <root>/CURRENT.lock               held while CURRENT is replaced
 //! <root>/history/<sequence>.json    who changed CURRENT, when and why; nothing is decided by it
 //! <root>/generations/<id>/          manifest.json policy.toml vectors.safetensors CARD.md
-//!                                  [probe.safetensors] [figures.json]
+//!                                  [probe.safetensors] [figures.json] [SIGNATURES.json]
 //! ```
 //!
 //! `<id>` is the first 16 hex digits of the *root hash*: the SHA-256 over one line `name NUL sha256 LF` for each file
 //! of the folder, manifest included, in byte order of the names (the digests in lower-case hex). The manifest lists
-//! the digests of the other files. So no byte of a generation can change without a changed id.
+//! the digests of the other files. So no byte of a generation can change without a changed id. `SIGNATURES.json` alone is outside of
+//! it: who answers for a generation may come later ([`signature`]).
 //!
 //! What the crate holds to:
 //! - Reading is strict. Whatever does not match the format, the model, the recorded norms or the measured safe window
@@ -22,6 +23,7 @@
 //! - Positive strength is the measured safer side. `0 <= floor <= default <= ceiling`, inside the safe window.
 //!   Strength is never folded into the vectors.
 //! - Writing is deterministic: equal content gives equal bytes and so the same id.
+//! - With [`TrustedKeys`] a [`Store`] and a [`Mirror`] take only what one of them signed.
 //! - The same layout lies in a folder or under a prefix of an object store; both are a [`Place`](place::Place), which a
 //!   [`Mirror`] follows into a folder. Several publishers may work at once: `CURRENT` changes by compare-and-set.
 //! - A reload that fails keeps the last good generation; readers pin by [`std::sync::Arc`] and never wait.
@@ -60,6 +62,7 @@ mod manifest;
 pub mod mirror;
 pub mod place;
 mod policy;
+pub mod signature;
 mod site;
 mod store;
 mod vectors;
@@ -86,6 +89,7 @@ pub use policy::{
     Action, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, OnAbstain, Policy, Strength,
     StrengthError, WhenMissing,
 };
+pub use signature::{PublicKey, SecretKey, Signatures, TrustedKeys, sign_files};
 pub use site::{Operator, Orientation, Positions, Site};
 pub use store::{Live, Reload, ReloadEvent, Store, WatchGuard, WatchOptions};
 pub use vectors::CategoryVectors;

@@ -151,6 +151,7 @@ pub(super) fn refused(error: &Error) -> ApiError {
         Error::Conflict { .. } => mismatch(error.to_string()),
         Error::Prepare { .. } => cannot_go_live(error),
         Error::WrongModel(_) => bad("wrong_model"),
+        Error::Untrusted { .. } => bad("untrusted_generation"),
         _ => bad("invalid_generation"),
     }
 }

@@ -29,6 +29,7 @@ fn state_now(admin: &Admin) -> Value {
     json!({
         "generation": live.generation.id,
         "hash": live.generation.root_hash,
+        "signed_by": admin.store.trusted_keys().signers(&live.generation.signatures),
         // Null where CURRENT names another generation, or cannot be read: see `current`.
         "sequence": sequence,
         "age_seconds": live.since.elapsed().as_secs_f64(),
@@ -77,9 +78,13 @@ fn row(admin: &Admin, id: &GenerationId, is_copied: bool) -> Value {
     if !is_copied {
         return row;
     }
-    let facts = match load_generation(admin.store.root(), id, Some(&admin.model)) {
+    let trusted = admin.store.trusted_keys();
+    let loaded = load_generation(admin.store.root(), id, Some(&admin.model))
+        .and_then(|generation| trusted.check(&generation).map(|()| generation));
+    let facts = match loaded {
         Ok(generation) => json!({
             "hash": generation.root_hash,
+            "signed_by": trusted.signers(&generation.signatures),
             "categories": generation.manifest.categories,
             "site": generation.manifest.site,
             "operator": generation.manifest.operator,

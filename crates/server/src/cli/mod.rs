@@ -33,11 +33,13 @@ mod vectors_history;
 mod vectors_import;
 mod vectors_publish;
 mod vectors_recompute;
+mod vectors_sign;
 mod written;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use skeg_vector_store::TrustedKeys;
 
 use crate::config::{Config, ConfigError, RawConfig};
 
@@ -119,6 +121,9 @@ pub(crate) struct ModelFlags {
     /// Folder for fetched models [default: the platform's cache folder]
     #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// Public keys, as base64 or name:base64, one of which must have signed the vectors [default: none, signatures are not asked for]
+    #[arg(long, env = "SKEG_TRUSTED_KEYS", value_name = "KEY", value_delimiter = ',')]
+    trusted_keys: Option<Vec<String>>,
     /// Fetch a catalogue model that is not in the cache
     #[arg(long)]
     fetch: bool,
@@ -127,7 +132,16 @@ pub(crate) struct ModelFlags {
 impl ModelFlags {
     /// The configuration with these flags on top, and `vectors` where the command takes a store.
     fn config(&self, vectors: Option<PathBuf>) -> Result<Config, ConfigError> {
-        let given = RawConfig {
+        Config::load(self.given(vectors), self.config.as_deref())
+    }
+
+    /// The keys that are trusted, whatever the model.
+    fn trusted_keys(&self) -> Result<TrustedKeys, ConfigError> {
+        Config::load_trusted_keys(self.given(None), self.config.as_deref())
+    }
+
+    fn given(&self, vectors: Option<PathBuf>) -> RawConfig {
+        RawConfig {
             model: self.model.clone(),
             device: self.device.clone(),
             weights: self.weights.clone(),
@@ -135,9 +149,9 @@ impl ModelFlags {
             threads: self.threads,
             cache_dir: self.cache_dir.clone(),
             vectors,
+            trusted_keys: self.trusted_keys.clone(),
             ..RawConfig::default()
-        };
-        Config::load(given, self.config.as_deref())
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Running {
             );
         };
         let binding = binding(&model.identity);
-        let origin = source.open(&binding)?;
+        let origin = source.open(&binding, &config.trusted_keys)?;
         let num_categories = num_categories(origin.root());
         let num_hidden_layers = model.identity.num_hidden_layers;
         let (engine, max_model_len) = start_engine(config, model.llama, num_categories)?;
@@ -100,7 +100,8 @@ impl Running {
             };
             Canary::new(model, CanaryOptions::default())
         });
-        let store = open_store(&origin, &binding, prepare(engine.clone(), canary))?;
+        let store =
+            open_store(&origin, (&binding, &config.trusted_keys), prepare(engine.clone(), canary))?;
         let (principals, decision_log) = audience.parts(config)?;
         let operations = Operations::default();
         let router = app(AppParts {

@@ -9,7 +9,9 @@ use anyhow::Context;
 use skeg_server::Origin;
 use skeg_vector_store::mirror::Synced;
 use skeg_vector_store::place::{self, LocalPlace};
-use skeg_vector_store::{Generation, Mirror, ModelBinding, Store, read_current};
+use skeg_vector_store::{
+    Error, Generation, Mirror, ModelBinding, Store, TrustedKeys, read_current,
+};
 
 use crate::config::{ConfigError, ModelConfig};
 
@@ -34,14 +36,19 @@ impl VectorSource {
     }
 
     /// Makes sure that there is a store in a folder: that of a place that is to be followed is copied, unless it was before.
-    pub(super) fn open(self, model: &ModelBinding) -> anyhow::Result<Origin> {
+    pub(super) fn open(
+        self,
+        model: &ModelBinding,
+        trusted: &TrustedKeys,
+    ) -> anyhow::Result<Origin> {
         let (address, copy) = match self {
             Self::Folder(root) => return Ok(Origin::Folder(LocalPlace::new(root))),
             Self::Followed { address, copy } => (address, copy),
         };
         let mirror = Mirror::new(place::open(&address)?, &copy)
             .with_context(|| format!("the copy of {address}"))?
-            .for_model(model.clone());
+            .for_model(model.clone())
+            .trusting(trusted.clone());
         if read_current(&copy).is_err() {
             mirror.sync().with_context(|| {
                 format!("{address} cannot be copied, and there is no copy of it yet")
@@ -55,16 +62,21 @@ impl VectorSource {
 /// what was copied before stays, as in a server that was running.
 pub(super) fn open_store<T: Send + Sync + 'static>(
     origin: &Origin,
-    binding: &ModelBinding,
+    (binding, trusted): (&ModelBinding, &TrustedKeys),
     prepare: impl Fn(&Generation) -> Result<T, String> + Send + Sync + Clone + 'static,
 ) -> anyhow::Result<Arc<Store<T>>> {
-    let open = || Store::open(origin.root(), binding.clone(), prepare.clone());
+    let open =
+        || Store::open_trusting(origin.root(), binding.clone(), trusted.clone(), prepare.clone());
     let mut opened = open();
     if let (Origin::Followed(mirror), Err(error)) = (origin, &opened) {
         // What was copied cannot be served; the place may name something else by now.
         tracing::warn!(%error, "the copy cannot be served");
-        if let Ok(Synced::Followed(_)) = mirror.sync() {
-            opened = open();
+        let lacks_signature = matches!(error, Error::Untrusted { .. });
+        match mirror.sync() {
+            Ok(Synced::Followed(_)) => opened = open(),
+            // It may have been signed since, which the copy has now.
+            Ok(Synced::Unchanged) if lacks_signature => opened = open(),
+            Ok(Synced::Unchanged) | Err(_) => {}
         }
     }
     let store = opened.with_context(|| format!("vector store {}", origin.root().display()))?;

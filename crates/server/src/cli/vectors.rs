@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use skeg_model::LoadedModel;
 use skeg_vector_store::{
-    CategoryVectors, FileReport, Generation, GenerationId, ModelBinding, Verification,
+    CategoryVectors, FileReport, Generation, GenerationId, ModelBinding, TrustedKeys, Verification,
     list_generations, load_generation, read_current,
 };
 
@@ -17,6 +17,7 @@ use super::vectors_history::{self, DiffArgs, GcArgs, HistoryArgs};
 use super::vectors_import::{self, ImportArgs};
 use super::vectors_publish::{self, PublishArgs, RollbackArgs};
 use super::vectors_recompute::RecomputeFlags;
+use super::vectors_sign::{self, KeygenArgs, SignArgs};
 use crate::output::{self, Table};
 
 /// See what is in a vector store, check it, and change what it serves.
@@ -33,6 +34,8 @@ pub(super) enum Command {
     Gc(Box<GcArgs>),
     Import(Box<ImportArgs>),
     Export(Box<ExportArgs>),
+    Keygen(KeygenArgs),
+    Sign(Box<SignArgs>),
 }
 
 /// Which store.
@@ -51,6 +54,11 @@ pub(super) struct StoreFlags {
 impl StoreFlags {
     pub(super) fn root(&self) -> anyhow::Result<PathBuf> {
         Ok(self.model.config(self.vectors.clone())?.model.vectors_root()?)
+    }
+
+    /// The keys, one of which must have signed what a server takes.
+    pub(super) fn trusted_keys(&self) -> anyhow::Result<TrustedKeys> {
+        Ok(self.model.trusted_keys()?)
     }
 }
 
@@ -120,18 +128,27 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         Command::Gc(args) => vectors_history::gc(&args),
         Command::Import(args) => vectors_import::import(&args),
         Command::Export(args) => vectors_export::export(&args),
+        Command::Keygen(args) => vectors_sign::keygen(&args),
+        Command::Sign(args) => vectors_sign::sign(&args),
     }
 }
 
 fn list(flags: &StoreFlags) -> anyhow::Result<()> {
     let root = flags.root()?;
     let current = read_current(&root)?;
-    let mut table = Table::new(&["", "GENERATION", "CATEGORIES", "SITE", "OPERATOR", "LAYERS"]);
+    let trusted = flags.trusted_keys()?;
+    let columns = ["", "GENERATION", "CATEGORIES", "SITE", "OPERATOR", "LAYERS", "SIGNED BY"];
+    let mut table = Table::new(&columns);
     let mut rows = Vec::new();
     for id in list_generations(&root)? {
         let is_current = id == current.generation;
         let (facts, cells) = match load_generation(&root, &id, None) {
-            Ok(generation) => describe(&generation),
+            Ok(generation) => {
+                let (mut facts, mut cells) = describe(&generation);
+                facts["signed_by"] = json!(vectors_sign::signers(&trusted, &generation.signatures));
+                cells.push(vectors_sign::words(&trusted, &generation.signatures));
+                (facts, cells)
+            }
             Err(error) => {
                 let message = error.to_string();
                 (json!({"error": message}), vec![format!("unsound: {message}")])
@@ -170,6 +187,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let root = args.store.root()?;
     let id = chosen(&root, args.generation.as_deref())?;
     let generation = load_generation(&root, &id, None)?;
+    let trusted = args.store.trusted_keys()?;
     let categories: Vec<Value> = generation
         .vectors
         .iter()
@@ -191,6 +209,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
             "manifest": generation.manifest,
             "categories": categories,
             "has_figures": generation.has_figures(),
+            "signed_by": vectors_sign::signers(&trusted, &generation.signatures),
             "card": generation.card,
         });
         return Ok(output::json(&value)?);
@@ -199,6 +218,8 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     output::line(&format!("generation {id}: {} at {}, layers {}", cells[2], cells[1], cells[3]))?;
     output::line(&format!("architecture {}", generation.manifest.architecture_id))?;
     output::line(&format!("weights      {}", generation.manifest.weights_id))?;
+    let signed_by = vectors_sign::words(&trusted, &generation.signatures);
+    output::line(&format!("signed by    {signed_by}"))?;
     let figures = if generation.has_figures() { "yes, see `skeg vectors figures`" } else { "none" };
     output::line(&format!("figures      {figures}\n"))?;
     category_table(&categories).print()?;
@@ -254,14 +275,20 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     if !ids.contains(&current.generation) && args.generation.is_none() {
         bail!("{}: CURRENT names {}, which is not there", root.display(), current.generation);
     }
-    let reports = ids
-        .iter()
-        .map(|id| Ok(skeg_vector_store::verify(&root, id, binding.as_ref())?))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let json = reports.iter().map(report_json).collect::<Vec<_>>();
+    let trusted = args.store.trusted_keys()?;
+    let report = |id| {
+        let mut report = skeg_vector_store::verify(&root, id, binding.as_ref())?;
+        if report.is_sound() {
+            let checked = trusted.check_signatures(id, &report.signatures);
+            report.fault = checked.err().map(|error| error.to_string());
+        }
+        Ok(report)
+    };
+    let reports = ids.iter().map(report).collect::<anyhow::Result<Vec<_>>>()?;
+    let json = reports.iter().map(|report| report_json(report, &trusted)).collect::<Vec<_>>();
     let num_unsound = reports.iter().filter(|report| !report.is_sound()).count();
     if !args.store.json {
-        report_table(&reports).print()?;
+        report_table(&reports, &trusted).print()?;
     } else if num_unsound > 0 || !args.recompute.is_wanted() {
         output::json(&json)?;
     }
@@ -291,7 +318,7 @@ fn recompute(
     report.check()
 }
 
-fn report_json(report: &Verification) -> Value {
+fn report_json(report: &Verification, trusted: &TrustedKeys) -> Value {
     let file = |file: &FileReport| {
         json!({
             "name": file.name,
@@ -305,12 +332,13 @@ fn report_json(report: &Verification) -> Value {
         "sound": report.is_sound(),
         "fault": report.fault,
         "root_hash": report.root_hash,
+        "signed_by": vectors_sign::signers(trusted, &report.signatures),
         "files": report.files.iter().map(file).collect::<Vec<_>>(),
     })
 }
 
 /// One row a file, and one with what else is wrong.
-fn report_table(reports: &[Verification]) -> Table {
+fn report_table(reports: &[Verification], trusted: &TrustedKeys) -> Table {
     let mut table = Table::new(&["GENERATION", "FILE", "SHA256", "RESULT"]);
     for report in reports {
         for file in &report.files {
@@ -318,7 +346,13 @@ fn report_table(reports: &[Verification]) -> Table {
             let result = if file.is_sound() { "sound" } else { "differs from the manifest" };
             table.row(vec![report.id.to_string(), file.name.clone(), found, result.to_owned()]);
         }
-        let result = report.fault.clone().unwrap_or_else(|| "sound".to_owned());
+        let sound = || match report.signatures.is_empty() {
+            true => "sound".to_owned(),
+            false => {
+                format!("sound, signed by {}", vectors_sign::words(trusted, &report.signatures))
+            }
+        };
+        let result = report.fault.clone().unwrap_or_else(sound);
         table.row(vec![report.id.to_string(), "(all)".to_owned(), String::new(), result]);
     }
     table

@@ -1,14 +1,17 @@
 //! `skeg vectors publish|rollback`: which generation serves, changed by compare-and-set after its difference was shown.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
 use serde_json::json;
 use skeg_vector_store::place::{self, Place};
 use skeg_vector_store::{
-    Change, ChangeKind, Current, Difference, Error, Files, Generation, GenerationId, load_files,
-    rollback_target,
+    Change, ChangeKind, Current, Difference, Error, Files, Generation, GenerationId, SecretKey,
+    TrustedKeys, load_files, rollback_target, sign_files,
 };
 
 use super::vectors::StoreFlags;
+use super::vectors_sign;
 use crate::output;
 
 /// How far back a rollback looks for what served before.
@@ -60,6 +63,9 @@ pub(super) struct PublishArgs {
     /// Copy the generation from this store first: a folder or an address, as --store
     #[arg(long, value_name = "PLACE")]
     from: Option<String>,
+    /// Sign it first with the secret key in this file, from `skeg vectors keygen`
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     #[command(flatten)]
     change: ChangeFlags,
     #[command(flatten)]
@@ -71,7 +77,8 @@ Examples:
   skeg vectors publish 0123456789abcdef --vectors my-vectors --dry-run
   skeg vectors publish --from my-vectors --store s3://bucket/vectors --reason \"floor of fraud raised\"
 
-Readers see the old content of CURRENT or the whole new one. A generation that cannot be loaded is never published.";
+Readers see the old content of CURRENT or the whole new one. A generation that cannot be loaded is never published, nor with
+trusted keys one that none of them signed.";
 
 /// Go back to the generation that served before the present one was published; exits with 1 if another publisher was first.
 #[derive(Debug, clap::Args)]
@@ -93,10 +100,17 @@ pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
         (None, Some(source)) => source.current()?.generation,
         (None, None) => bail!("name a generation, or a store to take it --from"),
     };
-    let files = source.as_deref().unwrap_or(place.as_ref()).read_files(&id)?;
-    let copied = source.is_some().then_some(&files);
-    let candidate = load_files(&place.path_of(&format!("generations/{id}")), Some(&id), &files)?;
-    let step = Step { place: place.as_ref(), found, candidate: &candidate, copied };
+    let key = args.key.as_deref().map(SecretKey::read).transpose()?;
+    let mut files = source.as_deref().unwrap_or(place.as_ref()).read_files(&id)?;
+    let path = place.path_of(&format!("generations/{id}"));
+    let mut candidate = load_files(&path, Some(&id), &files)?;
+    if let Some(key) = &key {
+        sign_files(&mut files, &candidate, key)?;
+        candidate = load_files(&path, Some(&id), &files)?;
+    }
+    let copied = (source.is_some() || key.is_some()).then_some(&files);
+    let trusted = &args.place.flags.trusted_keys()?;
+    let step = Step { place: place.as_ref(), found, candidate: &candidate, copied, trusted };
     step.take(&args.change, ChangeKind::Publish, args.place.flags.json)
 }
 
@@ -119,7 +133,8 @@ pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<()> {
     };
     let candidate = place.load(&id)?;
     let found = Some(current);
-    let step = Step { place: place.as_ref(), found, candidate: &candidate, copied: None };
+    let trusted = &args.place.flags.trusted_keys()?;
+    let step = Step { place: place.as_ref(), found, candidate: &candidate, copied: None, trusted };
     step.take(&args.change, ChangeKind::Rollback, args.place.flags.json)
 }
 
@@ -129,8 +144,10 @@ struct Step<'a> {
     /// What was found, from which the change is made.
     found: Option<Current>,
     candidate: &'a Generation,
-    /// The candidate's files, where they come from another place.
+    /// The candidate's files, where they come from another place or were signed here.
     copied: Option<&'a Files>,
+    /// Keys, one of which must have signed the candidate.
+    trusted: &'a TrustedKeys,
 }
 
 impl Step<'_> {
@@ -141,18 +158,20 @@ impl Step<'_> {
             let path = self.place.path_of("CURRENT");
             return Err(Error::Conflict { path, found: sequence, expected }.into());
         }
+        self.trusted.check(self.candidate)?;
         let id = &self.candidate.id;
         let serves = self.found.as_ref().is_some_and(|found| found.generation == *id);
         let difference = self.difference();
         if !as_json {
             self.print(difference.as_ref())?;
         }
+        // What serves already may get a signature.
+        if let Some(files) = self.copied.filter(|_| !flags.dry_run) {
+            self.place.add_files(files)?;
+        }
         let current = if serves || flags.dry_run {
             None
         } else {
-            if let Some(files) = self.copied {
-                self.place.add_files(files)?;
-            }
             let (actor, reason) = (flags.actor.clone(), flags.reason.clone());
             let change = Change { kind, actor, reason };
             Some(self.place.set_current(id, Some(sequence), &change)?)
@@ -164,6 +183,7 @@ impl Step<'_> {
                 "to": id,
                 "dry_run": flags.dry_run,
                 "changed": current.is_some(),
+                "signed_by": vectors_sign::signers(self.trusted, &self.candidate.signatures),
                 "sequence": current.map_or(sequence, |current| current.sequence),
                 "difference": difference,
                 "words": difference.as_ref().map(Difference::words),
@@ -172,7 +192,7 @@ impl Step<'_> {
         Ok(output::line(&match current {
             Some(current) => format!("{id} serves now, sequence {}", current.sequence),
             None if serves => {
-                format!("{id} serves already, sequence {sequence}; nothing was changed")
+                format!("{id} serves already, sequence {sequence}; CURRENT was not changed")
             }
             None => format!("dry run: {id} would serve; nothing was changed"),
         })?)

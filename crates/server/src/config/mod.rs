@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use skeg_model::KvCacheDtype;
 use skeg_server::{ConnectionLimits, Limits, PrincipalEntry};
+use skeg_vector_store::TrustedKeys;
 
 pub(crate) use admin::{AdminConfig, RawAdmin};
 pub(crate) use error::ConfigError;
@@ -42,6 +43,8 @@ const DEFAULT_PORT: u16 = 8080;
 pub(crate) struct Config {
     /// Which model, and how it is loaded.
     pub(crate) model: ModelConfig,
+    /// Whose signatures of generations count; with none, signatures are not asked for.
+    pub(crate) trusted_keys: TrustedKeys,
     /// Where the server listens.
     pub(crate) address: SocketAddr,
     /// Names of the model in the API, at least one.
@@ -99,6 +102,14 @@ impl Config {
     pub(crate) fn load(given: RawConfig, file: Option<&Path>) -> Result<Self, ConfigError> {
         given.over(file::read(file)?).try_into()
     }
+
+    /// `trusted_keys` alone, for commands that need no model.
+    pub(crate) fn load_trusted_keys(
+        given: RawConfig,
+        file: Option<&Path>,
+    ) -> Result<TrustedKeys, ConfigError> {
+        trusted_keys(&given.over(file::read(file)?))
+    }
 }
 
 impl TryFrom<RawConfig> for Config {
@@ -106,6 +117,7 @@ impl TryFrom<RawConfig> for Config {
 
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
         let model = ModelConfig::from_raw(&raw)?;
+        let trusted_keys = trusted_keys(&raw)?;
         let engine = EngineSizes::from_raw(&raw)?;
         let log = LogConfig::from_raw(&raw)?;
         let principals = principals::from_raw(&raw.principal)?;
@@ -124,6 +136,7 @@ impl TryFrom<RawConfig> for Config {
         }
         Ok(Self {
             model,
+            trusted_keys,
             address: SocketAddr::new(host, raw.port.unwrap_or(DEFAULT_PORT)),
             served_model_names,
             limits,
@@ -210,6 +223,12 @@ impl LogConfig {
         }
         Ok(Self { format, filter })
     }
+}
+
+fn trusted_keys(raw: &RawConfig) -> Result<TrustedKeys, ConfigError> {
+    TrustedKeys::parse(raw.trusted_keys.as_deref().unwrap_or_default()).map_err(|error| {
+        ConfigError::Invalid { setting: "trusted_keys", reason: error.to_string() }
+    })
 }
 
 /// Bounds on requests and on connections.

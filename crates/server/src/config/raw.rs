@@ -61,6 +61,17 @@ pub(crate) struct RawConfig {
         help_heading = "Steering"
     )]
     pub(crate) no_canary: Option<bool>,
+    /// Public keys, as base64 or name:base64; only generations that one of them signed are served [default: none, signatures are not
+    /// asked for]
+    #[arg(
+        long,
+        env = "SKEG_TRUSTED_KEYS",
+        value_name = "KEY",
+        value_delimiter = ',',
+        help_heading = "Steering"
+    )]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) trusted_keys: Option<Vec<String>>,
     /// Append one JSON line a request (who, category, generation, tokens steered; no content) to this file
     #[arg(long, env = "SKEG_DECISION_LOG", value_name = "FILE", help_heading = "Steering")]
     pub(crate) decision_log: Option<PathBuf>,
@@ -186,6 +197,7 @@ impl RawConfig {
             vectors_copy: self.vectors_copy.or(lower.vectors_copy),
             vectors_poll_interval: self.vectors_poll_interval.or(lower.vectors_poll_interval),
             no_canary: self.no_canary.or(lower.no_canary),
+            trusted_keys: self.trusted_keys.or(lower.trusted_keys),
             decision_log: self.decision_log.or(lower.decision_log),
             host: self.host.or(lower.host),
             port: self.port.or(lower.port),

@@ -31,6 +31,9 @@ impl fmt::Display for Config {
             writeln!(f, "vectors_poll_interval = {}", self.model.poll_interval.as_secs())?;
         }
         writeln!(f, "no_canary = {}", !self.canary)?;
+        if !self.trusted_keys.is_empty() {
+            writeln!(f, "trusted_keys = {:?}", self.trusted_keys.entries())?;
+        }
         if let Some(path) = &self.decision_log {
             text(f, "decision_log", &path.display())?;
         }

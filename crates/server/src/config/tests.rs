@@ -110,6 +110,33 @@ fn slow_clients_have_bounds_that_can_be_set() {
     assert!(refused("header_read_timeout = 86401").contains("86400"));
 }
 
+#[test]
+fn trusted_keys_are_checked_and_shown() {
+    // RFC 8032's test 1.
+    let key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    assert!(config("").trusted_keys.is_empty() && !config("").to_string().contains("trusted"));
+    for entry in [key.to_owned(), format!("ops-2026:{key}")] {
+        for list in [format!("\"{entry}\""), format!("[\"{entry}\"]")] {
+            let config = config(&format!("trusted_keys = {list}"));
+            let line = format!("trusted_keys = [\"{entry}\"]\n");
+            assert!(config.to_string().contains(&line), "{config}");
+            assert_eq!(self::config(&line).trusted_keys, config.trusted_keys);
+        }
+    }
+    // What is given above hides what is below, and cannot widen it by mistake.
+    let above = raw(&format!("trusted_keys = \"{key}\""));
+    let below = raw("trusted_keys = \"nothing\"");
+    assert_eq!(Config::try_from(above.over(below)).unwrap().trusted_keys.entries(), [key]);
+    for wrong in ["", "ops:", "hunter2"] {
+        let message = refused(&format!("trusted_keys = [\"{key}\", \"{wrong}\"]"));
+        assert!(message.contains("setting `trusted_keys`: key 2: found "), "{message}");
+        assert!(
+            message.contains("skeg vectors keygen") && !message.contains("hunter2"),
+            "{message}"
+        );
+    }
+}
+
 /// `[admin]` with an address, an audit log and one key.
 fn admin(address: &str, key: &str) -> String {
     format!(

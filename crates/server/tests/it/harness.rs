@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use skeg_model::engine::EngineThread;
 use skeg_model::{ChatTemplate, Tokenizer};
 use skeg_server::{AppParts, DecisionLog, Limits, Operations, Origin, Principals, SteeringSlots};
-use skeg_vector_store::Store;
+use skeg_vector_store::{SecretKey, Store};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) chat_template: bool,
     pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) body_read_timeout: Duration,
+    /// Signs the first generation, and is the one key that is trusted.
+    pub(crate) signing_key: Option<SecretKey>,
     /// Whether the store's folder is the copy of a place.
     pub(crate) followed: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Setup {
             chat_template: true,
             stop_token_ids: vec![END_OF_TURN],
             body_read_timeout: Duration::from_secs(60),
+            signing_key: None,
             followed: false,
         }
     }
@@ -94,7 +97,10 @@ impl Setup {
             EngineThread::spawn(Box::new(engine), self.max_admitted, || drop(running)).unwrap();
         let place = tempfile::tempdir().unwrap();
         let followed = self.followed.then(|| place.path());
-        let (origin, store) = store::open(files.path(), followed, &self.policy, engine.clone());
+        let (origin, store) = {
+            let first = (&self.policy, self.signing_key.as_ref());
+            store::open(files.path(), followed, first, engine.clone())
+        };
         let template =
             "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>";
         let log = Arc::new(Mutex::new(Vec::new()));

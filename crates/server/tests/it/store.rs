@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use skeg_model::engine::EngineHandle;
 use skeg_server::{Origin, SteeringSlots, steering_slots};
-use skeg_vector_store::place::LocalPlace;
+use skeg_vector_store::place::{LocalPlace, Place as _};
 use skeg_vector_store::{
-    Category, CategoryVectors, Mirror, ModelBinding, NewGeneration, Operator, Orientation, Policy,
-    Provenance, SafeWindow, Site, Store, set_current, write_generation,
+    Category, CategoryVectors, GenerationId, Mirror, ModelBinding, NewGeneration, Operator,
+    Orientation, Policy, Provenance, SafeWindow, SecretKey, Site, Store, TrustedKeys, read_current,
+    set_current, sign_files, write_generation,
 };
 
 use crate::harness::NUM_LAYERS;
@@ -108,24 +109,40 @@ pub(crate) fn publish(root: &Path, test_policy: &TestPolicy) {
     set_current(root, &id, None).unwrap();
 }
 
-/// A store with one generation, in the folder itself or copied from the place.
+/// Signs a generation of a place.
+pub(crate) fn sign(place: &LocalPlace, id: &GenerationId, key: &SecretKey) {
+    let mut files = place.read_files(id).unwrap();
+    sign_files(&mut files, &place.load(id).unwrap(), key).unwrap();
+    place.add_files(&files).unwrap();
+}
+
+/// A store with one generation, signed if there is a key, which is trusted then, in the folder itself or copied from the place.
 pub(crate) fn open(
     root: &Path,
     place: Option<&Path>,
-    policy: &TestPolicy,
+    (policy, key): (&TestPolicy, Option<&SecretKey>),
     engine: EngineHandle,
 ) -> (Origin, Arc<Store<SteeringSlots>>) {
     publish(place.unwrap_or(root), policy);
+    let trusted = match key {
+        None => TrustedKeys::default(),
+        Some(key) => {
+            let current = read_current(place.unwrap_or(root)).unwrap().generation;
+            sign(&LocalPlace::new(place.unwrap_or(root)), &current, key);
+            TrustedKeys::parse(&[format!("ops-key:{}", key.public_key())]).unwrap()
+        }
+    };
     let origin = match place {
         None => Origin::Folder(LocalPlace::new(root)),
         Some(place) => {
             let mirror = Mirror::new(Box::new(LocalPlace::new(place)), root).unwrap();
-            let mirror = mirror.for_model(binding());
+            let mirror = mirror.for_model(binding()).trusting(trusted.clone());
             mirror.sync().unwrap();
             Origin::Followed(Arc::new(mirror))
         }
     };
-    let store = Arc::new(Store::open(root, binding(), steering_slots(engine)).unwrap());
+    let store = Store::open_trusting(root, binding(), trusted, steering_slots(engine)).unwrap();
+    let store = Arc::new(store);
     if let Origin::Followed(mirror) = &origin {
         mirror.lead(&store);
     }

@@ -9,8 +9,8 @@ use crate::error::{BadValue, Error, Result};
 use crate::files::{Files, GenerationDir, InMemory, Source};
 use crate::manifest::check::{category_difference, list};
 use crate::{
-    Action, GenerationId, Manifest, ModelBinding, Policy, SafeWindow, Strength, WhenMissing, files,
-    hash, vectors,
+    Action, GenerationId, Manifest, ModelBinding, Policy, SafeWindow, Signatures, Strength,
+    WhenMissing, files, hash, vectors,
 };
 
 /// Reads a generation and checks all of it; with `model` also that it was made for that model.
@@ -26,7 +26,7 @@ pub fn load_generation(
     load_from(&dir, Some(id), model)
 }
 
-/// The bytes of all files of a generation by name, the manifest among them, once the generation was checked whole.
+/// The bytes of all files of a generation by name, the manifest and the signatures among them, once the generation was checked whole.
 ///
 /// # Errors
 /// As [`load_generation`].
@@ -37,6 +37,8 @@ pub fn read_files(root: &Path, id: &GenerationId) -> Result<Files> {
     let listed = read_listed(&dir, &manifest)?.into_iter();
     let mut files: Files = listed.map(|(name, bytes)| (name, bytes.into_owned())).collect();
     files.insert(files::MANIFEST.to_owned(), manifest_bytes.into_owned());
+    let signatures = read_signatures(&dir)?.map(Cow::into_owned);
+    files.extend(signatures.map(|bytes| (files::SIGNATURES.to_owned(), bytes)));
     load_files(dir.path(), Some(id), &files)?;
     Ok(files)
 }
@@ -65,6 +67,10 @@ pub(super) fn load_from(
         let path = dir.path().to_owned();
         return Err(Error::Damaged { path, found: root_hash, expected: format!("{id}...") });
     }
+    let signatures = match read_signatures(dir)? {
+        None => Signatures::default(),
+        Some(bytes) => Signatures::parse(&bytes, &root_hash, &dir.file(files::SIGNATURES))?,
+    };
     let figures = match contents.remove(files::FIGURES) {
         None => None,
         Some(bytes) => {
@@ -97,6 +103,7 @@ pub(super) fn load_from(
         vectors,
         card,
         figures,
+        signatures,
         weights_mismatch,
     })
 }
@@ -107,7 +114,8 @@ fn read_listed<'a>(
     manifest: &Manifest,
 ) -> Result<BTreeMap<String, Cow<'a, [u8]>>> {
     for name in dir.names()? {
-        if name != files::MANIFEST && !manifest.files.contains_key(&name) {
+        let is_beside = name == files::MANIFEST || name == files::SIGNATURES;
+        if !is_beside && !manifest.files.contains_key(&name) {
             let reason = format!(
                 "found a file that the manifest does not list, expected {} alone; remove it",
                 list(manifest.files.keys())
@@ -122,6 +130,12 @@ fn read_listed<'a>(
         contents.insert(name.clone(), bytes);
     }
     Ok(contents)
+}
+
+/// The bytes of the signatures, if somebody signed.
+fn read_signatures(dir: &impl Source) -> Result<Option<Cow<'_, [u8]>>> {
+    let is_signed = dir.names()?.iter().any(|name| name == files::SIGNATURES);
+    is_signed.then(|| dir.read(files::SIGNATURES)).transpose()
 }
 
 /// The root hash of a generation whose files have the digests that its manifest lists.

@@ -16,14 +16,14 @@ pub(crate) use write::check_names;
 pub use write::{NewGeneration, add_generation, write_generation};
 
 use crate::error::{Error, Result};
-use crate::{Category, CategoryVectors, GenerationId, Manifest, Policy, files};
+use crate::{Category, CategoryVectors, GenerationId, Manifest, Policy, Signatures, files};
 
 /// A generation in memory, valid as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
     /// First digits of the root hash.
     pub id: GenerationId,
-    /// SHA-256 over all files, lower-case hex; see the crate documentation.
+    /// SHA-256 over all files but the signatures, lower-case hex; see the crate documentation.
     pub root_hash: String,
     /// What it is.
     pub manifest: Manifest,
@@ -35,6 +35,8 @@ pub struct Generation {
     pub card: String,
     /// The text of `figures.json`, if it has figures: an object in JSON, of which this crate reads `format_version` alone.
     pub figures: Option<String>,
+    /// Who signed it, each signature checked; whether they are trusted is for [`TrustedKeys`](crate::TrustedKeys) to say.
+    pub signatures: Signatures,
     /// The loaded weights are none that the vectors were measured on, and the policy allows that.
     pub weights_mismatch: bool,
 }

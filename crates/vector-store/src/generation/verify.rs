@@ -5,7 +5,7 @@ use std::path::Path;
 use super::load::{load_generation, root_hash};
 use crate::error::Result;
 use crate::files::{GenerationDir, Source as _};
-use crate::{GenerationId, Manifest, ModelBinding, files, hash};
+use crate::{GenerationId, Manifest, ModelBinding, Signatures, files, hash};
 
 /// What was found of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Verification {
     pub files: Vec<FileReport>,
     /// The root hash over what is there, lower-case hex; absent when the manifest cannot be read.
     pub root_hash: Option<String>,
+    /// Who signed it; nobody when it cannot be loaded.
+    pub signatures: Signatures,
     /// Why it cannot be loaded, if it cannot.
     pub fault: Option<String>,
 }
@@ -29,7 +31,7 @@ pub struct FileReport {
     pub num_bytes: Option<u64>,
     /// SHA-256 of what is there, lower-case hex; absent when it cannot be read.
     pub found: Option<String>,
-    /// SHA-256 on record. The manifest has none of its own: the id covers it.
+    /// SHA-256 on record. The manifest has none of its own, since the id covers it, nor have the signatures, which cover the id.
     pub expected: Option<String>,
 }
 
@@ -47,7 +49,10 @@ impl FileReport {
     pub fn is_sound(&self) -> bool {
         match &self.expected {
             Some(expected) => self.found.as_ref() == Some(expected),
-            None => self.name == files::MANIFEST && self.found.is_some(),
+            None => {
+                let is_beside = self.name == files::MANIFEST || self.name == files::SIGNATURES;
+                is_beside && self.found.is_some()
+            }
         }
     }
 }
@@ -80,6 +85,10 @@ pub fn verify(
             name,
         }
     };
+    let (signatures, fault) = match load_generation(root, id, model) {
+        Ok(generation) => (generation.signatures, None),
+        Err(error) => (Signatures::default(), Some(error.to_string())),
+    };
     Ok(Verification {
         id: id.clone(),
         files: names.into_iter().map(report).collect(),
@@ -87,6 +96,7 @@ pub fn verify(
             .as_ref()
             .zip(manifest_bytes.as_deref())
             .map(|(manifest, bytes)| root_hash(manifest, bytes)),
-        fault: load_generation(root, id, model).err().map(|error| error.to_string()),
+        signatures,
+        fault,
     })
 }

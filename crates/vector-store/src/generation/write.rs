@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fmt, fs};
 
+use super::Generation;
 use super::load::{load_from, load_generation};
+use crate::current::Lock;
 use crate::error::{BadValue, Error, Result};
 use crate::files::{self, Files, GenerationDir, sync_dir};
 use crate::vectors::{encode, norm, to_f32};
@@ -60,7 +62,8 @@ pub fn write_generation(root: &Path, generation: &NewGeneration) -> Result<Gener
     put_in_place(root, &generation.contents()?)
 }
 
-/// Writes files that are a generation already, as [`read_files`](super::read_files) gives them, into a store.
+/// Writes files that are a generation already, as [`read_files`](super::read_files) gives them, into a store. What is there already is
+/// written once, and gets the signatures that it lacks.
 ///
 /// # Errors
 /// [`Error::Layout`] for a name that no generation has, and as [`write_generation`]. Nothing is left behind then.
@@ -71,7 +74,9 @@ pub fn add_generation(root: &Path, contents: &Files) -> Result<GenerationId> {
 
 /// Fails for a name that no file of a generation has.
 pub(crate) fn check_names(contents: &Files) -> Result<()> {
-    let is_known = |name: &str| name == files::MANIFEST || files::is_listed_name(name);
+    let is_known = |name: &str| {
+        name == files::MANIFEST || name == files::SIGNATURES || files::is_listed_name(name)
+    };
     if let Some(name) = contents.keys().find(|name| !is_known(name)) {
         let reason = "no file of a generation has this name; give its files alone";
         return Err(Error::layout(Path::new(name), reason));
@@ -100,10 +105,26 @@ fn put_in_place<N: AsRef<Path>>(
             return Err(Error::io("create", target)(error));
         }
         // Someone wrote the same content before; its id says so once its bytes are checked.
-        load_generation(root, &written.id, None)?;
+        let there = load_generation(root, &written.id, None)?;
+        add_signatures(root, &there, &written)?;
     }
     sync_dir(&generations)?;
     Ok(written.id)
+}
+
+/// Gives a generation in a folder the signatures of another copy that it lacks. Signers take turns by the lock of `CURRENT`.
+fn add_signatures(root: &Path, there: &Generation, other: &Generation) -> Result<()> {
+    let id = &there.id;
+    let generations = files::generations_dir(root);
+    let dir = generations.join(id.as_str());
+    let path = dir.join(files::SIGNATURES);
+    if there.signatures.and(&other.signatures, &path)? == there.signatures {
+        return Ok(());
+    }
+    let _lock = Lock::take(root)?;
+    let all = load_generation(root, id, None)?.signatures.and(&other.signatures, &path)?;
+    let beside = generations.join(format!(".{id}-{}.tmp", files::SIGNATURES));
+    files::replace_from(&beside, &dir, files::SIGNATURES, &all.to_json()?)
 }
 
 impl NewGeneration {

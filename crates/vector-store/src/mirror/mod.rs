@@ -4,6 +4,8 @@
 //! - A generation is copied and checked whole before the folder's `CURRENT` names it. A place that is away, or that names
 //!   a generation which is not sound or not for the model, changes nothing: the last good one stays, the fault is
 //!   logged once and counted.
+//! - With trusted keys a generation that none of them signed is such a fault. The copy takes a generation again where it lacks a
+//!   signature that counts, so one that is signed later, or with a new key, is followed then.
 //! - The copy has the place's sequence, and never goes back: a lower sequence, or another generation under the same one,
 //!   is a fault ([`Error::Rewound`]), because a stale answer and a store that was restored from a backup look alike. Going back
 //!   to an earlier generation is a change like any other and has a higher sequence. Whoever really starts a place anew
@@ -25,10 +27,10 @@ pub use follow::{FollowGuard, FollowOptions};
 
 use crate::current::{copy_current, find_current, nothing_published};
 use crate::error::{Error, Result};
-use crate::generation::{add_generation, list_generations, load_generation};
+use crate::generation::{add_generation, list_generations, load_files, load_generation};
 use crate::place::{LocalPlace, Look, Place, Tag};
 use crate::store::Asked;
-use crate::{Current, GenerationId, ModelBinding, Store, files};
+use crate::{Current, Generation, GenerationId, ModelBinding, Store, TrustedKeys, files};
 
 /// Names the place that a folder is the copy of.
 const MARKER: &str = "MIRROR";
@@ -49,6 +51,7 @@ pub struct Mirror {
     place: Box<dyn Place>,
     root: PathBuf,
     model: Option<ModelBinding>,
+    trusted: TrustedKeys,
     /// One look at a time.
     state: Mutex<State>,
     faults: AtomicU64,
@@ -65,6 +68,8 @@ type Taker = Box<dyn Fn(&GenerationId, Asked) -> Result<()> + Send + Sync>;
 struct State {
     /// The version of the place's `CURRENT` that the copy has.
     tag: Option<Tag>,
+    /// The generation whose copy was found to be signed by a trusted key, since it is asked again with each look.
+    trusted: Option<GenerationId>,
 }
 
 impl Mirror {
@@ -79,6 +84,7 @@ impl Mirror {
             place,
             root: cache_root.to_owned(),
             model: None,
+            trusted: TrustedKeys::default(),
             state: Mutex::default(),
             faults: AtomicU64::new(0),
             follows: AtomicU64::new(0),
@@ -91,6 +97,13 @@ impl Mirror {
     #[must_use]
     pub fn for_model(mut self, model: ModelBinding) -> Self {
         self.model = Some(model);
+        self
+    }
+
+    /// Copies only generations that one of these keys signed; without keys, all.
+    #[must_use]
+    pub fn trusting(mut self, keys: TrustedKeys) -> Self {
+        self.trusted = keys;
         self
     }
 
@@ -150,8 +163,8 @@ impl Mirror {
     /// Looks at the place and follows it. Where it has tags, a look at what has not changed takes one short request.
     ///
     /// # Errors
-    /// What the place refuses; [`Error::Rewound`]; as [`load_generation`] for a generation that is not sound or not for the
-    /// model. The copy is as it was; the reason is logged and counted when it is a new one.
+    /// What the place refuses; [`Error::Rewound`]; [`Error::Untrusted`]; as [`load_generation`] for a generation that is not sound or
+    /// not for the model. The copy is as it was; the reason is logged and counted when it is a new one.
     pub fn sync(&self) -> Result<Synced> {
         self.sync_asked(Asked::ByCaller)
     }
@@ -193,6 +206,10 @@ impl Mirror {
         };
         let kept = find_current(&self.root)?;
         if kept.as_ref() == Some(&current) {
+            if !self.trusted.is_empty() && state.trusted.as_ref() != Some(&current.generation) {
+                self.fetch(&current.generation)?;
+                state.trusted = Some(current.generation);
+            }
             state.tag = tag;
             return Ok(Synced::Unchanged);
         }
@@ -210,25 +227,37 @@ impl Mirror {
             take(&current.generation, asked)?;
         }
         copy_current(&self.root, &current)?;
+        state.trusted = Some(current.generation.clone());
         state.tag = tag;
         self.prune(&current.generation, kept.as_ref().map(|kept| &kept.generation));
         Ok(Synced::Followed(current))
     }
 
-    /// Makes sure that the copy has a generation, sound and for the model.
+    /// Makes sure that the copy has a generation, sound, for the model and signed by a trusted key.
     fn fetch(&self, id: &GenerationId) -> Result<()> {
-        if load_generation(&self.root, id, self.model.as_ref()).is_ok() {
+        if self.load_copy(id).is_ok() {
             return Ok(());
         }
         let fetched = self.place.read_files(id)?;
-        // What is there is damaged, or was not for the model and is judged again below.
+        let found = load_files(
+            &self.place.path_of(&format!("{}/{id}", files::GENERATIONS)),
+            Some(id),
+            &fetched,
+        )?;
+        self.trusted.check(&found)?;
+        // What is there is damaged, or lacks a signature, which is added, or was not for the model and is judged again below.
         let target = files::generations_dir(&self.root).join(id.as_str());
-        if target.exists() {
+        if target.exists() && load_generation(&self.root, id, None).is_err() {
             fs::remove_dir_all(&target).map_err(Error::io("remove", &target))?;
         }
         add_generation(&self.root, &fetched)?;
-        load_generation(&self.root, id, self.model.as_ref())?;
-        Ok(())
+        self.load_copy(id).map(|_| ())
+    }
+
+    fn load_copy(&self, id: &GenerationId) -> Result<Generation> {
+        let copied = load_generation(&self.root, id, self.model.as_ref())?;
+        self.trusted.check(&copied)?;
+        Ok(copied)
     }
 
     /// Removes all generations of the copy but two. What cannot be removed now is tried again with the next change.

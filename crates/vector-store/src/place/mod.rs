@@ -75,13 +75,13 @@ pub trait Place: fmt::Debug + Send + Sync {
     /// What the place refuses; more than can be listed.
     fn generations(&self) -> Result<Vec<Listed>>;
 
-    /// The bytes of a generation's files, checked whole.
+    /// The bytes of a generation's files, its signatures among them, checked whole.
     ///
     /// # Errors
     /// As [`load_generation`](crate::load_generation), and what the place refuses.
     fn read_files(&self, id: &GenerationId) -> Result<Files>;
 
-    /// Checks files and writes them as a generation; what is there already is written once.
+    /// Checks files and writes them as a generation; what is there already is written once, and gets the signatures that it lacks.
     ///
     /// # Errors
     /// As [`add_generation`](crate::add_generation), and what the place refuses.

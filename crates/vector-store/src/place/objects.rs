@@ -1,7 +1,8 @@
 //! A prefix of an object store as a place, with the layout of a folder.
 //!
 //! There are no locks. `CURRENT` changes by a conditional write, so of several writers that saw the same one wins. A
-//! generation's manifest is written last and removed first, so one with a manifest is whole. A publisher looks after its
+//! generation's manifest is written last and removed first, so one with a manifest is whole. Signatures are added by conditional writes
+//! too, so that of several signers none is lost. A publisher looks after its
 //! write of `CURRENT` whether the generation is still there, and garbage collection looks after its removal whether
 //! `CURRENT` names it: whichever comes second sees the other, and puts the files back that it has in memory.
 
@@ -12,10 +13,10 @@ use std::time::SystemTime;
 use super::bucket::{Bucket, Got, Only, Tag};
 use super::{Listed, Look, Place};
 use crate::error::{Error, Result};
-use crate::files::{CURRENT, GENERATIONS, HISTORY, MANIFEST, max_bytes};
+use crate::files::{CURRENT, GENERATIONS, HISTORY, MANIFEST, SIGNATURES, max_bytes};
 use crate::generation::{check_names, load_files};
 use crate::history::{self, Change, HistoryEntry};
-use crate::{Current, Files, GenerationId, Manifest};
+use crate::{Current, Files, Generation, GenerationId, Manifest, Signatures};
 
 /// The most objects that are listed: ten thousand generations of ten files.
 const MAX_OBJECTS: usize = 100_000;
@@ -37,13 +38,41 @@ impl ObjectPlace {
         Self { bucket: Box::new(bucket) }
     }
 
-    /// Writes a generation's files, the manifest last.
-    fn put_files(&self, id: &GenerationId, files: &Files) -> Result<()> {
-        let rest = files.iter().filter(|(name, _)| *name != MANIFEST);
-        for (name, bytes) in rest.chain(files.get_key_value(MANIFEST)) {
+    /// Writes a generation's files, the manifest last and the signatures before it.
+    fn put_files(&self, generation: &Generation, files: &Files) -> Result<()> {
+        let id = &generation.id;
+        for (name, bytes) in
+            files.iter().filter(|(name, _)| *name != MANIFEST && *name != SIGNATURES)
+        {
             self.bucket.put(&key(id, name), bytes, &Only::Always)?;
         }
+        self.add_signatures(generation)?;
+        self.bucket.put(&key(id, MANIFEST), &files[MANIFEST], &Only::Always)?;
         Ok(())
+    }
+
+    /// Gives a generation the signatures that it lacks, beside those that others add meanwhile. A file of signatures that is
+    /// damaged is written over.
+    fn add_signatures(&self, generation: &Generation) -> Result<()> {
+        if generation.signatures.is_empty() {
+            return Ok(());
+        }
+        let key = key(&generation.id, SIGNATURES);
+        let path = self.path_of(&key);
+        for _ in 0..MAX_TRIES {
+            let (there, only) = match self.bucket.get(&key, max_bytes(SIGNATURES), None)? {
+                Got::Absent | Got::Unchanged => (Signatures::default(), Only::IfAbsent),
+                Got::Object(bytes, tag) => {
+                    let there = Signatures::parse(&bytes, &generation.root_hash, &path);
+                    (there.unwrap_or_default(), Only::IfStill(tag))
+                }
+            };
+            let all = there.and(&generation.signatures, &path)?;
+            if all == there || self.bucket.put(&key, &all.to_json()?, &only)? {
+                return Ok(());
+            }
+        }
+        Err(others_were_first(&path))
     }
 
     /// Puts files back that garbage collection removed while the generation was published.
@@ -55,7 +84,8 @@ impl ObjectPlace {
         if files.keys().all(|name| names.contains(name.as_str())) {
             return Ok(());
         }
-        self.put_files(id, files)
+        let generation = load_files(&self.path_of(&prefix), Some(id), files)?;
+        self.put_files(&generation, files)
     }
 
     /// `CURRENT` and the condition on which a write replaces just that one.
@@ -84,8 +114,7 @@ impl ObjectPlace {
                 return Ok((found, next));
             }
         }
-        let reason = format!("others were first {MAX_TRIES} times; try again when it is quiet");
-        Err(Error::place("replace", path.display().to_string(), reason))
+        Err(others_were_first(&path))
     }
 
     fn record(&self, entry: &HistoryEntry) -> Result<()> {
@@ -147,6 +176,11 @@ impl Place for ObjectPlace {
             files.insert(name.clone(), self.get(id, name, missing)?);
         }
         files.insert(MANIFEST.to_owned(), manifest_bytes);
+        if let Got::Object(bytes, _) =
+            self.bucket.get(&key(id, SIGNATURES), max_bytes(SIGNATURES), None)?
+        {
+            files.insert(SIGNATURES.to_owned(), bytes);
+        }
         load_files(&self.path_of(&format!("{GENERATIONS}/{id}")), Some(id), &files)?;
         Ok(files)
     }
@@ -154,13 +188,15 @@ impl Place for ObjectPlace {
     /// What is there already is written again where it is damaged; else its manifest alone, so that it counts as young.
     fn add_files(&self, files: &Files) -> Result<GenerationId> {
         check_names(files)?;
-        let id = load_files(Path::new("a new generation"), None, files)?.id;
-        if self.read_files(&id).is_ok() {
-            self.bucket.put(&key(&id, MANIFEST), &files[MANIFEST], &Only::Always)?;
+        let generation = load_files(Path::new("a new generation"), None, files)?;
+        if self.read_files(&generation.id).is_ok() {
+            self.add_signatures(&generation)?;
+            let manifest = key(&generation.id, MANIFEST);
+            self.bucket.put(&manifest, &files[MANIFEST], &Only::Always)?;
         } else {
-            self.put_files(&id, files)?;
+            self.put_files(&generation, files)?;
         }
-        Ok(id)
+        Ok(generation.id)
     }
 
     fn remove(&self, id: &GenerationId) -> Result<()> {
@@ -216,6 +252,11 @@ impl Place for ObjectPlace {
 
 fn key(id: &GenerationId, name: &str) -> String {
     format!("{GENERATIONS}/{id}/{name}")
+}
+
+fn others_were_first(path: &Path) -> Error {
+    let reason = format!("others were first {MAX_TRIES} times; try again when it is quiet");
+    Error::place("replace", path.display().to_string(), reason)
 }
 
 /// The error of removing what serves.

@@ -17,7 +17,7 @@ pub use watch::{WatchGuard, WatchOptions};
 use crate::current::read_current;
 use crate::error::{Error, Result};
 use crate::generation::load_generation;
-use crate::{Generation, GenerationId, ModelBinding};
+use crate::{Generation, GenerationId, ModelBinding, TrustedKeys};
 pub(crate) use refusal::Refusal;
 
 /// Events a subscriber may be behind; what is beyond is dropped for it, while the counters stay exact.
@@ -77,6 +77,7 @@ type Prepare<T> = Box<dyn Fn(&Generation) -> Result<T, String> + Send + Sync>;
 pub struct Store<T> {
     root: PathBuf,
     binding: ModelBinding,
+    trusted: TrustedKeys,
     prepare: Prepare<T>,
     live: ArcSwap<Live<T>>,
     /// One reload at a time; readers never take it.
@@ -104,7 +105,7 @@ pub(crate) enum Asked {
 }
 
 impl<T> Store<T> {
-    /// Opens a store with the generation that `CURRENT` names, or fails.
+    /// Opens a store with the generation that `CURRENT` names, or fails. Signatures are not asked for: [`Store::open_trusting`].
     ///
     /// `prepare` is called for each generation after it was validated and before it goes live; what it returns lives as
     /// long as the generation is live or pinned. When it fails, the generation does not go live.
@@ -116,15 +117,30 @@ impl<T> Store<T> {
         binding: ModelBinding,
         prepare: impl Fn(&Generation) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self> {
+        Self::open_trusting(root, binding, TrustedKeys::default(), prepare)
+    }
+
+    /// [`Store::open`] for generations that one of the keys signed; without keys, for all. It holds for every reload and check too.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`Error::Untrusted`].
+    pub fn open_trusting(
+        root: &Path,
+        binding: ModelBinding,
+        trusted: TrustedKeys,
+        prepare: impl Fn(&Generation) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Self> {
         let started = Instant::now();
         let current = read_current(root)?;
         let prepare: Prepare<T> = Box::new(prepare);
-        let (generation, attached) = load_live(root, &current.generation, &binding, &prepare)?;
+        let conditions = (&binding, &trusted);
+        let (generation, attached) = load_live(root, &current.generation, conditions, &prepare)?;
         let live = Live::new(generation, attached, started, None);
         tracing::info!(generation = %live.generation.id, sequence = current.sequence, "store opened");
         Ok(Self {
             root: root.to_owned(),
             binding,
+            trusted,
             prepare,
             live: ArcSwap::from_pointee(live),
             reloading: Mutex::new(ReloadState::default()),
@@ -145,10 +161,16 @@ impl<T> Store<T> {
         &self.root
     }
 
+    /// The keys, one of which signed what is live; none where signatures are not asked for.
+    #[must_use]
+    pub fn trusted_keys(&self) -> &TrustedKeys {
+        &self.trusted
+    }
+
     /// Makes the generation that `CURRENT` names the live one, if it is valid and is not live already.
     ///
     /// # Errors
-    /// As [`Store::open`]. The last good generation stays live; the reason is logged and counted.
+    /// As [`Store::open_trusting`]. The last good generation stays live; the reason is logged and counted.
     pub fn reload(&self) -> Result<Reload> {
         self.reload_asked(Asked::ByCaller)
     }
@@ -162,10 +184,11 @@ impl<T> Store<T> {
     /// Validates a generation of the store as a reload would, `prepare` included, and does not make it live.
     ///
     /// # Errors
-    /// Every error of [`load_generation`]; [`Error::Prepare`].
+    /// Every error of [`load_generation`]; [`Error::Untrusted`]; [`Error::Prepare`].
     pub fn check(&self, id: &GenerationId) -> Result<Generation> {
         // What was attached to it goes at once: what it takes a place in has one left for the real one.
-        let (generation, _) = load_live(&self.root, id, &self.binding, &self.prepare)?;
+        let conditions = (&self.binding, &self.trusted);
+        let (generation, _) = load_live(&self.root, id, conditions, &self.prepare)?;
         Ok(generation)
     }
 
@@ -237,7 +260,7 @@ impl<T> Store<T> {
             let reason = state.last_fault.clone().unwrap_or_default();
             return Err(Error::Refused { generation: to, reason });
         }
-        match load_live(&self.root, &to, &self.binding, &self.prepare) {
+        match load_live(&self.root, &to, (&self.binding, &self.trusted), &self.prepare) {
             Ok((generation, attached)) => {
                 let live = Live::new(generation, attached, started, Some(from.clone()));
                 self.live.store(Arc::new(live));
@@ -272,10 +295,11 @@ impl ReloadState {
 fn load_live<T>(
     root: &Path,
     id: &GenerationId,
-    binding: &ModelBinding,
+    (binding, trusted): (&ModelBinding, &TrustedKeys),
     prepare: &Prepare<T>,
 ) -> Result<(Generation, T)> {
     let generation = load_generation(root, id, Some(binding))?;
+    trusted.check(&generation)?;
     if generation.weights_mismatch {
         tracing::warn!(generation = %id, "the vectors were not measured on these weights");
     }

@@ -7,6 +7,7 @@ mod publishing;
 mod reading;
 mod refusals;
 mod rolling_back;
+mod signing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

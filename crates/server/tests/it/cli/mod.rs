@@ -16,6 +16,7 @@ mod vectors;
 mod vectors_exchange;
 mod vectors_publish;
 mod vectors_recompute;
+mod vectors_sign;
 
 use std::path::Path;
 use std::process::{Command, Output};
