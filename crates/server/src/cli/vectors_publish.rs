@@ -1,5 +1,7 @@
 //! `skeg vectors publish|rollback`: which generation serves, changed by compare-and-set after its difference was shown.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
 use serde_json::json;
 use skeg_vector_store::place::{self, Place};
@@ -8,6 +10,7 @@ use skeg_vector_store::{
     rollback_target,
 };
 
+use super::policy;
 use super::vectors::StoreFlags;
 use crate::output;
 
@@ -54,12 +57,15 @@ struct ChangeFlags {
 #[derive(Debug, clap::Args)]
 #[command(after_help = PUBLISH_HELP)]
 pub(super) struct PublishArgs {
-    /// A generation's id [default: with --from the one that serves there]
-    #[arg(required_unless_present = "from")]
+    /// A generation's id [default: the one that serves, of --from with it, or with --policy of this store]
+    #[arg(required_unless_present_any = ["from", "policy"])]
     generation: Option<String>,
     /// Copy the generation from this store first: a folder or an address, as --store
     #[arg(long, value_name = "PLACE")]
     from: Option<String>,
+    /// Make a new generation of it first: the same vectors with this policy, a TOML file
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     #[command(flatten)]
     change: ChangeFlags,
     #[command(flatten)]
@@ -70,6 +76,7 @@ const PUBLISH_HELP: &str = "\
 Examples:
   skeg vectors publish 0123456789abcdef --vectors my-vectors --dry-run
   skeg vectors publish --from my-vectors --store s3://bucket/vectors --reason \"floor of fraud raised\"
+  skeg vectors publish --policy policy.toml --vectors my-vectors --dry-run
 
 Readers see the old content of CURRENT or the whole new one. A generation that cannot be loaded is never published.";
 
@@ -88,14 +95,22 @@ pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     let place = args.place.open()?;
     let source = args.from.as_deref().map(place::open).transpose()?;
     let found = place.find_current()?;
-    let id = match (&args.generation, &source) {
-        (Some(id), _) => GenerationId::parse(id)?,
-        (None, Some(source)) => source.current()?.generation,
-        (None, None) => bail!("name a generation, or a store to take it --from"),
+    let holder = source.as_deref().unwrap_or(place.as_ref());
+    let id = match &args.generation {
+        Some(id) => GenerationId::parse(id)?,
+        None if source.is_none() && args.policy.is_none() => {
+            bail!("name a generation, a store to take it --from, or a --policy")
+        }
+        None => holder.current()?.generation,
     };
-    let files = source.as_deref().unwrap_or(place.as_ref()).read_files(&id)?;
-    let copied = source.is_some().then_some(&files);
-    let candidate = load_files(&place.path_of(&format!("generations/{id}")), Some(&id), &files)?;
+    let mut files = holder.read_files(&id)?;
+    let mut path = place.path_of(&format!("generations/{id}"));
+    if let Some(file) = &args.policy {
+        files = policy::replaced(&files, &id, file, &policy::read(file)?)?;
+        path = file.clone();
+    }
+    let copied = (source.is_some() || args.policy.is_some()).then_some(&files);
+    let candidate = load_files(&path, args.policy.is_none().then_some(&id), &files)?;
     let step = Step { place: place.as_ref(), found, candidate: &candidate, copied };
     step.take(&args.change, ChangeKind::Publish, args.place.flags.json)
 }

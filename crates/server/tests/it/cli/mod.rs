@@ -10,6 +10,7 @@ mod fetch;
 mod files;
 mod judges;
 mod model;
+mod policy;
 mod serve;
 mod vectors;
 mod vectors_exchange;
