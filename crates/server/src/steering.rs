@@ -243,3 +243,85 @@ pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
         group,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = r#"when_missing = "b"
+[categories.a]
+action = "steer"
+positions = "prompt"
+strength = { default = 0.7, floor = 0.4, ceiling = 1.0 }
+[categories.b]
+action = "log"
+positions = "generation"
+strength = { default = 0.7, floor = 0.4, ceiling = 1.0 }
+[categories.c]
+action = "refuse"
+positions = "all"
+strength = { default = 0.7, floor = 0.4, ceiling = 1.0 }
+refusal = "No."
+[groups.choosers]
+categories = ["a"]
+[groups.none]
+may_none = true
+[groups.raise]
+may_raise = true
+[groups.lower]
+may_lower = true
+[groups.compare]
+may_compare = true
+"#;
+
+    #[test]
+    fn every_word_of_a_policy_is_a_rule() {
+        let policy = Policy::parse(POLICY).unwrap();
+        let of_nobody = rules(&policy, "anonymous");
+        let words: Vec<_> = of_nobody
+            .categories
+            .iter()
+            .map(|(slug, rule)| (slug.as_str(), rule.action, rule.positions))
+            .collect();
+        assert_eq!(
+            words,
+            [
+                ("a", Action::Steer, Positions::Prompt),
+                ("b", Action::Log, Positions::Generation),
+                ("c", Action::Refuse, Positions::All),
+            ]
+        );
+        let rule = &of_nobody.categories["c"];
+        let bits = [rule.floor, rule.default, rule.ceiling].map(f32::to_bits);
+        assert_eq!(bits, [0.4_f32, 0.7, 1.0].map(f32::to_bits));
+        assert_eq!(rule.refusal, "No.");
+        for (word, missing) in [
+            ("b", Missing::Category("b".to_owned())),
+            ("none", Missing::None),
+            ("reject", Missing::Reject),
+            ("auto", Missing::Auto),
+        ] {
+            let text = POLICY.replacen("\"b\"", &format!("\"{word}\""), 1);
+            assert_eq!(rules(&Policy::parse(&text).unwrap(), "x").when_missing, missing);
+        }
+    }
+
+    #[test]
+    fn a_group_has_the_permissions_that_it_is_given_alone() {
+        let policy = Policy::parse(POLICY).unwrap();
+        for (name, expected) in [
+            ("anonymous", [false; 4]),
+            ("choosers", [false; 4]),
+            ("none", [true, false, false, false]),
+            ("raise", [false, true, false, false]),
+            ("lower", [false, false, true, false]),
+            ("compare", [false, false, false, true]),
+        ] {
+            let group = rules(&policy, name).group;
+            let may = [group.may_none, group.may_raise, group.may_lower, group.may_compare];
+            assert_eq!(may, expected, "{name}");
+            assert!(group.may_name("a"), "{name}");
+            assert_eq!(group.may_name("b"), name != "choosers", "{name}");
+        }
+    }
+}

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Longest accepted slug, in bytes; it stands in headers, metric labels and tensor names.
-const MAX_SLUG_BYTES: usize = 64;
+pub(crate) const MAX_SLUG_BYTES: usize = 64;
 /// Words that mean something else where a category may stand.
-const RESERVED: [&str; 4] = ["all", "auto", "none", "reject"];
+pub(crate) const RESERVED: [&str; 4] = ["all", "auto", "none", "reject"];
 
 /// A category's slug: lower snake case, a letter first, at most 64 bytes, none of the words `all`, `auto`, `none`
 /// and `reject`. A category need not be one of [`Category::CATQA`].

@@ -18,8 +18,9 @@
 //! it: who answers for a generation may come later ([`signature`]).
 //!
 //! What the crate holds to:
-//! - Reading is strict. Whatever does not match the format, the model, the recorded norms or the measured safe window
-//!   is an [`Error`] that names the file and the field, what was found, what was expected and what to do.
+//! - Reading is strict. Whatever does not match the format, the model, the recorded norms, the measured safe window or the
+//!   bound on what is added to the model's activations is an [`Error`] that names the file and the field, what was found, what
+//!   was expected and what to do.
 //! - Positive strength is the measured safer side. `0 <= floor <= default <= ceiling`, inside the safe window.
 //!   Strength is never folded into the vectors.
 //! - Writing is deterministic: equal content gives equal bytes and so the same id.
@@ -76,7 +77,8 @@ pub use error::{BadValue, Error, Result};
 pub use files::Files;
 pub use generation::{
     FIGURES_FORMAT_VERSION, FileReport, Generation, NewGeneration, Verification, add_generation,
-    list_generations, load_files, load_generation, read_files, verify, write_generation,
+    list_generations, load_files, load_generation, read_files, verify, with_policy,
+    write_generation,
 };
 pub use hash::{GenerationId, ParseGenerationIdError};
 pub use history::{Change, ChangeKind, HistoryEntry, MAX_HISTORY, read_history, rollback_target};
@@ -85,9 +87,11 @@ pub use manifest::{
     SafeWindow,
 };
 pub use mirror::Mirror;
+#[cfg(feature = "schema")]
+pub use policy::policy_schema;
 pub use policy::{
-    Action, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, OnAbstain, Policy, Strength,
-    StrengthError, WhenMissing,
+    Action, CategoryPolicy, DEFAULT_MAX_RELATIVE_NORM, DEFAULT_REFUSAL, GroupPolicy, OnAbstain,
+    Policy, Strength, StrengthError, WhenMissing,
 };
 pub use signature::{PublicKey, SecretKey, Signatures, TrustedKeys, sign_files};
 pub use site::{Operator, Orientation, Positions, Site};

@@ -30,6 +30,7 @@ pub enum Operator {
 
 /// Which tokens of a sequence are steered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
     /// Every token.

@@ -72,6 +72,8 @@ fn generation(extraction: &Extraction) -> NewGeneration {
             when_missing: WhenMissing::None,
             on_abstain: OnAbstain::Reject,
             max_combined_norm: 1.0,
+            max_relative_norm: skeg_vector_store::DEFAULT_MAX_RELATIVE_NORM,
+            require_measured: false,
             allow_other_quantisation: false,
             groups: BTreeMap::new(),
         },

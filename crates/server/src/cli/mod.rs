@@ -18,6 +18,7 @@ mod judges;
 mod laboratory;
 mod layers;
 mod model;
+mod policy;
 mod print_flags;
 mod progress;
 mod recipe;
@@ -70,6 +71,8 @@ enum Command {
     Model(model::Command),
     #[command(subcommand)]
     Vectors(vectors::Command),
+    #[command(subcommand)]
+    Policy(policy::Command),
     Extract(Box<extract::Args>),
     Calibrate(Box<calibrate::Args>),
     #[command(subcommand)]
@@ -88,6 +91,7 @@ impl Cli {
             Command::Chat(args) => chat::run(args),
             Command::Model(command) => model::run(command),
             Command::Vectors(command) => vectors::run(command),
+            Command::Policy(command) => policy::run(&command),
             Command::Extract(args) => extract::run(&args),
             Command::Calibrate(args) => calibrate::run(&args),
             Command::Evaluate(command) => evaluate::run(&command),

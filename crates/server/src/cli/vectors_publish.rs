@@ -10,6 +10,7 @@ use skeg_vector_store::{
     TrustedKeys, load_files, rollback_target, sign_files,
 };
 
+use super::policy;
 use super::vectors::StoreFlags;
 use super::vectors_sign;
 use crate::output;
@@ -57,8 +58,8 @@ struct ChangeFlags {
 #[derive(Debug, clap::Args)]
 #[command(after_help = PUBLISH_HELP)]
 pub(super) struct PublishArgs {
-    /// A generation's id [default: with --from the one that serves there]
-    #[arg(required_unless_present = "from")]
+    /// A generation's id [default: the one that serves, of --from with it, or with --policy of this store]
+    #[arg(required_unless_present_any = ["from", "policy"])]
     generation: Option<String>,
     /// Copy the generation from this store first: a folder or an address, as --store
     #[arg(long, value_name = "PLACE")]
@@ -66,6 +67,9 @@ pub(super) struct PublishArgs {
     /// Sign it first with the secret key in this file, from `skeg vectors keygen`
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Make a new generation of it first: the same vectors with this policy, a TOML file
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     #[command(flatten)]
     change: ChangeFlags,
     #[command(flatten)]
@@ -76,6 +80,7 @@ const PUBLISH_HELP: &str = "\
 Examples:
   skeg vectors publish 0123456789abcdef --vectors my-vectors --dry-run
   skeg vectors publish --from my-vectors --store s3://bucket/vectors --reason \"floor of fraud raised\"
+  skeg vectors publish --policy policy.toml --vectors my-vectors --dry-run
 
 Readers see the old content of CURRENT or the whole new one. A generation that cannot be loaded is never published, nor with
 trusted keys one that none of them signed.";
@@ -95,20 +100,28 @@ pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     let place = args.place.open()?;
     let source = args.from.as_deref().map(place::open).transpose()?;
     let found = place.find_current()?;
-    let id = match (&args.generation, &source) {
-        (Some(id), _) => GenerationId::parse(id)?,
-        (None, Some(source)) => source.current()?.generation,
-        (None, None) => bail!("name a generation, or a store to take it --from"),
+    let holder = source.as_deref().unwrap_or(place.as_ref());
+    let id = match &args.generation {
+        Some(id) => GenerationId::parse(id)?,
+        None if source.is_none() && args.policy.is_none() => {
+            bail!("name a generation, a store to take it --from, or a --policy")
+        }
+        None => holder.current()?.generation,
     };
     let key = args.key.as_deref().map(SecretKey::read).transpose()?;
-    let mut files = source.as_deref().unwrap_or(place.as_ref()).read_files(&id)?;
-    let path = place.path_of(&format!("generations/{id}"));
-    let mut candidate = load_files(&path, Some(&id), &files)?;
+    let mut files = holder.read_files(&id)?;
+    let mut path = place.path_of(&format!("generations/{id}"));
+    if let Some(file) = &args.policy {
+        files = policy::replaced(&files, &id, file, &policy::read(file)?)?;
+        path = file.clone();
+    }
+    let mut candidate = load_files(&path, args.policy.is_none().then_some(&id), &files)?;
     if let Some(key) = &key {
         sign_files(&mut files, &candidate, key)?;
-        candidate = load_files(&path, Some(&id), &files)?;
+        candidate = load_files(&path, Some(&candidate.id), &files)?;
     }
-    let copied = (source.is_some() || key.is_some()).then_some(&files);
+    let is_new = source.is_some() || args.policy.is_some() || key.is_some();
+    let copied = is_new.then_some(&files);
     let trusted = &args.place.flags.trusted_keys()?;
     let step = Step { place: place.as_ref(), found, candidate: &candidate, copied, trusted };
     step.take(&args.change, ChangeKind::Publish, args.place.flags.json)

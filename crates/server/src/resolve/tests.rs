@@ -214,6 +214,70 @@ fn the_group_bounds_what_a_caller_may_ask() {
     assert_eq!(check(None, &SteeringSpec::default(), &rules), ok("malware/default/steer"));
 }
 
+/// What a group may do, by the fields that are true.
+fn may(fields: &[&str]) -> Rules {
+    let has = |field| fields.contains(&field);
+    let group = GroupRule {
+        categories: None,
+        may_none: has("none"),
+        may_raise: has("raise"),
+        may_lower: has("lower"),
+        may_compare: has("compare"),
+    };
+    let mut rules = Rules { group, ..rules() };
+    rules.categories.values_mut().for_each(|rule| rule.positions = Positions::Prompt);
+    rules
+}
+
+#[test]
+fn each_permission_allows_its_own_and_nothing_else() {
+    let spec = |strength, positions, compare| SteeringSpec {
+        strength,
+        positions,
+        compare,
+        ..body(&["fraud"])
+    };
+    let asked = [
+        ("none", body(&["none"])),
+        ("raise", spec(Some(1.2), None, false)),
+        ("raise", spec(None, Some(Positions::All), false)),
+        ("lower", spec(Some(0.8), None, false)),
+        ("lower", spec(None, Some(Positions::Generation), false)),
+        ("compare", spec(None, None, true)),
+    ];
+    for allowed in ["none", "raise", "lower", "compare"] {
+        for (needed, spec) in &asked {
+            let outcome = check(None, spec, &may(&[allowed]));
+            assert_eq!(outcome.is_ok(), allowed == *needed, "may {allowed}: {spec:?}: {outcome:?}");
+        }
+    }
+    // No permission goes beyond floor and ceiling.
+    let everything = may(&["none", "raise", "lower", "compare"]);
+    for outside in [0.4, 1.6] {
+        let outcome = check(None, &spec(Some(outside), None, false), &everything);
+        assert_eq!(outcome, Err("strength_out_of_range"));
+    }
+}
+
+#[test]
+fn a_group_without_categories_names_none_of_them() {
+    let mut rules = may(&["none"]);
+    rules.group.categories = Some([].into());
+    let nothing = SteeringSpec::default();
+    assert_eq!(check(Some("fraud"), &nothing, &rules), Err("category_not_allowed"));
+    assert_eq!(check(Some("none"), &nothing, &rules), ok("none/header/none"));
+}
+
+#[test]
+fn the_policys_positions_hold_where_nothing_else_is_asked() {
+    for positions in [Positions::All, Positions::Prompt, Positions::Generation] {
+        let mut rules = may(&[]);
+        rules.categories.values_mut().for_each(|rule| rule.positions = positions);
+        let resolved = resolve(None, &body(&["fraud"]), &rules).unwrap();
+        assert_eq!(resolved.positions, positions);
+    }
+}
+
 #[test]
 fn strength_stays_between_floor_and_ceiling() {
     let with = |strength| SteeringSpec { strength: Some(strength), ..body(&["fraud"]) };

@@ -135,6 +135,34 @@ async fn a_category_that_is_logged_is_answered_unsteered_and_marked() {
         (&json!(true), &json!("political_campaigning"))
     );
     assert!(server.control.journal.lock().unwrap().submitted[0].1.is_none());
+    // What a roll-out counts: the action, and the strength that steering would have had.
+    let line = &server.decisions()[0];
+    assert_eq!(
+        (&line["action"], &line["category"]),
+        (&json!("log"), &json!("political_campaigning"))
+    );
+    assert_eq!((&line["strength"], &line["outcome"]), (&json!([1.0]), &json!("completed")));
+    let steered = (&line["steered_prompt_tokens"], &line["steered_completion_tokens"]);
+    assert_eq!(steered, (&json!(0), &json!(0)));
+}
+
+/// The first step of a roll-out: what names no category is logged under the default's, and answered unsteered.
+#[tokio::test]
+async fn a_default_category_that_is_logged_counts_every_request_that_names_none() {
+    let policy = TestPolicy { when_missing: "political_campaigning", ..TestPolicy::default() };
+    let server = Setup { policy, ..Setup::default() }.start();
+    assert_eq!(server.chat(&[], json!({})).await.header("x-steering-applied"), "none");
+    let line = &server.decisions()[0];
+    assert_eq!((&line["action"], &line["source"]), (&json!("log"), &json!("default")));
+    assert_eq!(line["category"], "political_campaigning");
+}
+
+#[tokio::test]
+async fn weights_that_were_not_measured_are_named_in_the_evidence() {
+    let policy = TestPolicy { other_weights: true, ..TestPolicy::default() };
+    let server = Setup { policy, ..Setup::default() }.start();
+    let answer = server.chat(&[FRAUD], json!({})).await;
+    assert_eq!(answer.json()["choices"][0]["steering"]["weights_mismatch"], true);
 }
 
 #[tokio::test]

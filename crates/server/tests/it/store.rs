@@ -33,11 +33,19 @@ pub(crate) struct TestPolicy {
     pub(crate) operator: Operator,
     /// `malware_viruses` leaves layer 1 alone.
     pub(crate) partial: bool,
+    /// The vectors are of other weights than those that are loaded, and the policy allows that.
+    pub(crate) other_weights: bool,
 }
 
 impl Default for TestPolicy {
     fn default() -> Self {
-        Self { when_missing: "none", permissive: true, operator: Operator::Add, partial: false }
+        Self {
+            when_missing: "none",
+            permissive: true,
+            operator: Operator::Add,
+            partial: false,
+            other_weights: false,
+        }
     }
 }
 
@@ -52,7 +60,10 @@ pub(crate) fn binding() -> ModelBinding {
 
 fn policy(policy: &TestPolicy) -> Policy {
     let may = policy.permissive;
-    let mut text = format!("when_missing = \"{}\"\n", policy.when_missing);
+    let mut text = format!(
+        "when_missing = \"{}\"\nallow_other_quantisation = {}\n",
+        policy.when_missing, policy.other_weights
+    );
     for (slug, action) in ACTIONS {
         text += &format!(
             "[categories.{slug}]\naction = \"{action}\"\npositions = \"all\"\n\
@@ -77,8 +88,12 @@ pub(crate) fn generation(test_policy: &TestPolicy) -> NewGeneration {
         }
         (category, vectors)
     };
+    let mut model = binding();
+    if test_policy.other_weights {
+        model.weights_id = "c".repeat(64);
+    }
     NewGeneration {
-        model: binding(),
+        model,
         also_measured_on: Vec::new(),
         site: Site::AttnOut,
         operator: test_policy.operator,

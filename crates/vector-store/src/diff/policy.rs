@@ -50,7 +50,9 @@ fn facts(policy: &Policy) -> Vec<Fact> {
         ("when_missing".to_owned(), policy.when_missing.as_str().to_owned()),
         ("on_abstain".to_owned(), policy.on_abstain.as_str().to_owned()),
         ("max_combined_norm".to_owned(), policy.max_combined_norm.to_string()),
+        ("max_relative_norm".to_owned(), policy.max_relative_norm.to_string()),
         ("allow_other_quantisation".to_owned(), yes_or_no(policy.allow_other_quantisation)),
+        ("require_measured".to_owned(), yes_or_no(policy.require_measured)),
     ]
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The `format_version` that `figures.json` must have.
+/// The `format_version` that `figures.json` must have. It rises by the rules of [`FORMAT_VERSION`](crate::FORMAT_VERSION).
 pub const FIGURES_FORMAT_VERSION: u32 = 1;
 
 /// The part that is read. The rest is looked at for its syntax and not kept, so that a reload stays quick.

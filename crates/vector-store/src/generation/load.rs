@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Generation, figures};
+use super::{Generation, bounds, figures, probe};
 use crate::error::{BadValue, Error, Result};
 use crate::files::{Files, GenerationDir, InMemory, Source};
 use crate::manifest::check::{category_difference, list};
@@ -80,6 +80,9 @@ pub(super) fn load_from(
             Some(text)
         }
     };
+    if let Some(bytes) = contents.remove(files::PROBE) {
+        probe::check(&bytes, &manifest, &dir.file(files::PROBE))?;
+    }
     let mut take = |name| contents.remove(name).unwrap_or_default();
     let policy_path = dir.file(files::POLICY);
     let policy = Policy::parse_at(&utf8(take(files::POLICY), &policy_path)?, &policy_path)?;
@@ -87,6 +90,10 @@ pub(super) fn load_from(
     let vectors_path = dir.file(files::VECTORS);
     let vectors = vectors::decode(&take(files::VECTORS), &manifest, &vectors_path)?;
     let card = utf8(take(files::CARD), &dir.file(files::CARD))?;
+    if card.trim().is_empty() {
+        let reason = "found a blank card, expected what was measured, in words; write it, if only that nothing was";
+        return Err(Error::layout(dir.file(files::CARD), reason));
+    }
     let weights_mismatch = match model {
         None => false,
         Some(model) => manifest.check_binding(
@@ -152,7 +159,8 @@ fn utf8(bytes: Cow<'_, [u8]>, path: &Path) -> Result<String> {
     })
 }
 
-/// The policy against the manifest: the same categories, strengths inside what was measured, a probe for `auto`.
+/// The policy against the manifest: the same categories, strengths inside what was measured, figures where it wants them, a
+/// probe for `auto`.
 fn check_policy(policy: &Policy, manifest: &Manifest) -> Result<(), Box<BadValue>> {
     if let Some(found) = category_difference(policy.categories.keys(), &manifest.categories) {
         let expected = format!("the manifest's, {}", list(&manifest.categories));
@@ -176,7 +184,8 @@ fn check_policy(policy: &Policy, manifest: &Manifest) -> Result<(), Box<BadValue
             }
         }
     }
-    Ok(())
+    bounds::check_relative_norms(policy, manifest)?;
+    bounds::check_measured(policy, manifest)
 }
 
 fn check_window(

@@ -1,7 +1,10 @@
 //! A generation: policy, vectors and card, immutable, addressed by content, bound to a model.
 
+mod bounds;
 mod figures;
 mod load;
+mod probe;
+mod repolicy;
 mod verify;
 mod write;
 
@@ -11,6 +14,7 @@ use std::path::Path;
 
 pub use figures::FIGURES_FORMAT_VERSION;
 pub use load::{load_files, load_generation, read_files};
+pub use repolicy::with_policy;
 pub use verify::{FileReport, Verification, verify};
 pub(crate) use write::check_names;
 pub use write::{NewGeneration, add_generation, write_generation};
@@ -42,7 +46,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Whether it has a probe, whose bytes are hashed but not read here.
+    /// Whether it has a probe. Its classes are the categories and `none` and its values are finite; the rest is its reader's.
     #[must_use]
     pub fn has_probe(&self) -> bool {
         self.manifest.files.contains_key(files::PROBE)

@@ -163,6 +163,15 @@ impl Manifest {
                 let found = format_args!("{} entries", cosines.len());
                 return Err(BadValue::new(field, found, expected, MAKE_AGAIN));
             }
+            if let Some(cosine) = cosines.iter().find(|cosine| !cosine.is_finite()) {
+                let field = format!("provenance.categories.{category}.split_half_cosine");
+                return Err(BadValue::new(field, cosine, "finite cosines", MAKE_AGAIN));
+            }
+        }
+        if let Some(figure) = self.measured.iter().find(|figure| !figure.value.is_finite()) {
+            let field =
+                format!("measured.{} ({}, {})", figure.metric, figure.condition, figure.data);
+            return Err(BadValue::new(field, figure.value, "a finite figure", MAKE_AGAIN));
         }
         Ok(())
     }

@@ -10,7 +10,20 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::{Category, Operator, Orientation, Site};
 
-/// The manifest format that this crate reads and writes.
+/// The manifest format that this crate writes. It stands for all files of a generation but `figures.json`, which has
+/// [a version of its own](crate::FIGURES_FORMAT_VERSION); both follow these rules.
+///
+/// *When it rises*: when a file that is written from then on would be taken by an older reader and mean something else, or when
+/// a field that the older reader needs goes. It does not rise for an optional field or file whose absence means what was always
+/// meant: such a field is written only where it differs from that, and an older reader, to whom it is unknown, refuses it by name.
+///
+/// *What a reader does*: every version from 1 on is read, and means what it meant when it was written; a generation keeps its
+/// bytes and its id, nothing is rewritten. A newer version is refused before anything else of the file is looked at, with the
+/// versions that are read; the generation that serves stays.
+///
+/// `test-data/stores/v<version>` has generations of each version, as they were written then; they are never made anew. Whoever
+/// raises the version adds a folder there, keeps the types of the old version for reading, and turns what was read into
+/// today's [`Manifest`]. `tests/it/compatibility.rs` fails until the folder is there.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// What binds vectors to a model: the plain data of the model crate's identity.

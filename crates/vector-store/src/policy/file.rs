@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, CategoryPolicy, DEFAULT_REFUSAL, GroupPolicy, OnAbstain, Policy, Strength, WhenMissing,
+    Action, CategoryPolicy, DEFAULT_MAX_RELATIVE_NORM, DEFAULT_REFUSAL, GroupPolicy, OnAbstain,
+    Policy, Strength, WhenMissing,
 };
 use crate::error::{BadValue, Error, Result};
 use crate::manifest::check::list;
@@ -17,40 +18,124 @@ const DEFAULT_MAX_COMBINED_NORM: f32 = 1.0;
 /// Longest text of a refusal, in bytes: it is an answer, not a document.
 const MAX_REFUSAL_BYTES: usize = 4096;
 
+/// What is done about each harm category, how strongly, and who may ask for what. It is a part of a generation of vectors and has a
+/// rule for each of the generation's categories.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(title = "policy.toml of skeg")
+)]
 #[serde(deny_unknown_fields)]
-struct PolicyFile {
+pub(super) struct PolicyFile {
+    /// What holds where a request names no category: the rule of a category of this file, `auto` (the probe's verdict; needs a
+    /// probe), `none` (it is answered unsteered) or `reject` (it is refused with `category_required`).
+    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::when_missing"))]
     when_missing: String,
-    on_abstain: Option<String>,
-    max_combined_norm: Option<f32>,
-    allow_other_quantisation: Option<bool>,
+    /// What holds where the probe does not know: the rule of a category of this file, `none` or `reject`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::on_abstain"))]
+    #[serde(default = "default_on_abstain")]
+    on_abstain: String,
+    /// The most that the sum of several categories' vectors may have in a layer, as a multiple of the longest summand there.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1.0)))]
+    #[serde(default = "default_max_combined_norm")]
+    max_combined_norm: f32,
+    /// The most that steering may add in a layer, as a multiple of the mean norm of what it is added to there; checked when a
+    /// generation is loaded, for every category that steers, at its ceiling.
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0, "default" = DEFAULT_MAX_RELATIVE_NORM)))]
+    #[serde(
+        default = "default_max_relative_norm",
+        skip_serializing_if = "is_default_max_relative_norm"
+    )]
+    max_relative_norm: f32,
+    /// Serve also with weights that the vectors were not measured on; answers then say `weights_mismatch`.
+    #[serde(default)]
+    allow_other_quantisation: bool,
+    /// Take only a generation whose manifest has measured figures of every category that steers.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = false)))]
+    #[serde(default, skip_serializing_if = "is_false")]
+    require_measured: bool,
+    /// A rule for each category of the generation, and no other.
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"$ref": "#/definitions/Category"})))]
     categories: BTreeMap<Category, CategoryFile>,
+    /// What the callers of each group may ask for. A group that is not named here, `anonymous` (callers without a key) included, may
+    /// name any category and nothing else.
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"minLength": 1})))]
     #[serde(default)]
     groups: BTreeMap<String, GroupFile>,
 }
 
+/// The rule for one category.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "CategoryRule", extend(
+        "if" = {"properties": {"action": {"const": "refuse"}}},
+        "then" = {"required": ["refusal"]},
+    ))
+)]
 #[serde(deny_unknown_fields)]
 struct CategoryFile {
+    /// What is done.
     action: Action,
+    /// On which tokens.
     positions: Positions,
+    /// What a refused caller is told, at most 4096 bytes and not blank. Required where the action is `refuse`.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "String", length(max = MAX_REFUSAL_BYTES), regex(pattern = "\\S"))
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
+    /// How strongly.
     strength: Strength,
 }
 
+/// What the callers of a group may ask for.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Group"))]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "one permission each")]
 struct GroupFile {
+    /// The categories they may name; left out: all of this file.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<Category>"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     categories: Option<BTreeSet<Category>>,
+    /// They may ask for `none`: an unsteered answer.
     #[serde(default)]
     may_none: bool,
+    /// They may ask for more than the default strength, up to the ceiling, and for all positions.
     #[serde(default)]
     may_raise: bool,
+    /// They may ask for less than the default strength, down to the floor, and for fewer positions.
     #[serde(default)]
     may_lower: bool,
+    /// They may see the unsteered answer beside the steered one.
     #[serde(default)]
     may_compare: bool,
+}
+
+fn default_on_abstain() -> String {
+    OnAbstain::Reject.as_str().to_owned()
+}
+
+fn default_max_combined_norm() -> f32 {
+    DEFAULT_MAX_COMBINED_NORM
+}
+
+fn default_max_relative_norm() -> f32 {
+    DEFAULT_MAX_RELATIVE_NORM
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_default_max_relative_norm(bound: &f32) -> bool {
+    bound.to_bits() == DEFAULT_MAX_RELATIVE_NORM.to_bits()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Policy {
@@ -70,7 +155,8 @@ impl Policy {
         file.into_policy().map_err(|bad| Error::Field(bad.in_file(path)))
     }
 
-    /// The text of `policy.toml`, every field written out, sorted.
+    /// The text of `policy.toml`, sorted, every field written out but those that programs before them would refuse: they
+    /// are written where they differ from their default alone.
     ///
     /// # Errors
     /// [`Error::Syntax`] when it cannot be said in TOML.
@@ -102,20 +188,12 @@ impl PolicyFile {
             "reject" => WhenMissing::Reject,
             slug => WhenMissing::Category(named(slug, "when_missing", &known)?),
         };
-        let on_abstain = match self.on_abstain.as_deref() {
-            None | Some("reject") => OnAbstain::Reject,
-            Some("none") => OnAbstain::None,
-            Some(slug) => OnAbstain::Category(named(slug, "on_abstain", &known)?),
+        let on_abstain = match self.on_abstain.as_str() {
+            "reject" => OnAbstain::Reject,
+            "none" => OnAbstain::None,
+            slug => OnAbstain::Category(named(slug, "on_abstain", &known)?),
         };
-        let max_combined_norm = self.max_combined_norm.unwrap_or(DEFAULT_MAX_COMBINED_NORM);
-        if !(max_combined_norm.is_finite() && max_combined_norm >= 1.0) {
-            return Err(BadValue::new(
-                "max_combined_norm",
-                max_combined_norm,
-                "a finite multiple of the longest summand, at least 1",
-                "leave it out for 1",
-            ));
-        }
+        self.check_bounds()?;
         let categories = self.categories.into_iter();
         let groups = self.groups.into_iter();
         Ok(Policy {
@@ -124,12 +202,34 @@ impl PolicyFile {
                 .collect::<Result<_, _>>()?,
             when_missing,
             on_abstain,
-            max_combined_norm,
-            allow_other_quantisation: self.allow_other_quantisation.unwrap_or(false),
+            max_combined_norm: self.max_combined_norm,
+            max_relative_norm: self.max_relative_norm,
+            allow_other_quantisation: self.allow_other_quantisation,
+            require_measured: self.require_measured,
             groups: groups
                 .map(|(name, file)| file.into_group(&name, &known).map(|group| (name, group)))
                 .collect::<Result<_, _>>()?,
         })
+    }
+
+    fn check_bounds(&self) -> Result<(), Box<BadValue>> {
+        let combined = self.max_combined_norm;
+        if !(combined.is_finite() && combined >= DEFAULT_MAX_COMBINED_NORM) {
+            let expected = "a finite multiple of the longest summand, at least 1";
+            return Err(BadValue::new(
+                "max_combined_norm",
+                combined,
+                expected,
+                "leave it out for 1",
+            ));
+        }
+        let relative = self.max_relative_norm;
+        if !(relative.is_finite() && relative > 0.0) {
+            let expected = "a finite multiple of the activations' mean norm, above 0";
+            let advice = format!("leave it out for {DEFAULT_MAX_RELATIVE_NORM}");
+            return Err(BadValue::new("max_relative_norm", relative, expected, advice));
+        }
+        Ok(())
     }
 }
 
@@ -226,9 +326,11 @@ impl From<&Policy> for PolicyFile {
         };
         Self {
             when_missing: policy.when_missing.as_str().to_owned(),
-            on_abstain: Some(policy.on_abstain.as_str().to_owned()),
-            max_combined_norm: Some(policy.max_combined_norm),
-            allow_other_quantisation: Some(policy.allow_other_quantisation),
+            on_abstain: policy.on_abstain.as_str().to_owned(),
+            max_combined_norm: policy.max_combined_norm,
+            max_relative_norm: policy.max_relative_norm,
+            allow_other_quantisation: policy.allow_other_quantisation,
+            require_measured: policy.require_measured,
             categories: policy.categories.iter().map(|(c, r)| (c.clone(), rule(r))).collect(),
             groups: policy.groups.iter().map(|(name, g)| (name.clone(), group(g))).collect(),
         }

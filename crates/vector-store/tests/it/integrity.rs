@@ -32,7 +32,7 @@ fn check(damage: impl FnOnce(&Path), expected: &str) {
 fn any_changed_byte_in_any_file_is_found() {
     let root = tempfile::tempdir().unwrap();
     let mut new = new_generation(0);
-    new.probe = Some(b"probe".to_vec());
+    new.probe = Some(crate::probes::probe(&["none", "fraud_deception", "malware_viruses"]));
     new.figures = Some(b"{\"format_version\": 1}".to_vec());
     let id = skeg_vector_store::write_generation(root.path(), &new).unwrap();
     let dir = dir_of(root.path(), &id);

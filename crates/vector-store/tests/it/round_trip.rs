@@ -66,14 +66,16 @@ fn policy() -> impl Strategy<Value = Policy> {
             one.prop_map(OnAbstain::Category),
         ];
         let groups = btree_map(text(), group(known), 0..3);
-        let bound = 1.0_f32..9.0;
-        (Just(categories), when_missing, on_abstain, bound, any::<bool>(), groups).prop_map(
-            |(categories, when_missing, on_abstain, max_combined_norm, allowed, groups)| Policy {
+        let bounds = (1.0_f32..9.0, prop_oneof![Just(2.0_f32), 0.1_f32..9.0]);
+        (Just(categories), when_missing, on_abstain, bounds, any::<[bool; 2]>(), groups).prop_map(
+            |(categories, when_missing, on_abstain, bounds, flags, groups)| Policy {
                 categories,
                 when_missing,
                 on_abstain,
-                max_combined_norm,
-                allow_other_quantisation: allowed,
+                max_combined_norm: bounds.0,
+                max_relative_norm: bounds.1,
+                allow_other_quantisation: flags[0],
+                require_measured: flags[1],
                 groups,
             },
         )
@@ -185,7 +187,7 @@ proptest! {
 fn a_generation_is_read_as_it_was_written() {
     let root = tempfile::tempdir().unwrap();
     let mut new = new_generation(3);
-    new.probe = Some(b"a probe".to_vec());
+    new.probe = Some(crate::probes::probe(&["fraud_deception", "malware_viruses", "none"]));
     let figures = "{\"shares\": [0.25],\n \"format_version\": 1}\n";
     new.figures = Some(figures.as_bytes().to_vec());
     let id = write_generation(root.path(), &new).unwrap();

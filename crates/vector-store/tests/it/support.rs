@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use skeg_vector_store::{
-    Action, Category, CategoryPolicy, CategoryProvenance, CategoryVectors, DEFAULT_REFUSAL,
-    GenerationId, GroupPolicy, Measurement, ModelBinding, NewGeneration, OnAbstain, Operator,
-    Orientation, Policy, Positions, Provenance, SafeWindow, Site, Store, Strength, WhenMissing,
-    set_current, write_generation,
+    Action, Category, CategoryPolicy, CategoryProvenance, CategoryVectors,
+    DEFAULT_MAX_RELATIVE_NORM, DEFAULT_REFUSAL, GenerationId, GroupPolicy, Measurement,
+    ModelBinding, NewGeneration, OnAbstain, Operator, Orientation, Policy, Positions, Provenance,
+    SafeWindow, Site, Store, Strength, WhenMissing, set_current, write_generation,
 };
 
 pub(crate) const HIDDEN_SIZE: usize = 4;
@@ -41,7 +41,9 @@ pub(crate) fn policy() -> Policy {
         when_missing: WhenMissing::Reject,
         on_abstain: OnAbstain::Reject,
         max_combined_norm: 1.0,
+        max_relative_norm: DEFAULT_MAX_RELATIVE_NORM,
         allow_other_quantisation: false,
+        require_measured: false,
         groups: BTreeMap::from([("staff".to_owned(), GroupPolicy::default())]),
     }
 }

@@ -246,7 +246,8 @@ fn auto_needs_a_probe() {
     let root = tempfile::tempdir().unwrap();
     let id = forge(root.path(), |forged| {
         auto(forged);
-        forged.files.insert("probe.safetensors".to_owned(), b"kept as it is".to_vec());
+        let probe = crate::probes::probe(&["fraud_deception", "malware_viruses", "none"]);
+        forged.files.insert("probe.safetensors".to_owned(), probe);
     });
     assert!(load_generation(root.path(), &id, None).unwrap().has_probe());
 }

@@ -10,6 +10,7 @@ mod fetch;
 mod files;
 mod judges;
 mod model;
+mod policy;
 mod serve;
 mod serve_followed;
 mod vectors;

@@ -52,7 +52,7 @@ fn a_file_becomes_a_generation_and_a_file_again() {
         assert_eq!(generation.policy.categories[category].action, Action::Log);
 
         // Another one does not go live by itself; with --publish it does.
-        let strong = [&flags[..6], &["--strength", "0.5"]].concat();
+        let strong = [&flags[..6], &["--strength", "0.05"]].concat();
         let (code, stdout, stderr) = vectors(&folder, &strong);
         assert!(code == 0 && stdout.contains("is not live"), "{stdout}{stderr}");
         assert_eq!(read_current(&root).unwrap().generation, id);
@@ -67,7 +67,7 @@ fn a_file_becomes_a_generation_and_a_file_again() {
         let flags = [&flags[..], &["--vectors", store]].concat();
         let (code, stdout, stderr) = vectors(&folder, &flags);
         assert!(
-            code == 0 && stdout.contains("strength 0.5 (0 to 0.5) by policy"),
+            code == 0 && stdout.contains("strength 0.05 (0 to 0.05) by policy"),
             "{stdout}{stderr}"
         );
         let (file, _) = VectorFile::read(&folder.path().join(&out), format).unwrap();

@@ -1,0 +1,92 @@
+//! `probe.safetensors`: its classes are the generation's categories and `none`, its values finite f32.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::forge::{check, forge};
+
+const AGAIN: &str =
+    "train the probe for this generation's categories and write the generation again";
+
+/// A probe's bytes with these classes and one weight.
+pub(crate) fn probe(classes: &[&str]) -> Vec<u8> {
+    let classes = serde_json::to_string(classes).unwrap();
+    file(Some(&classes), Dtype::F32, 0.5)
+}
+
+fn file(classes: Option<&str>, dtype: Dtype, value: f32) -> Vec<u8> {
+    let metadata =
+        classes.map(|classes| HashMap::from([("classes".to_owned(), classes.to_owned())]));
+    let bytes = [1.0_f32.to_le_bytes(), value.to_le_bytes()].concat();
+    let view = TensorView::new(dtype, vec![bytes.len() * 8 / dtype.bitsize()], &bytes).unwrap();
+    safetensors::serialize([("weights", view)], metadata).unwrap()
+}
+
+/// Loading a generation with such a probe fails with this text.
+fn check_probe(probe: Vec<u8>, expected: &str) {
+    check(
+        |forged| {
+            forged.files.insert("probe.safetensors".to_owned(), probe);
+        },
+        &format!("probe.safetensors: {expected}"),
+    );
+}
+
+#[test]
+fn classes_are_the_categories_and_none() {
+    let expected = "a list in JSON of `fraud_deception`, `malware_viruses`, `none`, each once";
+    let refused = |classes: Option<&str>, found: &str| {
+        check_probe(
+            file(classes, Dtype::F32, 0.5),
+            &format!("field `__metadata__.classes`: found {found}, expected {expected}; {AGAIN}"),
+        );
+    };
+    refused(None, "no such key");
+    refused(Some("fraud_deception"), "something else");
+    refused(Some("[1, 2]"), "something else");
+    refused(Some(r#"["fraud_deception", "malware_viruses"]"#), "no `none`");
+    refused(Some(r#"["fraud_deception", "none"]"#), "without `malware_viruses`");
+    refused(
+        Some(r#"["fraud_deception", "malware_viruses", "adult_content", "none"]"#),
+        "with `adult_content`",
+    );
+    refused(Some(r#"["fraud_deception", "malware_viruses", "none", "none"]"#), "`none` twice");
+    let root = tempfile::tempdir().unwrap();
+    let id = forge(root.path(), |forged| {
+        let probe = probe(&["malware_viruses", "none", "fraud_deception"]);
+        forged.files.insert("probe.safetensors".to_owned(), probe);
+    });
+    assert!(skeg_vector_store::load_generation(root.path(), &id, None).unwrap().has_probe());
+}
+
+#[test]
+fn values_are_finite_f32() {
+    let classes = r#"["fraud_deception", "malware_viruses", "none"]"#;
+    let with = |dtype, value| file(Some(classes), dtype, value);
+    let tensor = "tensor `weights`: found";
+    check_probe(
+        with(Dtype::F32, f32::NAN),
+        &format!("{tensor} NaN at value 1, expected finite values; {AGAIN}"),
+    );
+    check_probe(
+        with(Dtype::F32, f32::INFINITY),
+        &format!("{tensor} inf at value 1, expected finite values; {AGAIN}"),
+    );
+    check_probe(with(Dtype::F16, 0.5), &format!("{tensor} f16, expected f32; {AGAIN}"));
+    let metadata = HashMap::from([("classes".to_owned(), classes.to_owned())]);
+    let empty =
+        safetensors::serialize(Vec::<(String, TensorView<'_>)>::new(), Some(metadata)).unwrap();
+    check_probe(
+        empty,
+        "found no tensor, expected the probe's; correct the file and write the generation again",
+    );
+}
+
+#[test]
+fn what_is_no_safetensors_file_is_no_probe() {
+    check_probe(
+        b"probe".to_vec(),
+        "not a safetensors file, or a truncated one: header too small; correct the file and write the generation again",
+    );
+}
