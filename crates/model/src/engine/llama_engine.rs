@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::block_pool::BlockPool;
 use super::config::EngineConfig;
-use super::projection::{self, LiveProbe, SharedProjections};
+use super::projection::{LiveProbe, SharedProjections};
 use super::request::{Event, EventSink, GenerationRequest, SeqId};
 use super::scheduler::{Scheduler, Share};
 use super::sequence::{Advance, Caching, Sequence};
@@ -147,8 +147,7 @@ impl LlamaEngine {
     }
 
     /// Books what the step computed, samples where logits were asked for, and lets ended sequences go. `broken` are
-    /// the live probe's samples in which steering did not happen: their vectors' sequences end, and nothing that was
-    /// computed for them in this step is kept.
+    /// the live probe's samples in which steering did not happen: the sequences of their vectors end.
     fn distribute(
         &mut self,
         shares: &[Share],
@@ -159,14 +158,14 @@ impl LlamaEngine {
     ) {
         let vocab_size = self.llama.config().vocab_size;
         let mut logit_rows = logits.chunks_exact(vocab_size);
-        let mut ended = Vec::new();
+        let mut ended = match broken {
+            [] => Vec::new(),
+            broken => self.scheduler.give_up(broken),
+        };
         for (share, rows) in shares.iter().zip(batch.cu_seqlens.windows(2)) {
             let yields = yields_token(self.scheduler.sequence_mut(*share), *share);
             let logits = if yields { logit_rows.next() } else { None };
-            let sequence = self.scheduler.sequence_mut(*share);
-            if let Some(sample) = broken.iter().find(|sample| sequence.uses_vector_of(sample)) {
-                sequence.fail(projection::failure(sample));
-                ended.push(share.running_idx);
+            if ended.contains(&share.running_idx) {
                 continue;
             }
             let measured = measured.map(|measured| &measured[rows[0]..rows[1]]);

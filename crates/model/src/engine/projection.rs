@@ -122,7 +122,7 @@ impl LiveProbe {
     }
 
     /// Counts what the step's samples say, and returns those in which steering is broken. A layer's are logged the
-    /// first time and whenever their number has doubled.
+    /// first time and whenever their number has doubled. After the first one every step that steers is measured.
     pub(super) fn book(&mut self) -> Vec<ProjectionSample> {
         let mut samples = self.probe.take();
         samples.retain(|sample| {
@@ -140,6 +140,9 @@ impl LiveProbe {
             }
             sample.is_broken()
         });
+        if !samples.is_empty() {
+            self.interval = 1;
+        }
         samples
     }
 
