@@ -60,10 +60,10 @@ async fn what_the_probe_measures_is_in_the_metrics() {
         for line in [
             format!("skeg_projection_delta_count{{model_name=\"tiny\",layer=\"{layer}\"}} 3"),
             format!(
-                "skeg_projection_delta_bucket{{le=\"0.99\",model_name=\"tiny\",layer=\"{layer}\"}} 0"
+                "skeg_projection_delta_bucket{{model_name=\"tiny\",le=\"0.99\",layer=\"{layer}\"}} 0"
             ),
             format!(
-                "skeg_projection_delta_bucket{{le=\"1.01\",model_name=\"tiny\",layer=\"{layer}\"}} 3"
+                "skeg_projection_delta_bucket{{model_name=\"tiny\",le=\"1.01\",layer=\"{layer}\"}} 3"
             ),
         ] {
             assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
