@@ -206,9 +206,11 @@ impl Before {
         let norm = dot(&self.vector, &self.vector).sqrt().max(f64::MIN_POSITIVE);
         let measured = dot(after, &self.vector) / norm - self.along;
         let planned = self.planned;
+        // False where the rounding is NaN: a row that is not finite.
+        let is_due = planned != 0.0 && planned.abs() >= ROUNDINGS * self.rounding;
         let finding = if !self.registered {
             ProjectionFinding::WrongVector
-        } else if planned == 0.0 || !(planned.abs() >= ROUNDINGS * self.rounding) {
+        } else if !is_due {
             ProjectionFinding::Unresolved
         } else if measured * planned.signum() >= LEAST_SHARE * planned.abs() {
             ProjectionFinding::Moved
