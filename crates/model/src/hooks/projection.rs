@@ -18,7 +18,7 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::kernels::SteerRow;
-use crate::steering::{Operator, Site, SteeringTables};
+use crate::steering::{Operator, Site, SteeringPlan, SteeringTables};
 
 /// A projection has moved if it moved in the planned direction by at least this share of the plan.
 const LEAST_SHARE: f64 = 0.5;
@@ -119,16 +119,16 @@ impl ProjectionProbe {
         self.samples.clear();
     }
 
-    /// Whose turn it is of the rows that are steered at a place.
-    pub(super) fn choose(&mut self, place: (Site, usize), listed: &[SteerRow]) -> Option<SteerRow> {
+    /// Whose turn it is of the rows that are due at a place.
+    pub(super) fn choose(&mut self, place: (Site, usize), due: &[SteerRow]) -> Option<SteerRow> {
         let (site, layer) = place;
         let turns_of = |slot: usize| self.turns.get(&(site, layer, slot)).copied();
         // Rows of a sequence lie side by side.
-        let slot = listed
+        let slot = due
             .chunk_by(|a, b| a.slot == b.slot)
             .map(|rows| rows[0].slot)
             .min_by_key(|&slot| (turns_of(slot).unwrap_or_default().last, slot))?;
-        let rows = || listed.iter().filter(|steered| steered.slot == slot);
+        let rows = || due.iter().filter(|steered| steered.slot == slot);
         self.num_turns += 1;
         let turns = self.turns.entry((site, layer, slot)).or_default();
         turns.last = self.num_turns;
@@ -146,6 +146,19 @@ impl ProjectionProbe {
         self.samples.push(before.compare(&after));
         Ok(())
     }
+}
+
+/// What the plans ask for at a place, read from the plans and not from what the hook makes of them: so a row that the
+/// hook passes over is seen.
+pub(super) fn due(place: (Site, usize), rows: &[Option<&SteeringPlan>]) -> Vec<SteerRow> {
+    let (site, layer) = place;
+    let asked = |(row, plan): (usize, &Option<&SteeringPlan>)| {
+        let plan = plan.filter(|plan| plan.site == site)?;
+        let slot = plan.slot_by_layer[layer] as usize;
+        let acts = slot != 0 && plan.strength != 0.0;
+        acts.then_some(SteerRow { row, slot, strength: plan.strength, operator: plan.operator })
+    };
+    rows.iter().enumerate().filter_map(asked).collect()
 }
 
 /// What was read of a chosen row before the hook.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::projection::{Before, ProjectionProbe};
+use super::projection::{Before, ProjectionProbe, due};
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Cpu, SteerRow};
@@ -113,7 +113,7 @@ impl<'a> SteerRows<'a> {
         Ok(sum)
     }
 
-    /// Reads the row that the probe chooses of those that are steered at a place; `x` is what is added to `h`.
+    /// Reads the row that the probe chooses of those that plans ask for at a place; `x` is what is added to `h`.
     ///
     /// # Shapes
     /// - `h`, `x`: `[total_tokens, hidden_size]`, f32
@@ -123,10 +123,8 @@ impl<'a> SteerRows<'a> {
         h: &Tensor,
         x: Option<&Tensor>,
     ) -> Result<Option<Before>> {
-        if self.probe.is_none() || !self.list(place.0, place.1) {
-            return Ok(None);
-        }
-        let chosen = self.probe.as_mut().and_then(|probe| probe.choose(place, &self.listed));
+        let Some(probe) = &mut self.probe else { return Ok(None) };
+        let chosen = probe.choose(place, &due(place, &self.rows));
         chosen.map(|chosen| Before::read(place, chosen, self.tables, h, x)).transpose()
     }
 
