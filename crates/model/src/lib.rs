@@ -31,7 +31,9 @@ pub use chat_template::{ChatMessage, ChatTemplate};
 pub use config::{Architecture, LlamaConfig, RopeScaling};
 pub use device::DeviceChoice;
 pub use error::{Error, Result};
-pub use hooks::{Capture, Hooks, SteerRows, When};
+pub use hooks::{
+    Capture, Hooks, ProjectionFinding, ProjectionProbe, ProjectionSample, SteerRows, When,
+};
 pub use identity::ModelIdentity;
 pub use kernels::{CpuKernels, CpuOptions};
 pub use kv_cache::{KvCache, KvCacheDtype};

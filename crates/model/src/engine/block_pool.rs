@@ -172,6 +172,16 @@ impl BlockPool {
         }
     }
 
+    /// Lets nothing that was entered be found again. Who holds a block keeps it; it is free when the last one gives it
+    /// back.
+    pub(super) fn forget(&mut self) {
+        self.by_key.clear();
+        self.free.extend(std::mem::take(&mut self.idle).into_iter().map(|(_, _, block)| block));
+        for block in &mut self.blocks {
+            block.entry = None;
+        }
+    }
+
     fn hold(&mut self, block: u32) {
         let held = &mut self.blocks[block as usize];
         held.num_holders += 1;
@@ -328,5 +338,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_found_and_all_blocks_come_back() {
+        let mut pool = BlockPool::new(6, 1);
+        run(&mut pool, &[1, 2]);
+        let (held, _) = start(&mut pool, &[3, 4]);
+        pool.forget();
+        assert_eq!((pool.num_available(), pool.num_idle()), (4, 0));
+        assert_eq!(run(&mut pool, &[1, 2]), 0);
+        assert_eq!(run(&mut pool, &[3, 4]), 0);
+        assert_eq!(run(&mut pool, &[3, 4]), 2);
+        pool.give_back(held);
+        assert_eq!((pool.num_available(), pool.num_idle()), (6, 4));
     }
 }

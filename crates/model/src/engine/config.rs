@@ -26,6 +26,10 @@ pub struct EngineConfig {
     pub enable_prefix_caching: bool,
     /// Steering vectors the tables hold at once, slot 0 not counted. Default 64.
     pub num_steering_slots: usize,
+    /// Every how many steps with steered rows the live probe measures one row a steered layer
+    /// ([`crate::ProjectionProbe`]); 0 = never. Answers are bitwise the same either way. A row that did not move as
+    /// planned ends the sequences that its vector steers. Default 64: below a thousandth of the time.
+    pub projection_sample_interval: usize,
 }
 
 impl Default for EngineConfig {
@@ -39,6 +43,7 @@ impl Default for EngineConfig {
             block_size: 32,
             enable_prefix_caching: true,
             num_steering_slots: 64,
+            projection_sample_interval: 64,
         }
     }
 }

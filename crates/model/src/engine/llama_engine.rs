@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::block_pool::BlockPool;
 use super::config::EngineConfig;
+use super::projection::{LiveProbe, SharedProjections};
 use super::request::{Event, EventSink, GenerationRequest, SeqId};
 use super::scheduler::{Scheduler, Share};
 use super::sequence::{Advance, Caching, Sequence};
@@ -13,7 +14,7 @@ use super::stats::SharedStats;
 use super::{Engine, StepOutcome};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::hooks::{Hooks, SteerRows};
+use crate::hooks::{Hooks, ProjectionSample, SteerRows};
 use crate::kv_cache::KvCache;
 use crate::llama::Llama;
 use crate::steering::{SlotLease, SteeringTables, SteeringVector};
@@ -26,6 +27,7 @@ pub struct LlamaEngine {
     scheduler: Scheduler,
     max_model_len: usize,
     next_id: u64,
+    live_probe: LiveProbe,
     stats: SharedStats,
 }
 
@@ -59,6 +61,10 @@ impl LlamaEngine {
             tables: SteeringTables::new(llama.config(), num_slots, llama.device()),
             scheduler: Scheduler::new(BlockPool::new(num_blocks, config.block_size), config),
             max_model_len: config.longest_sequence(llama.config()),
+            live_probe: LiveProbe::new(
+                config.projection_sample_interval,
+                llama.config().num_hidden_layers,
+            ),
             cache,
             llama,
             next_id: 0,
@@ -130,34 +136,45 @@ impl LlamaEngine {
             plans
                 .extend((first..first + share.num_rows).map(|position| sequence.plan_at(position)));
         }
-        let steer = plans.iter().any(Option::is_some).then(|| SteerRows::new(&self.tables, plans));
+        let steer = plans.iter().any(Option::is_some).then(|| {
+            let probe = self.live_probe.of_step(&plans);
+            SteerRows::new(&self.tables, plans).probed_by(probe)
+        });
         // No capture: the prefix cache gives rows that no pass computes, so nothing could be read of them.
         let mut hooks = Hooks { steer, capture: None };
         let logits = self.llama.forward(batch, &mut self.cache, &mut hooks)?;
         Ok((logits, hooks.steer.map(|steer| steer.measured().to_vec())))
     }
 
-    /// Books what the step computed, samples where logits were asked for, and lets ended sequences go.
+    /// Books what the step computed, samples where logits were asked for, and lets ended sequences go. `broken` are
+    /// the live probe's samples in which steering did not happen: the sequences of their vectors end.
     fn distribute(
         &mut self,
         shares: &[Share],
         batch: &PackedBatch,
         logits: &[f32],
         measured: Option<&[Option<f32>]>,
+        broken: &[ProjectionSample],
     ) {
         let vocab_size = self.llama.config().vocab_size;
         let mut logit_rows = logits.chunks_exact(vocab_size);
-        let mut ended = Vec::new();
+        let mut ended = match broken {
+            [] => Vec::new(),
+            broken => self.scheduler.give_up(broken),
+        };
         for (share, rows) in shares.iter().zip(batch.cu_seqlens.windows(2)) {
             let yields = yields_token(self.scheduler.sequence_mut(*share), *share);
+            let logits = if yields { logit_rows.next() } else { None };
+            if ended.contains(&share.running_idx) {
+                continue;
+            }
             let measured = measured.map(|measured| &measured[rows[0]..rows[1]]);
             self.scheduler.computed(*share, measured);
             if !yields {
                 continue;
             }
             let sequence = self.scheduler.sequence_mut(*share);
-            let outcome = logit_rows
-                .next()
+            let outcome = logits
                 .ok_or_else(|| "the step gave too few rows of logits".to_owned())
                 .and_then(|row| sequence.advance(row));
             match outcome {
@@ -195,7 +212,8 @@ impl LlamaEngine {
         });
         match result {
             Ok((logits, measured)) => {
-                self.distribute(&shares, &batch, &logits, measured.as_deref());
+                let broken = self.live_probe.book();
+                self.distribute(&shares, &batch, &logits, measured.as_deref(), &broken);
                 Ok(StepOutcome::Advanced)
             }
             Err(error) => {
@@ -253,4 +271,11 @@ impl Engine for LlamaEngine {
     fn stats(&self) -> SharedStats {
         self.stats.clone()
     }
+
+    fn projections(&self) -> SharedProjections {
+        self.live_probe.found()
+    }
 }
+
+#[cfg(test)]
+mod tests;

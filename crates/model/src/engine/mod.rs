@@ -10,6 +10,7 @@ mod block_key;
 mod block_pool;
 mod config;
 mod llama_engine;
+mod projection;
 mod request;
 mod scheduler;
 mod sequence;
@@ -18,6 +19,7 @@ mod thread;
 
 pub use config::EngineConfig;
 pub use llama_engine::LlamaEngine;
+pub use projection::{LayerProjections, PROJECTION_RATIO_BOUNDS, SharedProjections};
 pub use request::{
     Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SinkClosed, SteeringReport,
     TokenLogprob,
@@ -68,4 +70,9 @@ pub trait Engine: Send {
 
     /// Where its numbers can be read while it runs.
     fn stats(&self) -> SharedStats;
+
+    /// Where what its live probe found can be read while it runs; empty for an engine without one.
+    fn projections(&self) -> SharedProjections {
+        SharedProjections::default()
+    }
 }

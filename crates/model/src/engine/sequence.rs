@@ -4,6 +4,7 @@ use super::block_key::BlockKey;
 use super::block_pool::{BlockTable, Hit};
 use super::request::{Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId};
 use super::request::{SinkClosed, SteeringReport};
+use crate::hooks::ProjectionSample;
 use crate::sampling::Sampler;
 use crate::steering::{SteeringId, SteeringPlan};
 
@@ -106,6 +107,14 @@ impl Sequence {
     pub(super) fn plan_at(&self, position: usize) -> Option<&SteeringPlan> {
         let (plan, _lease) = self.request.steering.as_ref()?;
         plan.positions.covers(position, self.prompt_len()).then_some(plan)
+    }
+
+    /// Whether its plan uses the vector of a sample where the sample was taken.
+    pub(super) fn uses_vector_of(&self, sample: &ProjectionSample) -> bool {
+        self.request.steering.as_ref().is_some_and(|(plan, _lease)| {
+            let slot = plan.slot_by_layer[sample.layer] as usize;
+            plan.acts() && plan.site == sample.site && slot == sample.slot
+        })
     }
 
     /// Notes what a step did to this sequence's rows: `measured[i]` is the hook's figure for the row at

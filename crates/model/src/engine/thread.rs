@@ -9,7 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use super::{Engine, EngineStats, Event, EventSink, GenerationRequest, SharedStats, SinkClosed};
+use super::{
+    Engine, EngineStats, Event, EventSink, GenerationRequest, LayerProjections, SharedProjections,
+    SharedStats, SinkClosed,
+};
 use crate::error::Error;
 use crate::steering::{SlotLease, SteeringVector};
 
@@ -98,6 +101,7 @@ pub struct EngineHandle {
     accepting: Arc<RwLock<bool>>,
     alive: Arc<AtomicBool>,
     stats: SharedStats,
+    projections: SharedProjections,
 }
 
 impl std::fmt::Debug for EngineHandle {
@@ -157,6 +161,12 @@ impl EngineHandle {
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         self.stats.read()
+    }
+
+    /// What the engine's live probe found so far, by sampled layer.
+    #[must_use]
+    pub fn projections(&self) -> Vec<LayerProjections> {
+        self.projections.read()
     }
 
     /// Whether the engine thread is running.
@@ -231,6 +241,7 @@ impl EngineThread {
             accepting: Arc::new(RwLock::new(true)),
             alive: Arc::clone(&alive),
             stats: engine.stats(),
+            projections: engine.projections(),
         };
         let guard = OnExit { alive, notify: Some(on_exit) };
         let thread = std::thread::Builder::new()

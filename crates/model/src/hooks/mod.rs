@@ -5,9 +5,11 @@
 //! skipped in silence.
 
 mod capture;
+mod projection;
 mod steer;
 
 pub use capture::{Capture, When};
+pub use projection::{ProjectionFinding, ProjectionProbe, ProjectionSample};
 pub use steer::SteerRows;
 
 use candle_core::Tensor;
@@ -16,6 +18,7 @@ use crate::config::LlamaConfig;
 use crate::error::Result;
 use crate::kernels::{self, Cpu};
 use crate::steering::Site;
+use projection::Before;
 
 /// What is hooked into one forward pass.
 #[derive(Debug)]
@@ -50,6 +53,14 @@ impl Hooks<'_> {
     /// - `h`, returns: `[total_tokens, hidden_size]`, f32; nobody else may hold `h`'s storage, it is
     ///   changed in place
     pub(crate) fn at(&mut self, cpu: &Cpu, site: Site, layer: usize, h: Tensor) -> Result<Tensor> {
+        let before = self.before((site, layer), &h, None)?;
+        let h = self.change(cpu, site, layer, h)?;
+        self.after(before.as_ref(), &h)?;
+        Ok(h)
+    }
+
+    /// [`at`](Self::at) without the probe.
+    fn change(&mut self, cpu: &Cpu, site: Site, layer: usize, h: Tensor) -> Result<Tensor> {
         if let Some(capture) = &mut self.capture {
             capture.read(site, layer, When::BeforeSteering, &h)?;
         }
@@ -80,10 +91,32 @@ impl Hooks<'_> {
         x: &Tensor,
         h: Tensor,
     ) -> Result<Tensor> {
-        match (&mut self.steer, &self.capture) {
+        let before = self.before((site, layer), &h, Some(x))?;
+        let sum = match (&mut self.steer, &self.capture) {
             // Nobody looks at the site itself.
-            (Some(steer), None) if x.device().is_cpu() => steer.add(cpu, (site, layer), x, &h),
-            _ => kernels::add(x, &self.at(cpu, site, layer, h)?),
+            (Some(steer), None) if x.device().is_cpu() => steer.add(cpu, (site, layer), x, &h)?,
+            _ => kernels::add(x, &self.change(cpu, site, layer, h)?)?,
+        };
+        self.after(before.as_ref(), &sum)?;
+        Ok(sum)
+    }
+
+    /// Reads the row that the probe chooses at a place, if there is a probe and a steered row; `x` is what is added
+    /// to `h`.
+    fn before(
+        &mut self,
+        place: (Site, usize),
+        h: &Tensor,
+        x: Option<&Tensor>,
+    ) -> Result<Option<Before>> {
+        self.steer.as_mut().map_or(Ok(None), |steer| steer.before(place, h, x))
+    }
+
+    /// Compares it with what goes on.
+    fn after(&mut self, before: Option<&Before>, h: &Tensor) -> Result<()> {
+        match (&mut self.steer, before) {
+            (Some(steer), Some(before)) => steer.after(before, h),
+            _ => Ok(()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::projection::{Before, ProjectionProbe, due};
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Cpu, SteerRow};
@@ -17,6 +18,7 @@ pub struct SteerRows<'a> {
     tables: &'a SteeringTables,
     rows: Vec<Option<&'a SteeringPlan>>,
     measured: Vec<Option<f32>>,
+    probe: Option<&'a mut ProjectionProbe>,
     /// What is steered at the place that was last asked for.
     listed: Vec<SteerRow>,
     listed_at: Option<(Site, usize)>,
@@ -27,7 +29,13 @@ impl<'a> SteerRows<'a> {
     #[must_use]
     pub fn new(tables: &'a SteeringTables, rows: Vec<Option<&'a SteeringPlan>>) -> Self {
         let measured = vec![None; rows.len()];
-        Self { tables, rows, measured, listed: Vec::new(), listed_at: None }
+        Self { tables, rows, measured, probe: None, listed: Vec::new(), listed_at: None }
+    }
+
+    /// Lets `probe` measure the passes, if there is one. What they compute stays bitwise the same.
+    #[must_use]
+    pub fn probed_by(self, probe: Option<&'a mut ProjectionProbe>) -> Self {
+        Self { probe, ..self }
     }
 
     /// `[total_tokens]`: for each row the largest `||delta|| / ||h||` over the layers in which the
@@ -63,6 +71,9 @@ impl<'a> SteerRows<'a> {
             }
         }
         self.measured.fill(None);
+        if let Some(probe) = &mut self.probe {
+            probe.begin();
+        }
         self.listed_at = None;
         Ok(())
     }
@@ -100,6 +111,26 @@ impl<'a> SteerRows<'a> {
         let (sum, relative_norms) = kernels::add_steered(cpu, x, h, table, &self.listed)?;
         self.measure(relative_norms);
         Ok(sum)
+    }
+
+    /// Reads the row that the probe chooses of those that plans ask for at a place; `x` is what is added to `h`.
+    ///
+    /// # Shapes
+    /// - `h`, `x`: `[total_tokens, hidden_size]`, f32
+    pub(super) fn before(
+        &mut self,
+        place: (Site, usize),
+        h: &Tensor,
+        x: Option<&Tensor>,
+    ) -> Result<Option<Before>> {
+        let Some(probe) = &mut self.probe else { return Ok(None) };
+        let chosen = probe.choose(place, &due(place, &self.rows));
+        chosen.map(|chosen| Before::read(place, chosen, self.tables, h, x)).transpose()
+    }
+
+    /// Hands the probe what became of the row: `h` is what goes on, `[total_tokens, hidden_size]`.
+    pub(super) fn after(&mut self, before: &Before, h: &Tensor) -> Result<()> {
+        self.probe.as_mut().map_or(Ok(()), |probe| probe.note(before, h))
     }
 
     /// Asks for the vectors of one site of one layer ahead of their use.

@@ -154,6 +154,21 @@ impl SteeringTables {
         self.tables[self.table_idx(site, layer)].as_ref()
     }
 
+    /// Whether `values`, `[hidden_size]`, are those that were registered for a slot, site and layer.
+    pub(crate) fn is_registered(
+        &self,
+        (site, layer): (Site, usize),
+        slot: usize,
+        values: &[f32],
+    ) -> bool {
+        match self.slots.get(slot) {
+            Some(Slot::Taken { site: of, rows }) => {
+                *of == site && rows[layer] == Some(RowId::of(values))
+            }
+            Some(Slot::Free) | None => false,
+        }
+    }
+
     /// Width of the rows.
     pub(crate) fn hidden_size(&self) -> usize {
         self.hidden_size

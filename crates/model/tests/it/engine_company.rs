@@ -121,12 +121,13 @@ pub(crate) fn any_ask() -> impl Strategy<Value = Ask> {
 }
 
 fn any_config() -> impl Strategy<Value = EngineConfig> {
-    (1_usize..6, 0_usize..30, 1_usize..9, 60_usize..200).prop_map(
-        |(max_num_seqs, beyond, block_size, kv_cache_tokens)| EngineConfig {
+    (1_usize..6, 0_usize..30, 1_usize..9, 60_usize..200, 0_usize..3).prop_map(
+        |(max_num_seqs, beyond, block_size, kv_cache_tokens, interval)| EngineConfig {
             max_num_seqs,
             max_num_batched_tokens: max_num_seqs + beyond,
             block_size,
             kv_cache_tokens,
+            projection_sample_interval: interval,
             ..EngineConfig::default()
         },
     )

@@ -20,6 +20,7 @@ mod golden_text;
 mod invariants;
 mod invariants_steering;
 mod loader;
+mod projection;
 mod quantised;
 mod sampling;
 mod support;

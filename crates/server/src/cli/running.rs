@@ -209,6 +209,7 @@ fn start_engine(
         kv_cache_tokens: sizes.kv_cache_tokens,
         kv_cache_dtype: sizes.kv_cache_dtype,
         enable_prefix_caching: sizes.enable_prefix_caching,
+        projection_sample_interval: sizes.projection_sample_interval,
         // Each running sequence may hold a sum of several categories.
         num_steering_slots: LIVE_GENERATIONS * num_categories + sizes.max_num_seqs,
         ..EngineConfig::default()

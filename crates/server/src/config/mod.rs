@@ -34,6 +34,8 @@ const DEFAULT_QUEUE_DEPTH: usize = 4;
 const DEFAULT_MAX_NUM_BATCHED_TOKENS: usize = 512;
 /// Four full contexts of the default model.
 const DEFAULT_KV_CACHE_TOKENS: usize = 32768;
+/// Below a thousandth of the time (docs/guide.md).
+const DEFAULT_PROJECTION_SAMPLE_INTERVAL: usize = 64;
 /// Below what container platforms wait before they kill.
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);
 const DEFAULT_PORT: u16 = 8080;
@@ -69,7 +71,7 @@ pub(crate) struct Config {
     pub(crate) admin: AdminConfig,
 }
 
-/// Sizes of the engine, all at least 1, and its one switch.
+/// Sizes of the engine, all at least 1, its one switch, and how often its steering is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EngineSizes {
     pub(crate) max_num_seqs: usize,
@@ -80,6 +82,8 @@ pub(crate) struct EngineSizes {
     pub(crate) max_model_len: Option<usize>,
     pub(crate) kv_cache_dtype: KvCacheDtype,
     pub(crate) enable_prefix_caching: bool,
+    /// In steps that steer; 0 = never.
+    pub(crate) projection_sample_interval: usize,
 }
 
 /// The form of log lines.
@@ -185,6 +189,9 @@ impl EngineSizes {
                     reason: error.to_string(),
                 })?,
             enable_prefix_caching: !raw.no_prefix_caching.unwrap_or(false),
+            projection_sample_interval: raw
+                .projection_sample_interval
+                .unwrap_or(DEFAULT_PROJECTION_SAMPLE_INTERVAL),
         };
         sizes.check()?;
         Ok(sizes)

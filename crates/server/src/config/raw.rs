@@ -156,6 +156,14 @@ pub(crate) struct RawConfig {
     /// Longest prompt and answer together [default: the model's context]
     #[arg(long, env = "SKEG_MAX_MODEL_LEN", value_name = "TOKENS", help_heading = "Engine")]
     pub(crate) max_model_len: Option<usize>,
+    /// Every how many steps that steer the live probe measures whether a row moved as planned; 0 = never [default: 64]
+    #[arg(
+        long,
+        env = "SKEG_PROJECTION_SAMPLE_INTERVAL",
+        value_name = "STEPS",
+        help_heading = "Engine"
+    )]
+    pub(crate) projection_sample_interval: Option<usize>,
 
     /// Log form on standard error: text or json [default: text]
     #[arg(long, env = "SKEG_LOG_FORMAT", value_name = "FORM", help_heading = "Logging")]
@@ -215,6 +223,9 @@ impl RawConfig {
             kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),
             no_prefix_caching: self.no_prefix_caching.or(lower.no_prefix_caching),
             max_model_len: self.max_model_len.or(lower.max_model_len),
+            projection_sample_interval: self
+                .projection_sample_interval
+                .or(lower.projection_sample_interval),
             log_format: self.log_format.or(lower.log_format),
             log_level: self.log_level.or(lower.log_level),
             admin: self.admin.over(lower.admin),

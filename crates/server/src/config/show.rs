@@ -55,6 +55,8 @@ impl fmt::Display for Config {
         if let Some(tokens) = self.engine.max_model_len {
             writeln!(f, "max_model_len = {tokens}")?;
         }
+        let interval = self.engine.projection_sample_interval;
+        writeln!(f, "projection_sample_interval = {interval}")?;
         text(f, "log_format", &log_format)?;
         text(f, "log_level", &self.log.filter)?;
         for principal in &self.principals {

@@ -77,6 +77,19 @@ fn the_shown_configuration_can_be_read_again() {
 }
 
 #[test]
+fn the_live_probe_can_be_set_and_turned_off() {
+    assert_eq!(config("").engine.projection_sample_interval, 64);
+    for interval in [0, 7] {
+        let set = format!("projection_sample_interval = {interval}\n");
+        let shown = config(&set).to_string();
+        assert!(shown.contains(&set), "{shown}");
+        assert_eq!(config(&shown).engine.projection_sample_interval, interval);
+        let above = raw(&set).over(raw("projection_sample_interval = 9"));
+        assert_eq!(above.projection_sample_interval, Some(interval));
+    }
+}
+
+#[test]
 fn sizes_must_fit_each_other() {
     assert!(refused("max_num_seqs = 0").contains("`max_num_seqs`"));
     assert!(

@@ -1,5 +1,6 @@
 //! `/metrics`: the numbers of the engine and of what steers, in the text form of Prometheus (`OpenMetrics` 1.0). No label holds content.
 
+mod projection;
 mod steering;
 
 use std::borrow::Cow;
@@ -18,12 +19,14 @@ use skeg_model::engine::EngineStats;
 
 use crate::errors::ApiError;
 use crate::state::App;
+use projection::Projections;
 use steering::Steering;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
-    let text = text(app.engine.stats(), Steering::of(&app), app.model_name()).map_err(|error| {
+    let engine = (app.engine.stats(), Projections { layers: app.engine.projections() });
+    let text = text(engine, Steering::of(&app), app.model_name()).map_err(|error| {
         let message = "the metrics could not be written";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics_failed", message)
             .with_log(error.to_string())
@@ -31,10 +34,15 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, ApiError
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 
-fn text(stats: EngineStats, steering: Steering, model_name: &str) -> Result<String, fmt::Error> {
+fn text(
+    (stats, projections): (EngineStats, Projections),
+    steering: Steering,
+    model_name: &str,
+) -> Result<String, fmt::Error> {
     let labels = [(Cow::Borrowed("model_name"), Cow::Owned(model_name.to_owned()))];
     let mut registry = Registry::with_labels(labels.into_iter());
     registry.register_collector(Box::new(Engine { stats }));
+    registry.register_collector(Box::new(projections));
     steering.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -148,7 +156,8 @@ mod tests {
             prefix_cache_hit_tokens: 64,
             ..EngineStats::default()
         };
-        let text = text(stats, Steering::example(), "tiny").unwrap();
+        let projections = Projections { layers: Vec::new() };
+        let text = text((stats, projections), Steering::example(), "tiny").unwrap();
         for line in [
             "vllm:num_requests_running{model_name=\"tiny\"} 3.0",
             "vllm:kv_cache_usage_perc{model_name=\"tiny\"} 0.25",

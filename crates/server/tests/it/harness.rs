@@ -9,7 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
-use skeg_model::engine::EngineThread;
+use skeg_model::engine::{Engine, EngineThread};
 use skeg_model::{ChatTemplate, Tokenizer};
 use skeg_server::{AppParts, DecisionLog, Limits, Operations, Origin, Principals, SteeringSlots};
 use skeg_vector_store::{SecretKey, Store};
@@ -90,11 +90,16 @@ impl Write for SharedWriter {
 
 impl Setup {
     pub(crate) fn start(self) -> Server {
+        let (engine, control) = ScriptedEngine::new(self.script.clone(), self.gated);
+        self.start_on(Box::new(engine), control)
+    }
+
+    /// On another engine than the scripted one, whose control is then of no use.
+    pub(crate) fn start_on(self, engine: Box<dyn Engine>, control: Control) -> Server {
         let files = tempfile::tempdir().unwrap();
-        let (engine, control) = ScriptedEngine::new(self.script, self.gated);
         let (running, engine_ended) = watch::channel(());
         let (_thread, engine) =
-            EngineThread::spawn(Box::new(engine), self.max_admitted, || drop(running)).unwrap();
+            EngineThread::spawn(engine, self.max_admitted, || drop(running)).unwrap();
         let place = tempfile::tempdir().unwrap();
         let followed = self.followed.then(|| place.path());
         let (origin, store) = {

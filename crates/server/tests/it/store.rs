@@ -15,7 +15,7 @@ use skeg_vector_store::{
 
 use crate::harness::NUM_LAYERS;
 
-const HIDDEN_SIZE: usize = 4;
+pub(crate) const HIDDEN_SIZE: usize = 4;
 const ACTIONS: [(&str, &str); 4] = [
     ("adult_content", "refuse"),
     ("fraud_deception", "steer"),

@@ -15,9 +15,11 @@ use std::collections::VecDeque;
 
 use super::block_pool::{BlockPool, Hit};
 use super::config::EngineConfig;
+use super::projection;
 use super::request::SeqId;
 use super::sequence::{Running, Sequence};
 use super::stats::EngineStats;
+use crate::hooks::ProjectionSample;
 
 /// Rows of one running sequence in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +209,21 @@ impl Scheduler {
             let (key, max_relative_norm) = sequence.block(block_table.num_entered());
             self.pool.enter(block_table, key, max_relative_norm);
         }
+    }
+
+    /// Steering broke: gives up the running sequences that the vectors of these samples steer, whether or not the step
+    /// computed any of their rows, and forgets the prefix cache, which may hold more such rows. Their places in
+    /// `running`, for [`Self::end`].
+    pub(super) fn give_up(&mut self, broken: &[ProjectionSample]) -> Vec<usize> {
+        self.pool.forget();
+        let mut ended = Vec::new();
+        for (idx, Running { sequence, .. }) in self.running.iter_mut().enumerate() {
+            if let Some(sample) = broken.iter().find(|sample| sequence.uses_vector_of(sample)) {
+                sequence.fail(projection::failure(sample));
+                ended.push(idx);
+            }
+        }
+        ended
     }
 
     /// The sequence of a share.
