@@ -26,8 +26,8 @@ pub(crate) fn extraction() -> Extraction {
                 layer,
                 vector: vec![idx as f32 + 1.0, 0.0, 0.0, 0.0],
                 norm: idx as f64 + 1.0,
-                activation_norm: 8.0,
-                relative_norm: (idx as f64 + 1.0) / 8.0,
+                activation_norm: 16.0,
+                relative_norm: (idx as f64 + 1.0) / 16.0,
                 split_half_cosine: Some(0.9),
                 num_kept: None,
             })
