@@ -19,3 +19,4 @@ mod scripted;
 mod steering;
 mod store;
 mod stream;
+mod swap_storm;

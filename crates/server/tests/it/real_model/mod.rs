@@ -3,3 +3,4 @@
 mod company;
 mod process;
 mod storm;
+mod swaps;

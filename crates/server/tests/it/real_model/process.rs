@@ -13,7 +13,7 @@ pub(super) fn shipped_vectors() -> PathBuf {
 
 /// The default model's file.
 #[expect(clippy::disallowed_methods, reason = "xtask hands the model to tests by environment")]
-fn model() -> PathBuf {
+pub(super) fn model() -> PathBuf {
     let path = std::env::var_os("SKEG_TEST_MODEL");
     PathBuf::from(path.expect("SKEG_TEST_MODEL is not set; run `cargo xtask test`"))
 }
