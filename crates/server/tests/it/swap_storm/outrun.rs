@@ -120,7 +120,7 @@ fn publications_that_outrun_requests_wait_for_a_slot_and_are_then_taken_by_thems
     let error = rig.publish(&good[3]).unwrap_err();
     assert!(matches!(error, Error::Prepare { .. }), "{error}");
     let expected = format!(
-        "generation {} cannot go live: {NUM_CATEGORIES} vectors need a slot each and 0 of {} are free; \
+        "generation {} cannot go live: steering: {NUM_CATEGORIES} vectors need a slot each and 0 of {} are free; \
          give the engine more steering slots, or wait until requests of an earlier generation end",
         good[3],
         NUM_FITTING * NUM_CATEGORIES
