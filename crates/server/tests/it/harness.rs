@@ -147,7 +147,7 @@ impl Setup {
 }
 
 /// A byte-level tokenizer: one token a byte, id = byte.
-fn tokenizer(folder: &std::path::Path) -> Tokenizer {
+pub(crate) fn tokenizer(folder: &std::path::Path) -> Tokenizer {
     // GPT-2's alphabet: printable Latin-1 stands for itself, the others take U+0100 and up.
     let printable = |byte: u32| {
         (33..=126).contains(&byte) || (161..=172).contains(&byte) || (174..=255).contains(&byte)

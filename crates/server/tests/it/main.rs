@@ -20,3 +20,4 @@ mod scripted;
 mod steering;
 mod store;
 mod stream;
+mod swap_storm;

@@ -1,5 +1,5 @@
-//! `skeg bench`: speed in this process, the cost of steering, a load on a running server, and what speed costs in
-//! accuracy.
+//! `skeg bench`: speed in this process, the cost of steering, a load on a running server, what speed costs in accuracy,
+//! and publications under load.
 //!
 //! What computes figures of measurements (`stats`, `bootstrap`, `draw`) knows nothing of models or HTTP.
 
@@ -16,6 +16,7 @@ mod rig;
 mod serve;
 mod stats;
 mod steering;
+mod swaps;
 mod throughput;
 
 use serde::Serialize;
@@ -27,13 +28,14 @@ use crate::output;
 use instructions::Instructions;
 use machine::Machine;
 
-/// Measure speed: of a model, of steering, of a server; and accuracy.
+/// Measure speed: of a model, of steering, of a server, of publications; and accuracy.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     Model(model::Args),
     Steering(steering::Args),
     Serve(serve::Args),
     Accuracy(accuracy::Args),
+    Swaps(swaps::Args),
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<()> {
@@ -42,6 +44,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
         Command::Steering(args) => steering::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Accuracy(args) => accuracy::run(args),
+        Command::Swaps(args) => swaps::run(args),
     }
 }
 

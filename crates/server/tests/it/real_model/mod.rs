@@ -4,3 +4,4 @@ mod canary;
 mod company;
 mod process;
 mod storm;
+mod swaps;
