@@ -17,8 +17,8 @@ use crate::support::{model, open};
 
 /// A test that waits this long has failed.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Tries that the growing pause leaves room for in any time that a test may take: after 5, 15, 35, 75 and 155 seconds.
-const MAX_TRIES_BY_TIME: usize = 5;
+/// Tries that the growing pause leaves room for in any time that a test may take: after 1, 3, 7, 15, 31, 63 and 127 seconds.
+const MAX_TRIES_BY_TIME: usize = 7;
 
 /// Refuses one generation, or all as long as it is closed, and counts what it was asked.
 #[derive(Default)]
