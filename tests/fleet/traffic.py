@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 
 CATEGORIES = ["fraud_deception", "malware_viruses", "privacy_violation", "none"]
 
@@ -30,7 +31,7 @@ class Traffic:
             category = CATEGORIES[turn % len(CATEGORIES)]
             try:
                 self.answers.append((sent, self._ask(category, streamed=turn % 2 == 0)))
-            except (AssertionError, OSError, ValueError, KeyError) as fault:
+            except (AssertionError, OSError, ValueError, KeyError, HTTPException) as fault:
                 self.faults.append(f"{type(fault).__name__}: {fault}")
 
     def _ask(self, category, streamed):
