@@ -9,13 +9,14 @@
 //!   to an earlier generation is a change like any other and has a higher sequence. Whoever really starts a place anew
 //!   publishes there above the old sequence, or empties the folder. No clock is asked.
 //! - The folder belongs to the copy of one place, which the file `MIRROR` in it names. It keeps the generation that serves
-//!   and the one before.
+//!   and the one before. What a replica that died left half copied goes with the first change ten minutes later.
 
 mod follow;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{fmt, fs};
 
 pub use follow::{FollowGuard, FollowOptions};
@@ -24,12 +25,14 @@ use crate::current::{copy_current, find_current, nothing_published};
 use crate::error::{Error, Result};
 use crate::generation::{add_generation, list_generations, load_generation};
 use crate::place::{LocalPlace, Look, Place, Tag};
-use crate::{Current, GenerationId, ModelBinding, files};
+use crate::{Current, GenerationId, ModelBinding, files, gc};
 
 /// Names the place that a folder is the copy of.
 const MARKER: &str = "MIRROR";
 /// It is an address.
 const MAX_MARKER_BYTES: u64 = 8192;
+/// What lies half copied in the folder for so long was left by a replica that died: copying takes seconds.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(600);
 
 /// What a look at the place led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +163,7 @@ impl Mirror {
                 kept: kept.sequence,
             });
         }
+        self.prune_leftovers();
         self.fetch(&current.generation)?;
         copy_current(&self.root, &current)?;
         state.tag = tag;
@@ -191,6 +195,14 @@ impl Mirror {
             if let Err(error) = copy.remove(&id) {
                 tracing::warn!(generation = %id, %error, "an old generation was left behind");
             }
+        }
+    }
+
+    /// Before anything is copied, so that a replica that dies again and again while it copies does not fill its disk.
+    fn prune_leftovers(&self) {
+        let copy = LocalPlace::new(&self.root);
+        if let Err(error) = gc::collect_leftovers(&copy, LEFTOVER_GRACE) {
+            tracing::warn!(root = %self.root.display(), %error, "what a dead replica left was left behind");
         }
     }
 
