@@ -1,8 +1,9 @@
-//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | vectors | golden`.
+//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | faults | vectors | golden`.
 
 mod cargo;
 mod ci;
 mod demo;
+mod faults;
 mod golden;
 mod hub;
 mod model;
@@ -42,6 +43,8 @@ enum Task {
     Hub,
     /// Talk to a running server with the official OpenAI package for Python.
     Sdk,
+    /// Kill publishers and replicas, fill the disk; the old generation or the new one must serve, whole.
+    Faults(faults::Args),
     /// Make the golden files again with the Python scripts beside them.
     Golden,
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Vectors(args) => vectors::run(&args),
         Task::Hub => hub::run(),
         Task::Sdk => sdk::run(),
+        Task::Faults(args) => faults::run(&args),
         Task::Golden => golden::run(),
     };
     match result {
