@@ -66,7 +66,12 @@ pub(crate) fn answers(program: impl AsRef<OsStr>, args: &[&str]) -> bool {
 /// Builds the binary `skeg` with more arguments, if any, and returns its path.
 pub(crate) fn build_skeg(more: &[&str]) -> Result<PathBuf> {
     run(cargo(&["build"]).args(BUILD_FLAGS).args(["--bins"]).args(more))?;
-    Ok(target_dir()?.join("debug").join(format!("skeg{}", std::env::consts::EXE_SUFFIX)))
+    binary("skeg")
+}
+
+/// The path of a binary that [`build_skeg`] built; this program is one of them, and may have been built anew by it.
+pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+    Ok(target_dir()?.join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// Where cargo builds, whatever the environment and configuration say.

@@ -1,8 +1,9 @@
-//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | fleet | vectors | golden`.
+//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | faults | fleet | vectors | golden`.
 
 mod cargo;
 mod ci;
 mod demo;
+mod faults;
 mod fleet;
 mod golden;
 mod hub;
@@ -46,6 +47,8 @@ enum Task {
     Sdk,
     /// Publish to an object store on loopback that three servers follow behind haproxy, take it away, restart replicas.
     Fleet,
+    /// Kill publishers and replicas, fill the disk; the old generation or the new one must serve, whole.
+    Faults(faults::Args),
     /// Make the golden files again with the Python scripts beside them.
     Golden,
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Hub => hub::run(),
         Task::Sdk => sdk::run(),
         Task::Fleet => fleet::run(),
+        Task::Faults(args) => faults::run(&args),
         Task::Golden => golden::run(),
     };
     match result {

@@ -23,6 +23,11 @@ pub(crate) const CURRENT_LOCK: &str = "CURRENT.lock";
 pub(crate) const GENERATIONS: &str = "generations";
 pub(crate) const HISTORY: &str = "history";
 
+/// Beside the generations: one being written, one being removed, a file by which the file system's clock is read.
+pub(crate) const STAGING: &str = ".staging-";
+pub(crate) const REMOVED: &str = ".removed-";
+pub(crate) const CLOCK: &str = ".clock-";
+
 /// Files that every generation has beside its manifest.
 pub(crate) const REQUIRED: [&str; 3] = [CARD, POLICY, VECTORS];
 
@@ -34,6 +39,8 @@ const MIB: u64 = 1024 * 1024;
 const MAX_CURRENT_BYTES: u64 = 4096;
 /// Twice what [`MAX_SIGNATURES`](crate::signature::MAX_SIGNATURES) take.
 const MAX_SIGNATURES_BYTES: u64 = 8192;
+/// Reading TOML takes up to a kilobyte of memory a byte, for nothing but dots.
+const MAX_POLICY_BYTES: u64 = 256 * 1024;
 
 /// Whether the manifest may list a file of this name.
 pub(crate) fn is_listed_name(name: &str) -> bool {
@@ -46,6 +53,7 @@ pub(crate) fn max_bytes(name: &str) -> u64 {
         VECTORS => 1024 * MIB,
         PROBE => 256 * MIB,
         MANIFEST | FIGURES => 16 * MIB,
+        POLICY => MAX_POLICY_BYTES,
         CURRENT => MAX_CURRENT_BYTES,
         SIGNATURES => MAX_SIGNATURES_BYTES,
         _ => MIB,
@@ -226,6 +234,19 @@ pub(crate) fn replace_from(beside: &Path, dir: &Path, name: &str, bytes: &[u8]) 
     file.sync_all().map_err(Error::io("write", beside))?;
     fs::rename(beside, &path).map_err(Error::io("replace", &path))?;
     sync_dir(dir)
+}
+
+/// Removes a file, or a folder with what is in it; one that is gone, whoever removed it, is no error.
+pub(crate) fn remove_all(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(Error::io("remove", path)),
+    }
 }
 
 /// Makes a rename in a folder survive a crash.

@@ -1,10 +1,10 @@
-//! Garbage collection: removes generations that nobody goes back to.
+//! Garbage collection: removes generations that nobody goes back to, and what writers left that died.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::place::{Listed, Place};
+use crate::place::{Leftover, Listed, Place};
 use crate::{Current, GenerationId, files};
 
 /// What is kept beside the generation that serves.
@@ -99,6 +99,46 @@ pub fn collect(place: &dyn Place, rules: KeepRules) -> Result<Vec<Judged>> {
     let judged = judge(place, rules)?;
     for gone in judged.iter().filter(|judged| judged.kept.is_none()) {
         remove(place, &gone.id)?;
+    }
+    Ok(judged)
+}
+
+/// What a writer left beside the generations, and what garbage collection makes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgedLeftover {
+    /// What it is.
+    pub leftover: Leftover,
+    /// How long ago it was last written, by the place's clock.
+    pub age: Duration,
+    /// Whether it goes: it was written as long ago as `grace` says. Something younger may be a living writer's.
+    pub goes: bool,
+}
+
+/// Says which leftovers of a place would go, and removes nothing.
+///
+/// # Errors
+/// What the place refuses.
+pub fn judge_leftovers(place: &dyn Place, grace: Duration) -> Result<Vec<JudgedLeftover>> {
+    let leftovers = place.leftovers()?;
+    if leftovers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = place.now()?;
+    let judged = |leftover: Leftover| {
+        let age = now.duration_since(leftover.modified).unwrap_or_default();
+        JudgedLeftover { leftover, age, goes: age >= grace }
+    };
+    Ok(leftovers.into_iter().map(judged).collect())
+}
+
+/// Removes the leftovers that [`judge_leftovers`] lets go, and says what was judged. It may run beside publishers.
+///
+/// # Errors
+/// As [`judge_leftovers`]. What was removed before an error is gone.
+pub fn collect_leftovers(place: &dyn Place, grace: Duration) -> Result<Vec<JudgedLeftover>> {
+    let judged = judge_leftovers(place, grace)?;
+    for gone in judged.iter().filter(|judged| judged.goes) {
+        place.remove_leftover(&gone.leftover)?;
     }
     Ok(judged)
 }

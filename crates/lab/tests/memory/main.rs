@@ -1,66 +1,25 @@
 //! Damaged vector files: an error or a file, never a panic, and never more memory than the file's size allows.
 //!
-//! A program of its own, because it looks at the memory of the whole process: one test, on one thread.
+//! A program of its own, because it looks at the memory of the whole process: one test, on one thread. The readers are those
+//! of the fuzz targets, and so are the inputs that are read at the end.
 #![expect(clippy::unwrap_used, reason = "clippy lets tests panic, not the functions they share")]
 
-use std::ops::Range;
-use std::path::Path;
+#[path = "../../../../fuzz/readers/exchange.rs"]
+mod exchange;
+#[path = "../../../../fuzz/readers/heap.rs"]
+mod heap;
+#[path = "../../../../fuzz/readers/replay.rs"]
+mod replay;
 
-use peak_alloc::PeakAlloc;
+use std::ops::Range;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
-use skeg_lab::exchange::{Declared, DeclaredStrength, FileFormat, FileVector, VectorFile};
-use skeg_vector_store::{Operator, Orientation, Site};
+use skeg_lab::exchange::FileFormat;
 
-#[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
+use exchange::{file, is_read};
 
-const HIDDEN_SIZE: usize = 8;
-/// Each byte of a file may cost this many, and a file this many more: maps of short entries, the JSON of headers, messages.
-const BYTES_A_BYTE: usize = 32;
-const BYTES_A_FILE: usize = 16 * 1024;
 const NUM_RANDOM: usize = 20_000;
-
-fn file(names: &[&str]) -> VectorFile {
-    let value = |name: &str, i: usize| (i + name.len()) as f32 * 0.37 - 3.0;
-    let vector = |name: &&str| {
-        let vector = FileVector {
-            layers: Some(vec![1, 2, 4]),
-            num_rows: 3,
-            values: (0..3 * HIDDEN_SIZE).map(|i| value(name, i)).collect(),
-        };
-        ((*name).to_owned(), vector)
-    };
-    let strength = DeclaredStrength { default: 0.5, floor: 0.25, ceiling: 1.5 };
-    VectorFile {
-        declared: Declared {
-            site: Some(Site::ResidPost),
-            operator: Some(Operator::Add),
-            orientation: Some(Orientation::Reversed),
-            model_hint: Some("llama".to_owned()),
-            architecture_id: Some("a".repeat(64)),
-            weights_id: Some("b".repeat(64)),
-            strengths: names.iter().map(|name| ((*name).to_owned(), strength)).collect(),
-        },
-        vectors: names.iter().map(vector).collect(),
-    }
-}
-
-/// Reads bytes and holds the reader to its bound; whether they are a file.
-fn is_read(bytes: &[u8], format: FileFormat, what: &str) -> bool {
-    let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
-    let read = VectorFile::parse(bytes, format, Path::new("a.file"));
-    let taken = MEMORY.peak_usage() - before;
-    let most = BYTES_A_BYTE * bytes.len() + BYTES_A_FILE;
-    assert!(taken <= most, "{format:?}, {what}: {taken} bytes for {}", bytes.len());
-    let Ok(read) = read else { return false };
-    for vector in read.vectors.values() {
-        assert!(vector.values.len() * 4 <= bytes.len(), "{format:?}, {what}");
-        assert!(vector.values.iter().all(|value| value.is_finite()), "{format:?}, {what}");
-    }
-    true
-}
 
 /// Every bit of some bytes, one at a time: how many changes were accepted.
 fn num_accepted(bytes: &[u8], format: FileFormat, place: Range<usize>) -> usize {
@@ -100,6 +59,7 @@ fn a_damaged_file_is_an_error_within_bounds() {
         check_random(&bytes, format);
     }
     check_many_layers();
+    replay::check(&exchange::READERS);
 }
 
 /// Many layers and many vectors of one row: no vector has the layers before they are as many as its rows.

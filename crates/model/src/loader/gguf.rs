@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufReader, Seek};
+use std::io::{BufReader, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +43,7 @@ impl GgufSource {
                 path: path.to_owned(),
                 reason: format!("is no readable GGUF file: {reason}; fetch it again"),
             })?;
+        check_shapes(path, &content, &mut file)?;
         let facts = facts(path, &content, &mut file)?;
         let config = config_from_metadata(path, &content.metadata, &facts)?;
         Ok(Self { path: path.to_owned(), file, content, config, device: device.clone(), form })
@@ -169,6 +170,25 @@ fn unpermute_rows(bytes: &[u8], num_heads: usize, rows: usize) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Fails for a tensor of more elements than the file has bits. candle multiplies dimensions without a look at the product, and a
+/// product that wraps round would pass for a small tensor.
+fn check_shapes(path: &Path, content: &Content, file: &mut BufReader<File>) -> Result<()> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let num_bits = file.seek(SeekFrom::End(0)).map_err(io)?.saturating_mul(8);
+    for (name, info) in &content.tensor_infos {
+        let dims = info.shape.dims();
+        let num = dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+        if num.is_none_or(|num| num as u64 > num_bits) {
+            return Err(Error::Weight {
+                path: path.to_owned(),
+                tensor: name.clone(),
+                reason: format!("has shape {dims:?}, more than the file holds; fetch it again"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What the configuration needs to know of the tensors.

@@ -85,6 +85,10 @@ pub(super) fn check_dimensions(path: &Path, config: &LlamaConfig) -> Result<()> 
     if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
         return fail("head_dim", format!("{}; RoPE needs an even number above 0", config.head_dim));
     }
+    if config.num_attention_heads.checked_mul(config.head_dim).is_none() {
+        let (heads, head_dim) = (config.num_attention_heads, config.head_dim);
+        return fail("num_attention_heads", format!("{heads} of {head_dim} elements are too many"));
+    }
     if !(config.rms_norm_eps.is_finite() && config.rms_norm_eps > 0.0) {
         return fail("rms_norm_eps", format!("{}; expected a number above 0", config.rms_norm_eps));
     }

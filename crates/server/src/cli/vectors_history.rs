@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use skeg_vector_store::diff::LayerChange;
-use skeg_vector_store::gc::{self, Judged, KeepRules};
+use skeg_vector_store::gc::{self, Judged, JudgedLeftover, KeepRules};
 use skeg_vector_store::{Difference, GenerationId, place};
 
 use super::vectors_publish::PlaceFlags;
@@ -38,7 +38,8 @@ pub(super) struct DiffArgs {
     place: PlaceFlags,
 }
 
-/// Print which generations nobody goes back to, and with --delete remove them. What serves is never removed.
+/// Print which generations nobody goes back to and what dead writers left, and with --delete remove it. What serves is never
+/// removed.
 #[derive(Debug, clap::Args)]
 pub(super) struct GcArgs {
     /// Keep the generations of the last so many changes
@@ -129,12 +130,13 @@ pub(super) fn gc(args: &GcArgs) -> anyhow::Result<()> {
     let place = args.place.open()?;
     let grace = Duration::from_secs(args.grace_hours.saturating_mul(SECONDS_AN_HOUR));
     let rules = KeepRules { changes: args.keep, grace };
-    let act = if args.delete { gc::collect } else { gc::judge };
-    let judged = act(place.as_ref(), rules)?;
-    let fate = |judged: &Judged| match judged.kept {
-        Some(kept) => format!("kept: {}", kept.as_str()),
-        None if args.delete => "removed".to_owned(),
-        None => "would go".to_owned(),
+    let (judged, leftovers) = {
+        let place = place.as_ref();
+        if args.delete {
+            (gc::collect(place, rules)?, gc::collect_leftovers(place, grace)?)
+        } else {
+            (gc::judge(place, rules)?, gc::judge_leftovers(place, grace)?)
+        }
     };
     if args.place.flags.json {
         let rows = judged.iter().map(|judged| {
@@ -147,23 +149,47 @@ pub(super) fn gc(args: &GcArgs) -> anyhow::Result<()> {
                 "removed": judged.kept.is_none() && args.delete,
             })
         });
-        return Ok(output::json(&rows.collect::<Vec<_>>())?);
+        let leftovers = leftovers.iter().map(|judged| {
+            json!({
+                "leftover": judged.leftover.name,
+                "age_seconds": judged.age.as_secs(),
+                "goes": judged.goes,
+                "removed": judged.goes && args.delete,
+            })
+        });
+        return Ok(output::json(&rows.chain(leftovers).collect::<Vec<_>>())?);
     }
+    print_gc(&judged, &leftovers, args.delete)
+}
+
+fn print_gc(judged: &[Judged], leftovers: &[JudgedLeftover], delete: bool) -> anyhow::Result<()> {
+    let goes = if delete { "removed" } else { "would go" };
+    let hours = |age: Duration| format!("{} h", age.as_secs() / SECONDS_AN_HOUR);
     let mut table = Table::new(&["GENERATION", "AGE", "WHOLE", "RESULT"]);
-    for judged in &judged {
-        let hours = judged.age.as_secs() / SECONDS_AN_HOUR;
-        let whole = if judged.is_whole { "yes" } else { "no" };
+    for judged in judged {
+        let fate = judged.kept.map(|kept| format!("kept: {}", kept.as_str()));
         table.row(vec![
             judged.id.to_string(),
-            format!("{hours} h"),
-            whole.to_owned(),
-            fate(judged),
+            hours(judged.age),
+            (if judged.is_whole { "yes" } else { "no" }).to_owned(),
+            fate.unwrap_or_else(|| goes.to_owned()),
         ]);
+    }
+    for judged in leftovers {
+        let fate = if judged.goes { goes } else { "kept: young" };
+        let name = one_line(&judged.leftover.name);
+        table.row(vec![name, hours(judged.age), "left over".to_owned(), fate.to_owned()]);
     }
     table.print()?;
     let num = judged.iter().filter(|judged| judged.kept.is_none()).count();
-    let said = if args.delete { "removed" } else { "would go; --delete removes them" };
-    Ok(output::line(&format!("{num} of {} generations {said}", judged.len()))?)
+    let said = if delete { "removed" } else { "would go; --delete removes them" };
+    output::line(&format!("{num} of {} generations {said}", judged.len()))?;
+    if !leftovers.is_empty() {
+        let num = leftovers.iter().filter(|judged| judged.goes).count();
+        let all = leftovers.len();
+        output::line(&format!("{num} of {all} leftovers of dead writers {goes}"))?;
+    }
+    Ok(())
 }
 
 /// Texts of the history are others': no line breaks and no control characters reach the terminal.

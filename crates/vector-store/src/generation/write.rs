@@ -235,11 +235,9 @@ impl Staging {
         // Distinct within this process; the process id keeps others apart.
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = generations.join(format!(".staging-{}-{count}", std::process::id()));
+        let path = generations.join(format!("{}{}-{count}", files::STAGING, std::process::id()));
         // A process that had the same id may have died here.
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
-        }
+        files::remove_all(&path)?;
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
         Ok(Self { path })
     }

@@ -13,13 +13,14 @@
 //! - Where a store leads ([`Mirror::lead`]), the copy names what that store serves: a generation that it cannot serve is not
 //!   named, now or after a restart.
 //! - The folder belongs to the copy of one place, which the file `MIRROR` in it names. It keeps the generation that serves
-//!   and the one before.
+//!   and the one before. What a replica that died left half copied goes with the first change ten minutes later.
 
 mod follow;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use std::{fmt, fs};
 
 use arc_swap::ArcSwapOption;
@@ -30,12 +31,14 @@ use crate::error::{Error, Result};
 use crate::generation::{add_generation, list_generations, load_files, load_generation};
 use crate::place::{LocalPlace, Look, Place, Tag};
 use crate::store::Asked;
-use crate::{Current, Generation, GenerationId, ModelBinding, Store, TrustedKeys, files};
+use crate::{Current, Generation, GenerationId, ModelBinding, Store, TrustedKeys, files, gc};
 
 /// Names the place that a folder is the copy of.
 const MARKER: &str = "MIRROR";
 /// It is an address.
 const MAX_MARKER_BYTES: u64 = 8192;
+/// What lies half copied in the folder for so long was left by a replica that died: copying takes seconds.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(600);
 
 /// What a look at the place led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +225,7 @@ impl Mirror {
                 kept: kept.sequence,
             });
         }
+        self.prune_leftovers();
         self.fetch(&current.generation)?;
         if let Some(take) = self.taker.get() {
             take(&current.generation, asked)?;
@@ -268,6 +272,14 @@ impl Mirror {
             if let Err(error) = copy.remove(&id) {
                 tracing::warn!(generation = %id, %error, "an old generation was left behind");
             }
+        }
+    }
+
+    /// Before anything is copied, so that a replica that dies again and again while it copies does not fill its disk.
+    fn prune_leftovers(&self) {
+        let copy = LocalPlace::new(&self.root);
+        if let Err(error) = gc::collect_leftovers(&copy, LEFTOVER_GRACE) {
+            tracing::warn!(root = %self.root.display(), %error, "what a dead replica left was left behind");
         }
     }
 

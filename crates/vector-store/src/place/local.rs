@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Listed, Look, Place, Tag};
+use super::{Leftover, Listed, Look, Place, Tag};
 use crate::current::{Lock, change_current, find_current};
 use crate::error::{Error, Result};
 use crate::generation::{add_generation, list_generations, read_files};
@@ -69,20 +69,58 @@ impl Place for LocalPlace {
     fn remove(&self, id: &GenerationId) -> Result<()> {
         let dir = files::generations_dir(&self.root);
         let path = dir.join(id.as_str());
-        let aside = dir.join(format!(".removed-{id}"));
+        let aside = dir.join(format!("{}{id}", files::REMOVED));
         {
             let _lock = Lock::take(&self.root)?;
             if find_current(&self.root)?.is_some_and(|current| current.generation == *id) {
                 return Err(super::objects::serves(&path));
             }
             // What a process that died here left.
-            if aside.exists() {
-                fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))?;
-            }
+            files::remove_all(&aside)?;
             fs::rename(&path, &aside).map_err(Error::io("remove", &path))?;
         }
-        fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))?;
+        files::remove_all(&aside)?;
         files::sync_dir(&dir)
+    }
+
+    fn leftovers(&self) -> Result<Vec<Leftover>> {
+        let dir = files::generations_dir(&self.root);
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::io("list", &dir))?,
+        };
+        let mut leftovers = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io("list", &dir))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let kinds = [files::STAGING, files::REMOVED, files::CLOCK];
+            if !kinds.iter().any(|kind| name.starts_with(kind)) {
+                continue;
+            }
+            // Gone since it was listed: its writer lives.
+            let Ok(metadata) = entry.metadata() else { continue };
+            let modified = metadata.modified().map_err(Error::io("read", entry.path()))?;
+            leftovers.push(Leftover { name, modified });
+        }
+        leftovers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(leftovers)
+    }
+
+    /// Moved aside in one step first: either this or the writer's own renaming finds it whole, and the other finds nothing.
+    fn remove_leftover(&self, leftover: &Leftover) -> Result<()> {
+        let dir = files::generations_dir(&self.root);
+        let path = dir.join(&leftover.name);
+        let _lock = Lock::take(&self.root)?;
+        if !leftover.name.starts_with(files::STAGING) {
+            return files::remove_all(&path);
+        }
+        let aside = dir.join(format!("{}{}", files::REMOVED, leftover.name));
+        files::remove_all(&aside)?;
+        match fs::rename(&path, &aside) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("remove", &path)(error)),
+            Ok(()) => files::remove_all(&aside),
+        }
     }
 
     fn set_current(
@@ -100,7 +138,7 @@ impl Place for LocalPlace {
 
     fn now(&self) -> Result<SystemTime> {
         let dir = files::generations_dir(&self.root);
-        let path = dir.join(format!(".clock-{}", std::process::id()));
+        let path = dir.join(format!("{}{}", files::CLOCK, std::process::id()));
         let _lock = Lock::take(&self.root)?;
         fs::write(&path, "").map_err(Error::io("write", &path))?;
         let metadata = fs::metadata(&path).and_then(|metadata| metadata.modified());

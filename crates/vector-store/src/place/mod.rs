@@ -38,6 +38,15 @@ pub struct Listed {
     pub is_whole: bool,
 }
 
+/// What a writer that died left beside the generations: it is none, and never becomes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// Its name, in the folder of the generations.
+    pub name: String,
+    /// When it was last written, as [`Listed::modified`].
+    pub modified: SystemTime,
+}
+
 /// What a look at `CURRENT` found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
@@ -92,6 +101,23 @@ pub trait Place: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::Layout`](crate::Error::Layout) when it serves; what the place refuses.
     fn remove(&self, id: &GenerationId) -> Result<()>;
+
+    /// What writers left that died, sorted by name; what living ones are at is among it. An object store has none: there a
+    /// generation without its manifest is what a dead writer left.
+    ///
+    /// # Errors
+    /// What the place refuses.
+    fn leftovers(&self) -> Result<Vec<Leftover>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes what a writer left. A writer that still was at it fails, and leaves no half of a generation.
+    ///
+    /// # Errors
+    /// What the place refuses. What is gone already is no error.
+    fn remove_leftover(&self, _leftover: &Leftover) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes a generation the one that serves, after checking it whole, and records the change. With `expected_sequence`
     /// only if `CURRENT` still has it; 0 stands for a place without `CURRENT`.

@@ -4,9 +4,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use skeg_vector_store::gc::{KeepRules, Kept, collect, judge};
+use skeg_vector_store::gc::{KeepRules, Kept, collect, collect_leftovers, judge, judge_leftovers};
 use skeg_vector_store::place::{LocalPlace, ObjectPlace, Place};
-use skeg_vector_store::{Change, GenerationId};
+use skeg_vector_store::{Change, Error, GenerationId, list_generations};
 
 use crate::bucket::{self, TestBucket, publish_to, write_to};
 
@@ -140,4 +140,69 @@ fn in_a_folder_what_was_removed_cannot_be_published() {
     assert_eq!(place.current().unwrap().generation, current);
     let left: Vec<_> = fs::read_dir(root.path().join("generations")).unwrap().collect();
     assert_eq!(left.len(), 1);
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Makes something of the store look as if nobody wrote to it for two hours.
+pub(crate) fn make_old(path: &std::path::Path) {
+    fs::File::open(path).unwrap().set_modified(SystemTime::now() - 2 * HOUR).unwrap();
+}
+
+/// What a dead publisher, a dead collector and a dead reader of the clock left, beside what a living publisher is at.
+#[test]
+fn what_dead_writers_left_goes_when_it_is_old() {
+    let root = tempfile::tempdir().unwrap();
+    let place = LocalPlace::new(root.path());
+    assert_eq!(judge_leftovers(&place, Duration::ZERO).unwrap(), []);
+    let ids = [publish_to(&place, 0), publish_to(&place, 1)];
+    let dir = root.path().join("generations");
+    let dead = [".clock-7", ".removed-0123456789abcdef", ".staging-7-0"];
+    fs::write(dir.join(dead[0]), "").unwrap();
+    for name in &dead[1..] {
+        fs::create_dir(dir.join(name)).unwrap();
+        fs::write(dir.join(name).join("manifest.json"), "{").unwrap();
+    }
+    for name in dead {
+        make_old(&dir.join(name));
+    }
+    fs::create_dir(dir.join(".staging-8-0")).unwrap();
+    fs::create_dir(dir.join("lost+found")).unwrap();
+
+    let goes = |judged: Vec<skeg_vector_store::gc::JudgedLeftover>| {
+        let named = judged.into_iter().map(|judged| (judged.leftover.name, judged.goes));
+        named.collect::<Vec<_>>()
+    };
+    let expected = [dead[0], dead[1], ".staging-7-0", ".staging-8-0"];
+    let expected = expected.map(|name| (name.to_owned(), name != ".staging-8-0"));
+    assert_eq!(goes(judge_leftovers(&place, HOUR).unwrap()), expected);
+    assert_eq!(goes(collect_leftovers(&place, HOUR).unwrap()), expected);
+    let left = goes(judge_leftovers(&place, HOUR).unwrap());
+    assert_eq!(left, [(".staging-8-0".to_owned(), false)]);
+    assert!(dir.join("lost+found").exists());
+    let mut ids = ids.to_vec();
+    ids.sort();
+    assert_eq!(list_generations(root.path()).unwrap(), ids);
+}
+
+/// Nothing is young here, so that what a living publisher has written goes too.
+#[test]
+fn a_publisher_whose_work_was_collected_fails_and_leaves_no_half() {
+    let root = tempfile::tempdir().unwrap();
+    let place = LocalPlace::new(root.path());
+    let current = publish_to(&place, 0);
+    let staging = root.path().join("generations/.staging-7-0");
+    fs::create_dir(&staging).unwrap();
+    let seen = place.leftovers().unwrap();
+    // The publisher was done before it was collected.
+    let id = crate::support::write(root.path(), 1);
+    fs::remove_dir(&staging).unwrap();
+    place.remove_leftover(&seen[0]).unwrap();
+    assert_eq!(place.load(&id).unwrap().id, id);
+    // And the other way round.
+    fs::create_dir(&staging).unwrap();
+    place.remove_leftover(&seen[0]).unwrap();
+    assert!(!staging.exists());
+    assert_eq!(place.leftovers().unwrap(), []);
+    assert!(matches!(place.remove(&current), Err(Error::Layout { .. })));
 }

@@ -79,6 +79,10 @@ fn a_missing_and_an_extra_file_are_found() {
         "CARD.md: found more than 1048576 bytes, expected at most that; this is not such a file",
     );
     check(
+        |dir| fs::write(dir.join("policy.toml"), vec![b'.'; 256 * 1024 + 1]).unwrap(),
+        "policy.toml: found more than 262144 bytes, expected at most that; this is not such a file",
+    );
+    check(
         |dir| {
             fs::remove_file(dir.join("CARD.md")).unwrap();
             fs::create_dir(dir.join("CARD.md")).unwrap();

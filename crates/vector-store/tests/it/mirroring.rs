@@ -199,3 +199,24 @@ fn a_store_on_the_copy_serves_what_is_published_at_the_place() {
     assert_eq!(Arc::strong_count(&replica.mirror), 1);
     assert_eq!(read_current(folder.path()).unwrap().generation, b);
 }
+
+#[test]
+fn what_a_replica_that_died_left_half_copied_goes() {
+    let (bucket, folder) = (bucket::empty(), tempfile::tempdir().unwrap());
+    let place = bucket::place(&bucket);
+    let replica = start(&bucket, folder.path(), false);
+    publish_to(&place, 0);
+    replica.mirror.sync().unwrap();
+    let staging = |name: &str| folder.path().join("generations").join(name);
+    for name in [".staging-7-0", ".staging-8-0"] {
+        std::fs::create_dir(staging(name)).unwrap();
+        std::fs::write(staging(name).join("manifest.json"), "{").unwrap();
+    }
+    crate::collecting::make_old(&staging(".staging-7-0"));
+    replica.mirror.sync().unwrap();
+    assert!(staging(".staging-7-0").exists());
+    publish_to(&place, 1);
+    replica.mirror.sync().unwrap();
+    // The other one may be another replica's that shares the folder.
+    assert!(!staging(".staging-7-0").exists() && staging(".staging-8-0").exists());
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skeg_vector_store::{Generation, ReloadEvent, Store, WatchOptions};
 
-use crate::support::{card, model, open, publish};
+use crate::support::{card, model, open, publish, replace_current};
 
 /// Far longer than any look takes, so that only what is tested can bring the event.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
@@ -80,6 +80,30 @@ fn a_fault_counts_once_and_repair_is_picked_up() {
     assert!(matches!(next(&events), ReloadEvent::Failed { .. }));
     assert!(matches!(next(&events), ReloadEvent::Swapped { .. }));
     assert_eq!((store.failed_reloads(), store.swaps()), (1, 1));
+}
+
+/// Torn, something else, and naming what is not there: by events and by polling.
+#[test]
+fn a_current_that_is_torn_or_points_nowhere_is_waited_out() {
+    for options in [EVENTS_ALONE, POLLING_ALONE] {
+        let root = tempfile::tempdir().unwrap();
+        let mut serves = publish(root.path(), 0);
+        let store = Arc::new(open(root.path()));
+        let events = store.subscribe();
+        let _guard = store.watch_with(options).unwrap();
+        let nowhere = "{\"sequence\": 9, \"generation\": \"0123456789abcdef\"}\n";
+        for (mark, bad) in [(1, ""), (2, "{\"sequence\": 2, "), (3, "\0\0\0\0"), (4, nowhere)] {
+            let good = std::fs::read_to_string(root.path().join("CURRENT")).unwrap();
+            replace_current(root.path(), bad);
+            assert!(matches!(next(&events), ReloadEvent::Failed { .. }), "{bad:?}");
+            assert_eq!(store.current().generation.id, serves);
+            replace_current(root.path(), &good);
+            let id = publish(root.path(), mark);
+            assert_eq!(next(&events), ReloadEvent::Swapped { from: serves, to: id.clone() });
+            serves = id;
+        }
+        assert_eq!((store.failed_reloads(), store.swaps()), (4, 4));
+    }
 }
 
 #[cfg(unix)]

@@ -109,6 +109,15 @@ fn garbage_is_removed_on_request_alone() {
     let (code, stdout, stderr) = vectors(folder, &[&flags[..], &["--delete"]].concat());
     assert!(code == 0 && stdout.contains("1 of 2 generations removed"), "{stdout}{stderr}");
     assert!(!folder.join("vectors/generations").join(&new).exists());
+    // What a dead writer left goes as well.
+    let staging = folder.join("vectors/generations/.staging-7-0");
+    std::fs::create_dir(&staging).unwrap();
+    let kept = json(folder, &["gc", "--store", "vectors", "--delete"]);
+    assert_eq!(kept[1]["leftover"], ".staging-7-0");
+    assert!(kept[1]["goes"] == false && staging.exists());
+    let (code, stdout, stderr) = vectors(folder, &[&flags[..], &["--delete"]].concat());
+    assert!(code == 0 && !staging.exists(), "{stdout}{stderr}");
+    assert!(stdout.contains("1 of 1 leftovers of dead writers removed"), "{stdout}");
 }
 
 #[test]
