@@ -74,7 +74,8 @@ fn what_is_published_there_is_followed_and_kept_for_a_start_without_it() {
     let mut log = server.take_log();
     server.signal("-HUP");
     let mut line = String::new();
-    while !(line.contains("generation swapped") && line.contains(&second)) {
+    // Said once the copy names it.
+    while !(line.contains("followed") && line.contains(&second)) {
         line.clear();
         assert!(log.read_line(&mut line).unwrap() > 0, "the log ended");
     }
