@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use bad::{Bad, write_bad};
-use kinds::{Kind, References, ask_checked, kinds};
+use kinds::{Kind, References, ask_checked, kinds, long_stream};
 use rig::{NUM_CATEGORIES, Rig, Setup};
 
 const NUM_REQUESTS: usize = 10_000;
@@ -60,6 +60,7 @@ impl Drop for StopOnPanic<'_> {
 /// The whole storm.
 struct Storm {
     rig: Rig,
+    /// The last is the long stream's.
     kinds: Vec<Kind>,
     references: References,
     pace: Pace,
@@ -69,10 +70,10 @@ struct Storm {
 }
 
 impl Storm {
-    /// The kinds in turn, far from each other in the list.
+    /// The kinds but the last in turn, far from each other in the list.
     fn next_kind(&self) -> (usize, &Kind) {
         const STRIDE: usize = 13;
-        let idx = self.num_begun.fetch_add(1, Ordering::Relaxed) * STRIDE % self.kinds.len();
+        let idx = self.num_begun.fetch_add(1, Ordering::Relaxed) * STRIDE % (self.kinds.len() - 1);
         (idx, &self.kinds[idx])
     }
 
@@ -89,6 +90,15 @@ impl Storm {
             ask_checked(&self.rig, &self.references, self.next_kind()).await;
             self.num_answered.fetch_add(1, Ordering::Relaxed);
             self.pace.answered.add_permits(1);
+        }
+    }
+
+    /// One long stream after the other, beside all other requests, until the publisher has ended.
+    async fn long_client(&self) {
+        let _stop = StopOnPanic(&self.pace);
+        let idx = self.kinds.len() - 1;
+        while !self.pace.answered.is_closed() {
+            ask_checked(&self.rig, &self.references, (idx, &self.kinds[idx])).await;
         }
     }
 
@@ -120,6 +130,7 @@ impl Storm {
             self.num_answered.fetch_add(1, Ordering::Relaxed);
             self.pace.due.add_permits(REQUESTS_A_PUBLICATION);
         }
+        self.pace.answered.close();
         tally
     }
 }
@@ -134,23 +145,24 @@ struct Tally {
 }
 
 impl Tally {
-    /// At most one generation a client is in memory beside the live one.
+    /// At most one generation a client, the long one's too, is in memory beside the live one.
     fn note_live(&mut self, rig: &Rig) {
         let live = Arc::downgrade(&rig.store.current());
         if self.in_memory.last().is_none_or(|last| !last.ptr_eq(&live)) {
             self.in_memory.push(live);
         }
         self.in_memory.retain(|live| live.strong_count() > 0);
-        assert!(self.in_memory.len() <= NUM_CLIENTS + 1, "{} in memory", self.in_memory.len());
+        assert!(self.in_memory.len() <= NUM_CLIENTS + 2, "{} in memory", self.in_memory.len());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_requests_and_a_thousand_publications_mix_and_lose_nothing() {
-    // What each client pins, the live generation, the one that replaces it; and a sum for everyone who asks.
+    // What each client and the long one pins, the live generation, the one that replaces it; and a sum for everyone who asks, the publisher too.
     let num_slots = (NUM_CLIENTS + 3) * NUM_CATEGORIES + NUM_CLIENTS + 1;
-    let setup = Setup { num_slots, prefix_caching: true, kv_cache_tokens: 2048 };
-    let kinds = kinds();
+    let setup = Setup { num_slots, prefix_caching: true, kv_cache_tokens: 4096 };
+    let mut kinds = kinds();
+    kinds.push(long_stream());
     let storm = Arc::new(Storm {
         references: References::of(&kinds).await,
         rig: setup.start(),
@@ -167,7 +179,9 @@ async fn ten_thousand_requests_and_a_thousand_publications_mix_and_lose_nothing(
         let (storm, left) = (Arc::clone(&storm), Arc::clone(&left));
         tokio::spawn(async move { storm.client(&left).await })
     });
-    for client in clients.collect::<Vec<_>>() {
+    let long = Arc::clone(&storm);
+    let long = tokio::spawn(async move { long.long_client().await });
+    for client in clients.chain([long]).collect::<Vec<_>>() {
         client.await.unwrap();
     }
     let tally = publisher.await.unwrap();

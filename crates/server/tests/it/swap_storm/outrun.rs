@@ -97,7 +97,7 @@ impl Running {
 #[test]
 fn publications_that_outrun_requests_wait_for_a_slot_and_are_then_taken_by_themselves() {
     // A short and a long answer; sums need a slot of their own.
-    let long = json!({"max_tokens": 60, "ignore_eos": true});
+    let long = json!({"max_tokens": 60, "ignore_eos": true, "stream": true});
     let kinds = vec![
         Kind::new(Some("malware_viruses"), json!({"max_tokens": 2, "ignore_eos": true})),
         Kind::new(Some("malware_viruses"), long),
@@ -113,6 +113,7 @@ fn publications_that_outrun_requests_wait_for_a_slot_and_are_then_taken_by_thems
     // Three generations are pinned, then a fourth comes.
     let first = running.begin(short);
     rig.publish(&good[1]).unwrap();
+    let second = Arc::downgrade(&rig.store.current());
     let mut others = vec![(running.begin(long), good[1].clone())];
     rig.publish(&good[2]).unwrap();
     others.push((running.begin(long), good[2].clone()));
@@ -146,6 +147,11 @@ fn publications_that_outrun_requests_wait_for_a_slot_and_are_then_taken_by_thems
     assert_eq!(events.recv_timeout(DEADLINE), Ok(swapped));
     assert_eq!((rig.store.swaps(), rig.store.failed_reloads()), (3, 1));
     assert_eq!(rig.engine.num_admitted(), others.len());
+    // A stream that has begun keeps its generation's slots, and nothing else of it.
+    while second.strong_count() > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(rig.num_free_slots(), 0);
     drop((watch, gate));
 
     for (answer, generation) in others {

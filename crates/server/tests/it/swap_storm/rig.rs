@@ -105,6 +105,7 @@ fn llama() -> skeg_model::Llama {
         num_key_value_heads: 1,
         head_dim: 8,
         vocab_size: END_OF_TURN as usize + 1,
+        max_position_embeddings: 1024,
         ..tiny_config()
     };
     let cpu = CpuOptions { num_threads: NonZeroUsize::new(1), kernels: None };

@@ -136,9 +136,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let seconds = began.elapsed().as_secs_f64();
     let report = args.report(config.model.source.slug(), &material, &server, &measured, seconds)?;
     if args.json {
-        output::json(&report)?
+        output::json(&report)?;
     } else {
-        print(&report)?
+        print(&report)?;
     }
     verdict(&measured)
 }
