@@ -20,7 +20,7 @@ mod follow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
 use arc_swap::ArcSwapOption;
@@ -30,7 +30,7 @@ use crate::current::{copy_current, find_current, nothing_published};
 use crate::error::{Error, Result};
 use crate::generation::{add_generation, list_generations, load_files, load_generation};
 use crate::place::{LocalPlace, Look, Place, Tag};
-use crate::store::Asked;
+use crate::store::{Asked, Refusal};
 use crate::{Current, Generation, GenerationId, ModelBinding, Store, TrustedKeys, files, gc};
 
 /// Names the place that a folder is the copy of.
@@ -71,6 +71,8 @@ type Taker = Box<dyn Fn(&GenerationId, Asked) -> Result<()> + Send + Sync>;
 struct State {
     /// The version of the place's `CURRENT` that the copy has.
     tag: Option<Tag>,
+    /// What was found wrong.
+    refusal: Option<Refusal>,
     /// The generation whose copy was found to be signed by a trusted key, since it is asked again with each look.
     trusted: Option<GenerationId>,
 }
@@ -226,7 +228,7 @@ impl Mirror {
             });
         }
         self.prune_leftovers();
-        self.fetch(&current.generation)?;
+        self.fetch_unless_refused(&current.generation, state, asked)?;
         if let Some(take) = self.taker.get() {
             take(&current.generation, asked)?;
         }
@@ -235,6 +237,28 @@ impl Mirror {
         state.tag = tag;
         self.prune(&current.generation, kept.as_ref().map(|kept| &kept.generation));
         Ok(Synced::Followed(current))
+    }
+
+    /// [`Self::fetch`]; what was found wrong is not read again at every look at an interval.
+    fn fetch_unless_refused(
+        &self,
+        id: &GenerationId,
+        state: &mut State,
+        asked: Asked,
+    ) -> Result<()> {
+        let now = Instant::now();
+        let too_early = state.refusal.as_ref().is_some_and(|refusal| refusal.holds(id, now));
+        if asked == Asked::ByWatcher && too_early {
+            let reason = self.last_fault().unwrap_or_default();
+            return Err(Error::Refused { generation: id.clone(), reason });
+        }
+        let fetched = self.fetch(id);
+        let before = state.refusal.take();
+        // A place that is away may be there at the next look.
+        if fetched.as_ref().is_err_and(|error| !matches!(error, Error::Place { .. })) {
+            state.refusal = Some(Refusal::note(before.as_ref(), id, Instant::now()));
+        }
+        fetched
     }
 
     /// Makes sure that the copy has a generation, sound, for the model and signed by a trusted key.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use skeg_vector_store::mirror::{FollowOptions, Mirror, Synced};
-use skeg_vector_store::place::{CloudBucket, LocalPlace, ObjectPlace, Place};
+use skeg_vector_store::place::{Bucket as _, CloudBucket, LocalPlace, ObjectPlace, Only, Place};
 use skeg_vector_store::{
     Change, Current, Error, Generation, GenerationId, Reload, ReloadEvent, Store, WatchOptions,
     read_current,
@@ -143,6 +143,33 @@ fn looks_at_an_interval_do_not_try_what_was_refused_every_time() {
     drop(following);
     assert!(replica.gate.num_asked.load(Ordering::SeqCst) <= 3 + MAX_TRIES_BY_TIME);
     assert_eq!(replica.store.failed_reloads(), 1);
+}
+
+#[test]
+fn looks_at_an_interval_do_not_read_what_is_damaged_every_time() {
+    let (bucket, folder) = (bucket::empty(), tempfile::tempdir().unwrap());
+    let place = bucket::place(&bucket);
+    publish_to(&place, 0);
+    let path = Arc::new(TestBucket::new(&bucket));
+    let replica = start_through(Box::new(ObjectPlace::new(Arc::clone(&path))), folder.path());
+    let b = publish_to(&place, 1);
+    let card = format!("generations/{b}/CARD.md");
+    bucket.put(&card, b"changed after it was published", &Only::Always).unwrap();
+    path.calls.lock().unwrap().clear();
+    let looks = FollowOptions { interval: Duration::from_micros(10) };
+    let following = replica.mirror.follow(looks).unwrap();
+    let count =
+        |word: &str| path.calls.lock().unwrap().iter().filter(|call| call.contains(word)).count();
+    while count("CURRENT") < 100 {
+        std::thread::yield_now();
+    }
+    assert!((1..=1 + MAX_TRIES_BY_TIME).contains(&count(&card)));
+    assert_eq!(replica.mirror.faults(), 1);
+    // By hand it is read at once.
+    let before = count(&card);
+    drop(following);
+    assert!(matches!(replica.mirror.sync(), Err(Error::Damaged { .. })));
+    assert!(count(&card) > before);
 }
 
 #[test]
