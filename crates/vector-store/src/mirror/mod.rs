@@ -1,6 +1,6 @@
 //! A replica's copy of a place: it follows the place, serves from a folder, and starts when the place is away.
 //!
-//! A [`Store`](crate::Store) is opened on the folder and watches it as any other. What holds:
+//! A [`Store`] is opened on the folder and watches it as any other. What holds:
 //! - A generation is copied and checked whole before the folder's `CURRENT` names it. A place that is away, or that names
 //!   a generation which is not sound or not for the model, changes nothing: the last good one stays, the fault is
 //!   logged once and counted.
@@ -125,7 +125,7 @@ impl Mirror {
         self.taker.set(Box::new(taker)).ok();
     }
 
-    /// The folder, for [`Store::open`](crate::Store::open).
+    /// The folder, for [`Store::open`].
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
