@@ -43,7 +43,7 @@ pub(crate) struct DecisionLine<'a> {
     pub(crate) category: String,
     pub(crate) source: &'static str,
     pub(crate) confidence: Option<f32>,
-    pub(crate) generation: String,
+    pub(crate) generation: &'a str,
     pub(crate) action: &'static str,
     pub(crate) strength: Vec<f32>,
     pub(crate) steered_prompt_tokens: usize,

@@ -1,4 +1,4 @@
-//! What operators do to a running server and see of it: shared by the public listener, the admin listener and the store's events.
+//! What operators do to a running server and count of it: shared by the public listener, the admin listener and the store's events.
 
 use axum::http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -7,13 +7,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::kill_switch::KillSwitch;
+use crate::metrics::{RequestMetrics, SequenceMetrics};
 
-/// The kill switch, and how long swaps took; clones share both.
+/// The kill switch, how long swaps took, and what requests came to; clones share all of it.
 #[derive(Debug, Clone, Default)]
 pub struct Operations {
     pub(crate) kill_switch: KillSwitch,
     pub(crate) swap_seconds: SwapSeconds,
     pub(crate) admin_requests: AdminRequests,
+    pub(crate) requests: RequestMetrics,
+    pub(crate) sequences: SequenceMetrics,
 }
 
 /// Requests to the admin interface by the status of their answers: what is refused without a key leaves no other trace.

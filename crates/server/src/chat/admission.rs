@@ -1,12 +1,14 @@
 //! From a valid request to sequences in the engine.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use skeg_model::engine::{GenerationRequest, SubmitError};
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::{SlotLease, SteeringPlan};
 
+use super::meter::Meter;
 use super::sequences::{Sequences, Spec};
 use crate::errors::ApiError;
 use crate::evidence::ChoiceKind;
@@ -40,6 +42,7 @@ pub(super) fn submit(
     prompt: &[u32],
     max_new_tokens: usize,
     plan: Option<&(SteeringPlan, SlotLease)>,
+    arrived: Instant,
 ) -> Result<Sequences, ApiError> {
     let kinds = if request.steering.compare {
         if request.num_choices != 1 {
@@ -49,7 +52,8 @@ pub(super) fn submit(
     } else {
         vec![ChoiceKind::Resolved; request.num_choices]
     };
-    let (mut sequences, sinks) = Sequences::new(Spec {
+    let meter = || Meter::new(app.operations.sequences.clone(), arrived, prompt.len());
+    let spec = Spec {
         tokenizer: Arc::clone(&app.tokenizer),
         stop: request.stop.clone(),
         // A stop token ends the answer and gives no text; with `ignore_eos` it is a token like any other.
@@ -62,7 +66,8 @@ pub(super) fn submit(
         logprobs: request.sampling.logprobs,
         steered: plan.is_some(),
         kinds: kinds.clone(),
-    });
+    };
+    let (mut sequences, sinks) = Sequences::new(spec, meter);
     for ((idx, kind), sink) in (0_u64..).zip(kinds).zip(sinks) {
         let seed_step = if request.steering.compare { 0 } else { idx };
         let sequence = GenerationRequest {

@@ -51,7 +51,7 @@ pub(super) async fn respond(
     let completion = completion(answer, choices, completion_tokens);
     let mut response = Json(completion).into_response();
     timing.add_headers(response.headers_mut(), answer.prompt_tokens, completion_tokens);
-    record.finished("completed");
+    record.finished();
     Ok(response)
 }
 

@@ -6,6 +6,7 @@
 mod admission;
 mod collect;
 mod frames;
+mod meter;
 mod record;
 mod refusal;
 mod sequences;
@@ -74,8 +75,7 @@ pub(crate) async fn completions(
     let rules = rules(&live.generation.policy, &caller.group);
     let resolution = resolve_under(app.overridden(), header.as_deref(), &request.steering, &rules)?;
     let facts = facts(&live.generation, &resolution);
-    let mut record =
-        Record::new(app.decision_log.clone(), request_id.0, caller, &resolution, &facts.id);
+    let mut record = Record::new(&app, request_id.0, caller, resolution.clone(), facts.id.clone());
 
     let outcome = async {
         let prompt = encode(&app, std::mem::take(&mut request.messages)).await?;
@@ -96,7 +96,7 @@ pub(crate) async fn completions(
         let plan = crate::steering::plan(&app, &live, &answer.resolution).await?;
         let timing = Timing { started, validated: Instant::now() };
         let mut sequences =
-            admission::submit(&app, &request, &prompt, max_new_tokens, plan.as_ref())?;
+            admission::submit(&app, &request, &prompt, max_new_tokens, plan.as_ref(), started)?;
         // The first event is waited for, so that what the engine refuses has a status of its own.
         let first = sequences.next().await.map_err(|lost| lost.into_error())?;
         Ok((answer, timing, Ready::Running(Box::new(sequences), first)))

@@ -1,11 +1,12 @@
-//! One request's line of the decision log, written exactly once: at its end, or when it is dropped before.
+//! One request's line of the decision log and its count in the metrics, from the same facts and each exactly once: at its end, or when
+//! it is dropped before.
 
 use crate::auth::Caller;
 use crate::decision_log::{DecisionLine, DecisionLog};
 use crate::errors::ApiError;
-use crate::kill_switch::OverrideAction;
-use crate::resolve::Resolution;
-use crate::state::unix_time;
+use crate::metrics::{Outcome, RequestMetrics};
+use crate::resolve::{Decision, Resolution};
+use crate::state::{App, unix_time};
 
 use super::sequences::{Sequences, Taken};
 
@@ -13,43 +14,40 @@ use super::sequences::{Sequences, Taken};
 #[derive(Debug)]
 pub(super) struct Record {
     log: Option<DecisionLog>,
+    metrics: RequestMetrics,
     request_id: String,
     caller: Caller,
-    category: String,
-    source: &'static str,
+    resolution: Resolution,
     generation: String,
-    action: &'static str,
-    strength: Vec<f32>,
-    overridden: Option<OverrideAction>,
     steered_prompt_tokens: usize,
     steered_completion_tokens: usize,
     completion_tokens: usize,
-    outcome: String,
+    outcome: Outcome,
+    /// The code of the error that it was answered with.
+    error_code: &'static str,
 }
 
 impl Record {
     pub(super) fn new(
-        log: Option<DecisionLog>,
+        app: &App,
         request_id: String,
         caller: Caller,
-        resolution: &Resolution,
-        generation: &str,
+        resolution: Resolution,
+        generation: String,
     ) -> Self {
         Self {
-            log,
+            log: app.decision_log.clone(),
+            metrics: app.operations.requests.clone(),
             request_id,
             caller,
-            category: resolution.label(),
-            source: resolution.source.as_str(),
-            generation: generation.to_owned(),
-            action: resolution.decision.as_str(),
-            strength: resolution.categories.iter().map(|category| category.strength).collect(),
-            overridden: resolution.overridden,
+            resolution,
+            generation,
             steered_prompt_tokens: 0,
             steered_completion_tokens: 0,
             completion_tokens: 0,
             // What is the case if nobody says otherwise before the drop.
-            outcome: "client_closed".to_owned(),
+            outcome: Outcome::ClientClosed,
+            error_code: "",
         }
     }
 
@@ -62,35 +60,53 @@ impl Record {
     }
 
     /// The answer was given.
-    pub(super) fn finished(mut self, outcome: &'static str) {
-        outcome.clone_into(&mut self.outcome);
+    pub(super) fn finished(mut self) {
+        self.outcome = Outcome::Served;
     }
 
     /// The request was not answered.
     pub(super) fn failed(&mut self, error: &ApiError) {
-        self.outcome = format!("failed:{}", error.code());
+        self.error_code = error.code();
+        self.outcome = if error.is_of_the_server() { Outcome::Failed } else { Outcome::Rejected };
+    }
+
+    /// The log's word for the end.
+    fn outcome(&self) -> String {
+        match (self.outcome, &self.resolution.decision) {
+            (Outcome::Served, Decision::Refuse(_)) => "refused".to_owned(),
+            (Outcome::Served, _) => "completed".to_owned(),
+            (Outcome::Rejected | Outcome::Failed, _) => format!("failed:{}", self.error_code),
+            (Outcome::ClientClosed, _) => "client_closed".to_owned(),
+        }
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let resolution = &self.resolution;
+        self.metrics.count(
+            resolution,
+            self.outcome,
+            self.steered_prompt_tokens,
+            self.steered_completion_tokens,
+        );
         let Some(log) = &self.log else { return };
         log.record(DecisionLine {
             unix_ms: u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX),
             request_id: &self.request_id,
             principal: &self.caller.name,
             group: &self.caller.group,
-            category: std::mem::take(&mut self.category),
-            source: self.source,
+            category: resolution.label(),
+            source: resolution.source.as_str(),
             confidence: None,
-            generation: std::mem::take(&mut self.generation),
-            action: self.action,
-            strength: std::mem::take(&mut self.strength),
+            generation: &self.generation,
+            action: resolution.decision.as_str(),
+            strength: resolution.categories.iter().map(|category| category.strength).collect(),
             steered_prompt_tokens: self.steered_prompt_tokens,
             steered_completion_tokens: self.steered_completion_tokens,
             completion_tokens: self.completion_tokens,
-            outcome: std::mem::take(&mut self.outcome),
-            overridden: self.overridden,
+            outcome: self.outcome(),
+            overridden: resolution.overridden,
             lost_before: 0,
         });
     }

@@ -24,7 +24,7 @@ pub(super) fn respond(
     timing: Timing,
 ) -> Response {
     let steering = answer.evidence(ChoiceKind::Resolved, &SteeringReport::default());
-    record.finished("refused");
+    record.finished();
     if !request.stream {
         let message = Message { role: "assistant", content: None, refusal: Some(text) };
         let choice =

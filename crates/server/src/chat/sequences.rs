@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use skeg_model::engine::{
     Event, EventSink, Finish, FinishReason, SinkClosed, SteeringReport, TokenLogprob,
@@ -12,8 +13,10 @@ use skeg_model::engine::{
 use skeg_model::{Detokenizer, Tokenizer};
 use tokio::sync::mpsc;
 
+use super::meter::Meter;
 use crate::errors::ApiError;
 use crate::evidence::ChoiceKind;
+use crate::metrics::FinishedReason;
 use crate::stop::{Released, StopJail};
 use crate::wire::{TokenLogprobEntry, TopLogprob};
 
@@ -29,18 +32,23 @@ pub(super) struct Spec {
     pub(super) kinds: Vec<ChoiceKind>,
 }
 
+/// An event of a choice, and when the engine gave it: a slow reader of the answer takes it later.
+type Given = (usize, Instant, Event);
+
 /// The running choices.
 pub(super) struct Sequences {
-    events: mpsc::Receiver<(usize, Event)>,
-    /// Held until every sink is made; then the engine's drop of the last sink is seen.
-    sender: Option<mpsc::Sender<(usize, Event)>>,
+    // Before `events`, so that they are counted when the engine can see that they were dropped.
     choices: Vec<ChoiceState>,
+    events: mpsc::Receiver<Given>,
+    /// Held until every sink is made; then the engine's drop of the last sink is seen.
+    sender: Option<mpsc::Sender<Given>>,
     spec: Spec,
 }
 
 struct ChoiceState {
     detokenizer: Detokenizer,
     jail: StopJail,
+    meter: Meter,
     taken: Taken,
     ended: bool,
     /// Tells the engine to drop this sequence while others of the request go on.
@@ -92,8 +100,8 @@ impl Lost {
 }
 
 impl Sequences {
-    /// The choices and a sink for each.
-    pub(super) fn new(spec: Spec) -> (Self, Vec<Box<dyn EventSink>>) {
+    /// The choices and a sink for each; `meter` makes one for each.
+    pub(super) fn new(spec: Spec, meter: impl Fn() -> Meter) -> (Self, Vec<Box<dyn EventSink>>) {
         let num_choices = spec.kinds.len();
         // Bound: every event each choice can have.
         let (sender, events) = mpsc::channel(num_choices * (spec.max_new_tokens + 1));
@@ -101,6 +109,7 @@ impl Sequences {
             .map(|_| ChoiceState {
                 detokenizer: spec.tokenizer.detokenizer(),
                 jail: StopJail::new(spec.stop.clone()),
+                meter: meter(),
                 taken: Taken::default(),
                 ended: false,
                 cancelled: Arc::new(AtomicBool::new(false)),
@@ -115,12 +124,13 @@ impl Sequences {
             Box::new(sink) as Box<dyn EventSink>
         });
         let sinks = sinks.collect();
-        (Self { events, sender: Some(sender), choices, spec }, sinks)
+        (Self { choices, events, sender: Some(sender), spec }, sinks)
     }
 
     /// Every sink is with the engine: if it drops them, that is seen.
     pub(super) fn seal(&mut self) {
         self.sender = None;
+        self.choices.iter_mut().for_each(|choice| choice.meter.submitted());
     }
 
     pub(super) fn num_choices(&self) -> usize {
@@ -144,34 +154,40 @@ impl Sequences {
     /// The next update; `None` when every choice has ended.
     pub(super) async fn next(&mut self) -> Result<Option<Update>, Lost> {
         while self.choices.iter().any(|choice| !choice.ended) {
-            let Some((index, event)) = self.events.recv().await else {
+            let Some((index, at, event)) = self.events.recv().await else {
                 return Err(self.lost("the engine dropped the sequence without a word".to_owned()));
             };
             // A sequence that a stop string ended may have an event under way.
             if self.choices[index].ended {
                 continue;
             }
-            return self.apply(index, event).map(Some);
+            return self.apply(index, at, event).map(Some);
         }
         Ok(None)
     }
 
-    fn apply(&mut self, index: usize, event: Event) -> Result<Update, Lost> {
+    fn apply(&mut self, index: usize, at: Instant, event: Event) -> Result<Update, Lost> {
         match event {
             Event::Token { token, top, steering } => {
-                let taken = &mut self.choices[index].taken;
-                taken.completion_tokens += 1;
-                taken.report = steering;
+                let choice = &mut self.choices[index];
+                choice.meter.token(at);
+                choice.taken.completion_tokens += 1;
+                choice.taken.report = steering;
                 let logprob = self.spec.logprobs.then(|| self.entry(token, &top));
-                let (text, end) = self.take_token(index, token.token_id)?;
+                let (text, end) = self.take_token(index, at, token.token_id)?;
                 Ok(Update { index, text, logprob, end })
             }
-            Event::Finished(finish) => self.finish(index, &finish),
+            Event::Finished(finish) => self.finish(index, at, &finish),
             Event::Failed(reason) => Err(self.lost(reason)),
         }
     }
 
-    fn take_token(&mut self, index: usize, id: u32) -> Result<(String, Option<End>), Lost> {
+    fn take_token(
+        &mut self,
+        index: usize,
+        at: Instant,
+        id: u32,
+    ) -> Result<(String, Option<End>), Lost> {
         let choice = &mut self.choices[index];
         if self.spec.stop_token_ids.contains(&id) {
             return Ok((String::new(), None));
@@ -180,6 +196,7 @@ impl Sequences {
             Ok(Released::Text(text)) => Ok((text, None)),
             Ok(Released::Stopped(text)) => {
                 choice.ended = true;
+                choice.meter.ended(FinishedReason::Stop, at);
                 choice.cancelled.store(true, Ordering::Release);
                 let end = End {
                     kind: self.spec.kinds[index],
@@ -192,7 +209,7 @@ impl Sequences {
         }
     }
 
-    fn finish(&mut self, index: usize, finish: &Finish) -> Result<Update, Lost> {
+    fn finish(&mut self, index: usize, at: Instant, finish: &Finish) -> Result<Update, Lost> {
         let choice = &mut self.choices[index];
         choice.ended = true;
         choice.taken =
@@ -201,18 +218,27 @@ impl Sequences {
             Ok(rest) => rest,
             Err(error) => return Err(self.lost(error.to_string())),
         };
-        let (text, finish_reason) = match (choice.jail.push(&rest), finish.reason) {
-            (Released::Stopped(text), _) => (text, "stop"),
-            (Released::Text(text), FinishReason::Stop) => (text + &choice.jail.finish(), "stop"),
+        let (text, reason) = match (choice.jail.push(&rest), finish.reason) {
+            (Released::Stopped(text), _) => (text, FinishedReason::Stop),
+            (Released::Text(text), FinishReason::Stop) => {
+                (text + &choice.jail.finish(), FinishedReason::Stop)
+            }
             (Released::Text(text), FinishReason::Length) => {
-                (text + &choice.jail.finish(), "length")
+                (text + &choice.jail.finish(), FinishedReason::Length)
             }
         };
+        choice.meter.ended(reason, at);
+        let finish_reason = reason.as_str();
         let end = End { kind: self.spec.kinds[index], finish_reason, report: finish.steering };
         Ok(Update { index, text, logprob: None, end: Some(end) })
     }
 
-    fn lost(&self, reason: String) -> Lost {
+    /// No choice goes on.
+    fn lost(&mut self, reason: String) -> Lost {
+        let now = Instant::now();
+        for choice in &mut self.choices {
+            choice.meter.ended(FinishedReason::Error, now);
+        }
         Lost { reason, steered: self.spec.steered }
     }
 
@@ -235,7 +261,7 @@ impl Sequences {
 
 struct ChannelSink {
     index: usize,
-    events: mpsc::Sender<(usize, Event)>,
+    events: mpsc::Sender<Given>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -244,7 +270,8 @@ impl EventSink for ChannelSink {
         if self.is_closed() {
             return Err(SinkClosed);
         }
-        self.events.try_send((self.index, event)).map_err(|_| SinkClosed)
+        let given = (self.index, Instant::now(), event);
+        self.events.try_send(given).map_err(|_| SinkClosed)
     }
 
     fn is_closed(&self) -> bool {

@@ -76,7 +76,7 @@ impl Writer {
             self.send(frame(&usage_chunk(&self.answer, sequences.completion_tokens()))).await?;
         }
         self.send(Bytes::from_static(DONE)).await?;
-        record.finished("completed");
+        record.finished();
         Ok(())
     }
 

@@ -1,6 +1,9 @@
-//! `/metrics`: the numbers of the engine and of what steers, in the text form of Prometheus (`OpenMetrics` 1.0). No label holds content.
+//! `/metrics`: the numbers of the engine, of requests and of what steers, in the text form of Prometheus (`OpenMetrics` 1.0). No label
+//! holds content.
 
 mod projection;
+mod requests;
+mod sequences;
 mod steering;
 
 use std::borrow::Cow;
@@ -17,7 +20,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use skeg_model::engine::EngineStats;
 
+pub(crate) use requests::{Outcome, RequestMetrics};
+pub(crate) use sequences::{FinishedReason, SequenceMetrics};
+
 use crate::errors::ApiError;
+use crate::operations::Operations;
 use crate::state::App;
 use projection::Projections;
 use steering::Steering;
@@ -26,7 +33,8 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
     let engine = (app.engine.stats(), Projections { layers: app.engine.projections() });
-    let text = text(engine, Steering::of(&app), app.model_name()).map_err(|error| {
+    let steering = Steering::of(&app);
+    let text = text(engine, steering, &app.operations, app.model_name()).map_err(|error| {
         let message = "the metrics could not be written";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics_failed", message)
             .with_log(error.to_string())
@@ -37,12 +45,15 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, ApiError
 fn text(
     (stats, projections): (EngineStats, Projections),
     steering: Steering,
+    operations: &Operations,
     model_name: &str,
 ) -> Result<String, fmt::Error> {
     let labels = [(Cow::Borrowed("model_name"), Cow::Owned(model_name.to_owned()))];
     let mut registry = Registry::with_labels(labels.into_iter());
     registry.register_collector(Box::new(Engine { stats }));
     registry.register_collector(Box::new(projections));
+    operations.requests.register(&mut registry);
+    operations.sequences.register(&mut registry);
     steering.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -157,7 +168,8 @@ mod tests {
             ..EngineStats::default()
         };
         let projections = Projections { layers: Vec::new() };
-        let text = text((stats, projections), Steering::example(), "tiny").unwrap();
+        let operations = Operations::default();
+        let text = text((stats, projections), Steering::example(), &operations, "tiny").unwrap();
         for line in [
             "vllm:num_requests_running{model_name=\"tiny\"} 3.0",
             "vllm:kv_cache_usage_perc{model_name=\"tiny\"} 0.25",
@@ -177,6 +189,7 @@ mod tests {
             "skeg_override_active{model_name=\"tiny\",action=\"refuse_all\"} 0.0",
             "skeg_override_active{model_name=\"tiny\",action=\"default_only\"} 1.0",
             "skeg_override_remaining_seconds{model_name=\"tiny\"} 30.0",
+            "vllm:generation_tokens_total{model_name=\"tiny\"} 0",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -13,6 +13,7 @@ mod client;
 mod disconnect;
 mod harness;
 mod listening;
+mod metrics;
 mod projection;
 mod real_model;
 mod routes;
