@@ -15,6 +15,7 @@ const UNKNOWN: &str = "my_own_words";
 const REJECTIONS: [&str; 2] = ["failed:context_length_exceeded", "failed:invalid_value"];
 
 type Counts = BTreeMap<Vec<String>, u64>;
+type Headers<'a> = &'a [(&'a str, &'a str)];
 
 /// The series of `name`: the values of all labels but the model's name, and the count.
 fn series(text: &str, name: &str) -> Counts {
@@ -60,7 +61,7 @@ fn requests_of(lines: &[Value]) -> Counts {
             ("client_closed", _) => "client_closed",
             (code, _) if REJECTIONS.contains(&code) => "rejected",
             (code, _) if code.starts_with("failed:") => "failed",
-            other => panic!("{other:?}"),
+            _ => "a line that no outcome means",
         };
         let source = word(line, "source").to_owned();
         *counts.entry(vec![category(line), source, outcome.to_owned()]).or_default() += 1;
@@ -119,7 +120,7 @@ async fn ask_all(server: &Server) {
     let shadow = [(CATEGORY, "political_campaigning")];
     let compare = json!({"steering": {"category": "malware_viruses", "compare": true}});
     let unknown = [(CATEGORY, UNKNOWN)];
-    let requests: [(&[(&str, &str)], Value, u16); 17] = [
+    let requests: [(Headers<'_>, Value, u16); 17] = [
         (&fraud, json!({}), 200),
         (&fraud, json!({"stream": true}), 200),
         (&fraud, json!({"n": 2}), 200),
