@@ -169,12 +169,14 @@ impl Canary {
                 Some((category, plan))
             })
             .collect();
+        let refusal = self.inner.tokenizer.encode(DEFAULT_REFUSAL, false);
+        let refusal = refusal.map_err(|error| format!("the canary's refusal: {error}"))?;
         let mut questions = Vec::new();
         for (category, plan) in &steered {
             let prompt = self.prompt(category)?;
             questions.push(self.greedy(&prompt, Some(plan.clone())));
-            questions.push(self.forced(&prompt, Some(plan.clone()))?);
-            questions.push(self.forced(&prompt, None)?);
+            questions.push(forced(&prompt, &refusal, Some(plan.clone())));
+            questions.push(forced(&prompt, &refusal, None));
         }
         let deadline = started + self.inner.options.timeout;
         let answers = ask(&self.inner.engine, questions, deadline)?;
@@ -249,24 +251,19 @@ impl Canary {
             steering,
         }
     }
+}
 
-    fn forced(
-        &self,
-        prompt: &[u32],
-        steering: Option<(SteeringPlan, SlotLease)>,
-    ) -> Result<Question, String> {
-        let refusal = self.inner.tokenizer.encode(DEFAULT_REFUSAL, false);
-        let forced = refusal.map_err(|error| format!("the canary's refusal: {error}"))?;
-        Ok(Question {
-            prompt: prompt.to_vec(),
-            max_tokens: forced.len(),
-            sampling: SamplingParams {
-                logprobs: true,
-                forced_token_ids: forced,
-                ..SamplingParams::default()
-            },
-            stop_token_ids: Vec::new(),
-            steering,
-        })
+/// What the model finds of an answer.
+fn forced(prompt: &[u32], answer: &[u32], steering: Option<(SteeringPlan, SlotLease)>) -> Question {
+    Question {
+        prompt: prompt.to_vec(),
+        max_tokens: answer.len(),
+        sampling: SamplingParams {
+            logprobs: true,
+            forced_token_ids: answer.to_vec(),
+            ..SamplingParams::default()
+        },
+        stop_token_ids: Vec::new(),
+        steering,
     }
 }

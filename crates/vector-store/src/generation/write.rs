@@ -127,6 +127,35 @@ fn add_signatures(root: &Path, there: &Generation, other: &Generation) -> Result
     files::replace_from(&beside, &dir, files::SIGNATURES, &all.to_json()?)
 }
 
+impl From<Generation> for NewGeneration {
+    /// What another generation can be made of, with changes. Without a probe, whose bytes a generation in memory does not hold.
+    fn from(generation: Generation) -> Self {
+        let Generation { manifest, policy, vectors, card, figures, .. } = generation;
+        let activations =
+            |norms: Vec<LayerNorm>| norms.iter().map(|norm| norm.activation).collect();
+        Self {
+            model: manifest.model(),
+            also_measured_on: manifest.also_measured_on,
+            site: manifest.site,
+            operator: manifest.operator,
+            orientation: manifest.orientation,
+            vectors,
+            activation_norms: manifest
+                .norms
+                .into_iter()
+                .map(|(category, norms)| (category, activations(norms)))
+                .collect(),
+            safe_windows: manifest.safe_windows,
+            provenance: manifest.provenance,
+            measured: manifest.measured,
+            policy,
+            probe: None,
+            card,
+            figures: figures.map(String::into_bytes),
+        }
+    }
+}
+
 impl NewGeneration {
     /// Every file's bytes by name.
     fn contents(&self) -> Result<BTreeMap<&'static str, Vec<u8>>> {

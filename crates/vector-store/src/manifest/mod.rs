@@ -152,6 +152,17 @@ pub struct Measurement {
 }
 
 impl Manifest {
+    /// The model that the vectors were made for.
+    #[must_use]
+    pub fn model(&self) -> ModelBinding {
+        ModelBinding {
+            architecture_id: self.architecture_id.clone(),
+            weights_id: self.weights_id.clone(),
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.num_hidden_layers,
+        }
+    }
+
     /// Reads and checks the manifest of format [`FORMAT_VERSION`]; `path` is for errors.
     ///
     /// # Errors

@@ -104,13 +104,8 @@ fn a_store_of_every_format_version_serves() {
         let (root, expected) = golden(version);
         let current = read_current(&root).unwrap().generation;
         let manifest = load_generation(&root, &current, None).unwrap().manifest;
-        let model = skeg_vector_store::ModelBinding {
-            architecture_id: manifest.architecture_id,
-            weights_id: manifest.weights_id,
-            hidden_size: manifest.hidden_size,
-            num_hidden_layers: manifest.num_hidden_layers,
-        };
-        let store = Store::open(&root, model, |generation| Ok(generation.card.clone())).unwrap();
+        let store =
+            Store::open(&root, manifest.model(), |generation| Ok(generation.card.clone())).unwrap();
         let live = store.current();
         assert_eq!(live.generation.id, current);
         assert_eq!(expected["generations"][current.as_str()]["card"], live.attached.as_str());

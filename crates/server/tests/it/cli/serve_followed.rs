@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use skeg_vector_store::{ModelBinding, read_current, write_generation};
+use skeg_vector_store::{read_current, write_generation};
 
 use super::bucket_server::BucketServer;
 use super::files::{generation, write_model, write_store};
@@ -32,12 +32,7 @@ fn second(folder: &Path) -> String {
     let root = folder.join("vectors");
     let first = read_current(&root).unwrap().generation;
     let manifest = skeg_vector_store::load_generation(&root, &first, None).unwrap().manifest;
-    let mut next = generation(ModelBinding {
-        architecture_id: manifest.architecture_id,
-        weights_id: manifest.weights_id,
-        hidden_size: manifest.hidden_size,
-        num_hidden_layers: manifest.num_hidden_layers,
-    });
+    let mut next = generation(manifest.model());
     next.card = "# Second\n".to_owned();
     write_generation(&root, &next).unwrap().to_string()
 }

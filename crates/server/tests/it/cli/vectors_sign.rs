@@ -24,12 +24,7 @@ impl Fixture {
         let root = write_store(folder.path(), &model);
         let serves = read_current(&root).unwrap().generation;
         let manifest = skeg_vector_store::load_generation(&root, &serves, None).unwrap().manifest;
-        let mut next = generation(skeg_vector_store::ModelBinding {
-            architecture_id: manifest.architecture_id,
-            weights_id: manifest.weights_id,
-            hidden_size: manifest.hidden_size,
-            num_hidden_layers: manifest.num_hidden_layers,
-        });
+        let mut next = generation(manifest.model());
         next.card = "# Next\n".to_owned();
         let ready = write_generation(&root, &next).unwrap();
         Self { folder, ids: [serves, ready].map(|id| id.to_string()) }

@@ -7,8 +7,8 @@ use skeg_model::engine::{EngineConfig, EngineThread, LlamaEngine};
 use skeg_model::{LoadOptions, LoadedModel};
 use skeg_server::{Canary, CanaryModel, CanaryOptions, SteeringSlots, steering_slots};
 use skeg_vector_store::{
-    Category, Generation, ModelBinding, NewGeneration, Policy, Store, load_generation,
-    read_current, set_current, write_generation,
+    Category, Generation, ModelBinding, NewGeneration, Store, load_generation, read_current,
+    set_current, write_generation,
 };
 
 use super::process::{model, shipped_vectors};
@@ -17,46 +17,14 @@ use super::process::{model, shipped_vectors};
 fn two_categories(generation: &Generation) -> NewGeneration {
     let kept =
         |category: &Category| ["fraud_deception", "malware_viruses"].contains(&category.as_str());
-    let manifest = &generation.manifest;
-    let mut policy: Policy = generation.policy.clone();
-    policy.categories.retain(|category, _| kept(category));
-    policy.groups.clear();
-    let vectors = generation.vectors.iter().filter(|(category, _)| kept(category));
-    let norms = manifest.norms.iter().filter(|(category, _)| kept(category));
-    let windows = manifest.safe_windows.iter().filter(|(category, _)| kept(category));
-    NewGeneration {
-        model: binding(generation),
-        also_measured_on: manifest.also_measured_on.clone(),
-        site: manifest.site,
-        operator: manifest.operator,
-        orientation: manifest.orientation,
-        vectors: vectors.map(|(category, vectors)| (category.clone(), vectors.clone())).collect(),
-        activation_norms: norms
-            .map(|(category, norms)| {
-                (category.clone(), norms.iter().map(|norm| norm.activation).collect())
-            })
-            .collect(),
-        safe_windows: windows.map(|(category, window)| (category.clone(), *window)).collect(),
-        provenance: skeg_vector_store::Provenance {
-            categories: std::collections::BTreeMap::new(),
-            ..manifest.provenance.clone()
-        },
-        measured: Vec::new(),
-        policy,
-        probe: None,
-        card: "# Card\n".to_owned(),
-        figures: None,
-    }
-}
-
-fn binding(generation: &Generation) -> ModelBinding {
-    let manifest = &generation.manifest;
-    ModelBinding {
-        architecture_id: manifest.architecture_id.clone(),
-        weights_id: manifest.weights_id.clone(),
-        hidden_size: manifest.hidden_size,
-        num_hidden_layers: manifest.num_hidden_layers,
-    }
+    let mut made = NewGeneration::from(generation.clone());
+    made.vectors.retain(|category, _| kept(category));
+    made.activation_norms.retain(|category, _| kept(category));
+    made.safe_windows.retain(|category, _| kept(category));
+    made.policy.categories.retain(|category, _| kept(category));
+    made.policy.groups.clear();
+    made.provenance.categories.clear();
+    NewGeneration { measured: Vec::new(), card: "# Card\n".to_owned(), figures: None, ..made }
 }
 
 fn publish(root: &Path, generation: &NewGeneration) -> String {
@@ -93,7 +61,7 @@ fn shipped_vectors_pass_and_reversed_or_overlong_ones_do_not_go_live() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let first = publish(root, &sound);
-    let (store, _thread) = open(root, binding(&shipped));
+    let (store, _thread) = open(root, shipped.manifest.model());
     assert_eq!(store.current().generation.id.as_str(), first);
 
     let fraud: Category = "fraud_deception".parse().unwrap();

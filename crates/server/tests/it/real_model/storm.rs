@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use skeg_vector_store::{Category, Generation, GenerationId, ModelBinding, NewGeneration};
+use skeg_vector_store::{Category, Generation, GenerationId, NewGeneration};
 
 use super::process::{Answer, Server, request, shipped_vectors};
 
@@ -33,38 +33,11 @@ fn two_generations(root: &Path) -> [GenerationId; 2] {
 
 /// The same generation with the weakest strength its policy allows for the category.
 fn twin_of(generation: Generation) -> NewGeneration {
-    let Generation { manifest, mut policy, vectors, card, .. } = generation;
+    let mut twin = NewGeneration::from(generation);
     let category: Category = CATEGORY.parse().expect("a slug");
-    let strength = &mut policy.categories.get_mut(&category).expect("it is steered").strength;
-    strength.default = strength.floor;
-    let activation_norms = manifest
-        .norms
-        .iter()
-        .map(|(category, norms)| {
-            (category.clone(), norms.iter().map(|norm| norm.activation).collect())
-        })
-        .collect();
-    NewGeneration {
-        model: ModelBinding {
-            architecture_id: manifest.architecture_id,
-            weights_id: manifest.weights_id,
-            hidden_size: manifest.hidden_size,
-            num_hidden_layers: manifest.num_hidden_layers,
-        },
-        also_measured_on: manifest.also_measured_on,
-        site: manifest.site,
-        operator: manifest.operator,
-        orientation: manifest.orientation,
-        vectors,
-        activation_norms,
-        safe_windows: manifest.safe_windows,
-        provenance: manifest.provenance,
-        measured: manifest.measured,
-        policy,
-        probe: None,
-        card,
-        figures: None,
-    }
+    let rule = twin.policy.categories.get_mut(&category).expect("it is steered");
+    rule.strength.default = rule.strength.floor;
+    NewGeneration { figures: None, ..twin }
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::json;
 use skeg_vector_store::{
-    Action, Category, Generation, GenerationId, ModelBinding, NewGeneration, Operator, Policy,
-    WhenMissing, set_current, write_generation,
+    Action, Category, Generation, GenerationId, NewGeneration, Operator, Policy, WhenMissing,
+    set_current, write_generation,
 };
 
 /// Prompts of different lengths, so that prompts and answers of different requests mix.
@@ -121,45 +121,19 @@ fn damage(path: &Path) -> anyhow::Result<()> {
 
 /// The generation with vectors a little shorter, one category refused, and callers without a key free to ask.
 fn variant(generation: &Generation, refused: &str, nth: usize) -> NewGeneration {
-    let Generation { manifest, policy, vectors, .. } = generation.clone();
+    let mut made = NewGeneration::from(generation.clone());
     let scale = 64.0 / (64 + nth) as f32;
-    let vectors = vectors.into_iter().map(|(category, mut vectors)| {
+    for vectors in made.vectors.values_mut() {
         vectors.values.iter_mut().for_each(|value| *value *= scale);
-        (category, vectors)
-    });
-    let mut policy = Policy {
-        when_missing: WhenMissing::None,
-        groups: Policy::open(policy.categories.clone()).groups,
-        ..policy
-    };
-    for (category, rule) in &mut policy.categories {
+    }
+    made.policy.when_missing = WhenMissing::None;
+    made.policy.groups = Policy::open(made.policy.categories.clone()).groups;
+    for (category, rule) in &mut made.policy.categories {
         if category.as_str() == refused {
             rule.action = Action::Refuse;
             rule.refusal = format!("Variant {nth} refuses this.");
         }
     }
-    let norms = manifest.norms.into_iter().map(|(category, norms)| {
-        (category, norms.into_iter().map(|norm| norm.activation).collect())
-    });
-    NewGeneration {
-        model: ModelBinding {
-            architecture_id: manifest.architecture_id,
-            weights_id: manifest.weights_id,
-            hidden_size: manifest.hidden_size,
-            num_hidden_layers: manifest.num_hidden_layers,
-        },
-        also_measured_on: manifest.also_measured_on,
-        site: manifest.site,
-        operator: manifest.operator,
-        orientation: manifest.orientation,
-        vectors: vectors.collect(),
-        activation_norms: norms.collect(),
-        safe_windows: manifest.safe_windows,
-        provenance: manifest.provenance,
-        measured: manifest.measured,
-        policy,
-        probe: None,
-        card: format!("# Variant {nth} of {} for a measurement\n", generation.id),
-        figures: None,
-    }
+    let card = format!("# Variant {nth} of {} for a measurement\n", generation.id);
+    NewGeneration { card, figures: None, ..made }
 }
