@@ -26,11 +26,14 @@ pub mod improve;
 pub mod judge;
 mod kept_likelihood;
 pub mod likelihood;
+mod logistic;
 pub mod model_words;
 mod numbers;
+pub mod probe;
 mod progress;
 pub mod study;
 mod table;
+mod tensor_file;
 
 pub use category::{category_of_catqa_name, catqa_categories};
 pub use contrast::{ContrastSet, ContrastTexts};

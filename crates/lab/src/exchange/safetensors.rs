@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, SafeTensors};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use skeg_vector_store::Site;
 
-use super::{Declared, FileVector, Parsed, VectorFile, float_bytes, floats};
+use super::{Declared, FileVector, Parsed, VectorFile, floats};
+use crate::tensor_file::{self, NamedTensor};
 
-const METADATA: &str = "__metadata__";
 const LAYERS: &str = "layers";
 
 /// Reads a file.
@@ -61,28 +61,16 @@ fn own_name<'a>(tensor_name: &'a str, declared: &mut Declared) -> Parsed<&'a str
     Ok(name)
 }
 
-/// Writes a file. Its header is our own, because the crate writes metadata in no fixed order.
+/// Writes a file.
 pub(super) fn write(file: &VectorFile) -> Parsed<Vec<u8>> {
     let site = file.declared.site.ok_or("vectors without a site")?;
     let mut texts = file.declared.to_texts()?;
     let layers = json!(file.common_layers()?);
     texts.insert(LAYERS.to_owned(), layers.to_string());
-    let mut header = Map::new();
-    header.insert(METADATA.to_owned(), json!(texts));
-    let mut start = 0;
-    for (name, vector) in &file.vectors {
-        let end = start + 4 * vector.values.len();
-        let shape = [vector.num_rows, vector.hidden_size()];
-        let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]});
-        header.insert(format!("{name}/{site}"), entry);
-        start = end;
-    }
-    let mut header = Value::Object(header).to_string();
-    // Values begin at a multiple of 8.
-    let num_padded = header.len().next_multiple_of(8);
-    header.extend(std::iter::repeat_n(' ', num_padded - header.len()));
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header.into_bytes());
-    bytes.extend(file.vectors.values().flat_map(|vector| float_bytes(&vector.values)));
-    Ok(bytes)
+    let tensors = file.vectors.iter().map(|(name, vector)| NamedTensor {
+        name: format!("{name}/{site}"),
+        shape: vec![vector.num_rows, vector.hidden_size()],
+        values: &vector.values,
+    });
+    Ok(tensor_file::to_bytes(&texts, &tensors.collect::<Vec<_>>()))
 }

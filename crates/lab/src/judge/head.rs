@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::features::{FeatureRows, Features};
-use super::logistic::{Plane, fit, sigmoid};
 use super::row_hashes::RowHashes;
 use crate::error::Result;
+use crate::logistic::{Plane, fit, sigmoid};
 
 /// A labelled set that a head was trained on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,6 @@ mod folds;
 mod head;
 mod head_file;
 mod learned;
-mod logistic;
 mod metrics;
 mod on_topic;
 mod overlap;

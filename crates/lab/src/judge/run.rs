@@ -9,7 +9,6 @@ use super::folds::FoldedJudge;
 use super::head::LinearHead;
 use super::head_file::MeasuredHeads;
 use super::learned::HeadJudge;
-use super::logistic::check_penalty;
 use super::on_topic::{ON_TOPIC_COSINE, OnTopicJudge};
 use super::overlap::{Seen, SharedRows};
 use super::report::{Flagged, JudgesReport, TrainedHead};
@@ -18,6 +17,7 @@ use super::training::{NamedSet, Training};
 use super::{Exchange, Judge, Property};
 use crate::error::{Error, Result};
 use crate::evaluate::Share;
+use crate::logistic::check_penalty;
 use crate::progress::Progress;
 
 /// What is trained and what is tested.

@@ -1,0 +1,138 @@
+//! One classifier of a probe: what it reads, and its planes.
+
+use serde::{Deserialize, Serialize};
+use skeg_model::steering::Site;
+
+use super::ngrams::NGrams;
+use super::verdict::Scores;
+use crate::error::{Error, Result};
+use crate::logistic::Plane;
+use crate::numbers::to_f32;
+
+/// Which row of a prompt's activations is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptRow {
+    /// Row P-1, which yields the first token of the answer.
+    Last,
+}
+
+/// What a member reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Input {
+    /// The model's own activations on the rendered prompt: no second model and no second pass.
+    Activations {
+        /// Where in a block.
+        site: Site,
+        /// Blocks from 0, ascending; a feature row is theirs one after the other, `[num_layers * hidden_size]`.
+        layers: Vec<usize>,
+        /// Numbers of one layer's row.
+        hidden_size: usize,
+        /// Which row of the prompt.
+        row: PromptRow,
+    },
+    /// The conversation's text, as hashed n-grams.
+    NGrams(NGrams),
+    /// The conversation's text, as a sentence embedding.
+    Embedding {
+        /// [`crate::judge::Embed::id`] of the embedder it was trained with.
+        embedder: String,
+        /// Numbers in an embedding.
+        width: usize,
+    },
+}
+
+impl Input {
+    /// Features a row.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Activations { layers, hidden_size, .. } => layers.len() * hidden_size,
+            Self::NGrams(ngrams) => ngrams.width(),
+            Self::Embedding { width, .. } => *width,
+        }
+    }
+
+    /// What it is called in tables.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Activations { .. } => "activations",
+            Self::NGrams(_) => "n-grams",
+            Self::Embedding { .. } => "embedding",
+        }
+    }
+
+    /// Refuses what no row can have.
+    pub(super) fn check(&self) -> Result<()> {
+        match self {
+            Self::NGrams(ngrams) => ngrams.check(),
+            Self::Activations { layers, .. }
+                if layers.is_empty() || !layers.is_sorted_by(|a, b| a < b) =>
+            {
+                Err(Error::Spec(format!(
+                    "a probe on layers {layers:?}; expected at least one, ascending, each once"
+                )))
+            }
+            Self::Activations { .. } | Self::Embedding { .. } => Ok(()),
+        }
+    }
+}
+
+/// One plane a question over the same features, f32 as they are stored: `logit = weights.x + bias`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planes {
+    /// `[1 + num_categories, width]`, row-major: harm first, then the categories.
+    pub(super) weights: Vec<f32>,
+    /// `[1 + num_categories]`.
+    pub(super) biases: Vec<f32>,
+}
+
+impl Planes {
+    /// Harm first, then one a category; all of one width.
+    pub(super) fn new(harm: &Plane, categories: &[Plane]) -> Self {
+        let all = std::iter::once(harm).chain(categories);
+        Self {
+            weights: all
+                .clone()
+                .flat_map(|plane| plane.weights.iter().map(|&w| to_f32(w)))
+                .collect(),
+            biases: all.map(|plane| to_f32(plane.bias)).collect(),
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.weights.len() / self.biases.len().max(1)
+    }
+
+    /// Scores of a dense row `[width]`.
+    pub(super) fn score(&self, row: &[f32]) -> Scores {
+        self.scores(|weights| {
+            weights.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum()
+        })
+    }
+
+    /// Scores of a sparse row of (index, value), each index below the width.
+    pub(super) fn score_sparse(&self, row: &[(u32, f32)]) -> Scores {
+        self.scores(|weights| {
+            row.iter().map(|&(idx, x)| f64::from(weights[idx as usize]) * f64::from(x)).sum()
+        })
+    }
+
+    fn scores(&self, dot: impl Fn(&[f32]) -> f64) -> Scores {
+        let planes = self.weights.chunks_exact(self.width().max(1)).zip(&self.biases);
+        let mut logits = planes.map(|(weights, bias)| dot(weights) + f64::from(*bias));
+        let harm = logits.next().unwrap_or_default();
+        Scores { harm, categories: logits.collect() }
+    }
+}
+
+/// What a member reads, and what it makes of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// What it reads.
+    pub input: Input,
+    /// Its planes, `width` of the input wide.
+    pub planes: Planes,
+}

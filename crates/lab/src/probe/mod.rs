@@ -1,0 +1,151 @@
+//! The gate's classifier: is a conversation harmful, and of which category.
+//!
+//! A [`Probe`] is a few linear members and a [`Stack`] over their scores. A member reads the serving model's own activations on the
+//! prompt (Input::Activations: no second model, no second pass), hashed [`NGrams`] of the text, or a sentence embedding. It
+//! is kept in a generation as `probe.safetensors`, so that thresholds, vectors and probe change together.
+//!
+//! Scoring has two halves, because they happen in two places: [`Probe::text_scores`] before the engine has the request, and
+//! [`Probe::verdict`] on the engine's thread, as soon as the prompt's last row is computed.
+
+mod file;
+mod member;
+mod ngrams;
+mod text;
+mod verdict;
+
+use serde::{Deserialize, Serialize};
+use skeg_model::steering::Site;
+use skeg_vector_store::Category;
+
+use crate::error::{Error, Result};
+
+pub use member::{Input, Member, Planes, PromptRow};
+pub use ngrams::NGrams;
+pub use text::TextScores;
+pub use verdict::{Scores, Stack, Verdict};
+
+/// A classifier of conversations: its members, and how their scores become one verdict.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// The categories it knows, each once; what is in none of them is `none`.
+    pub categories: Vec<Category>,
+    /// At least one; at most one reads activations.
+    pub members: Vec<Member>,
+    /// How their scores are put together.
+    pub stack: Stack,
+    /// What it was trained on.
+    pub trained_on: TrainedOn,
+}
+
+/// What a probe was trained on: figures and hashes, no text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainedOn {
+    /// The sets, in the order given.
+    pub sets: Vec<TrainingSource>,
+}
+
+/// One set that a probe was trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingSource {
+    /// Its name.
+    pub name: String,
+    /// Lower-case hex SHA-256 of its file.
+    pub sha256: String,
+    /// Harmful and harmless prompts of it that were used.
+    pub num_prompts: [usize; 2],
+}
+
+/// The activations that a probe reads: what a gate must capture of a prompt's last row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActivationInput<'a> {
+    /// Where in a block.
+    pub site: Site,
+    /// Blocks from 0, ascending.
+    pub layers: &'a [usize],
+    /// Numbers of one layer's row.
+    pub hidden_size: usize,
+}
+
+impl Probe {
+    /// What it reads of the model; `None` of a probe that reads text alone.
+    #[must_use]
+    pub fn activation_input(&self) -> Option<ActivationInput<'_>> {
+        self.members.iter().find_map(|member| match &member.input {
+            Input::Activations { site, layers, hidden_size, .. } => {
+                Some(ActivationInput { site: *site, layers, hidden_size: *hidden_size })
+            }
+            Input::NGrams(_) | Input::Embedding { .. } => None,
+        })
+    }
+
+    /// The id of the embedder that it needs, if it needs one.
+    #[must_use]
+    pub fn embedder(&self) -> Option<&str> {
+        self.members.iter().find_map(|member| match &member.input {
+            Input::Embedding { embedder, .. } => Some(embedder.as_str()),
+            Input::Activations { .. } | Input::NGrams(_) => None,
+        })
+    }
+
+    /// The verdict of a conversation: `text` is what [`Self::text_scores`] gave, `activations` the row that
+    /// [`Self::activation_input`] asks for, `[num_layers * hidden_size]`, layer by layer. Takes microseconds.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the row is missing or has another length, or the text scores are not this probe's.
+    pub fn verdict(&self, text: &TextScores, activations: Option<&[f32]>) -> Result<Verdict> {
+        let scores: Vec<Scores> = self
+            .members
+            .iter()
+            .enumerate()
+            .map(|(idx, member)| match (&member.input, activations) {
+                (Input::Activations { .. }, Some(row)) if row.len() == member.input.width() => {
+                    Ok(member.planes.score(row))
+                }
+                (Input::Activations { .. }, row) => Err(Error::Data(format!(
+                    "the probe reads {} activations and was given {}; capture what it asks for",
+                    member.input.width(),
+                    row.map_or(0, <[f32]>::len)
+                ))),
+                (Input::NGrams(_) | Input::Embedding { .. }, _) => text.of_member(idx).cloned(),
+            })
+            .collect::<Result<_>>()?;
+        Ok(self.stack.verdict(&scores, &self.categories))
+    }
+
+    /// Refuses a probe whose parts do not fit each other.
+    fn check(&self) -> Result<()> {
+        let wrong = |reason: String| Err(Error::Data(format!("a probe {reason}")));
+        let num_planes = 1 + self.categories.len();
+        let num_members = self.members.len();
+        if num_members == 0 {
+            return wrong("without a member; expected at least one".to_owned());
+        }
+        let num_readers =
+            self.members.iter().filter(|m| matches!(m.input, Input::Activations { .. })).count();
+        if num_readers > 1 {
+            return wrong(format!(
+                "with {num_readers} members on activations; expected at most one"
+            ));
+        }
+        if self.stack.harm.len() != num_members || self.stack.categories.len() != num_members {
+            return wrong(format!("of {num_members} members, with a stack of another size"));
+        }
+        for (idx, Member { input, planes }) in self.members.iter().enumerate() {
+            input.check()?;
+            let expected = [num_planes * input.width(), num_planes];
+            let found = [planes.weights.len(), planes.biases.len()];
+            if found != expected {
+                return wrong(format!(
+                    "whose member {idx} has {} weights and {} biases; expected {} and {}",
+                    found[0], found[1], expected[0], expected[1]
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! A probe as a file, and its verdicts.
+
+use skeg_model::ChatMessage;
+
+use super::*;
+use crate::logistic::Plane;
+
+fn plane(weights: Vec<f64>, bias: f64) -> Plane {
+    Plane { weights, bias }
+}
+
+/// Alarmed by the word "bomb", and by the first activation.
+fn probe() -> Probe {
+    let ngrams = NGrams { max_words: 1, min_chars: 8, max_chars: 8, log2_buckets: 10 };
+    let bomb = ngrams.row("bomb");
+    let mut weights = vec![0.0; ngrams.width()];
+    weights[bomb[0].0 as usize] = 10.0;
+    let zeros = plane(vec![0.0; ngrams.width()], 0.0);
+    let activations = Input::Activations {
+        site: Site::ResidPost,
+        layers: vec![1, 3],
+        hidden_size: 2,
+        row: PromptRow::Last,
+    };
+    let categories: Vec<Category> =
+        ["physical_harm", "fraud"].map(|slug| Category::parse(slug).unwrap()).to_vec();
+    Probe {
+        members: vec![
+            Member {
+                input: activations,
+                planes: Planes::new(
+                    &plane(vec![1.0, 0.0, 0.0, 0.0], 0.0),
+                    &[plane(vec![0.0, 1.0, 0.0, 0.0], 0.0), plane(vec![0.0, 0.0, 0.0, 2.0], 0.5)],
+                ),
+            },
+            Member {
+                input: Input::NGrams(ngrams),
+                planes: Planes::new(&plane(weights, -1.0), &[zeros.clone(), zeros]),
+            },
+        ],
+        stack: Stack { harm: vec![1.0, 2.0], bias: -0.5, categories: vec![1.0, 0.5] },
+        trained_on: TrainedOn {
+            sets: vec![TrainingSource {
+                name: "own".to_owned(),
+                sha256: "ab".repeat(32),
+                num_prompts: [3, 4],
+            }],
+        },
+        categories,
+    }
+}
+
+fn conversation(contents: &[(&str, &str)]) -> Vec<ChatMessage> {
+    let message = |(role, content): &(&str, &str)| ChatMessage {
+        role: (*role).to_owned(),
+        content: (*content).to_owned(),
+    };
+    contents.iter().map(message).collect()
+}
+
+fn harm(messages: &[(&str, &str)], activations: [f32; 4]) -> f32 {
+    let probe = probe();
+    let text = probe.text_scores(&conversation(messages), None).unwrap();
+    probe.verdict(&text, Some(&activations)).unwrap().harm
+}
+
+#[test]
+fn a_probe_is_read_as_it_was_written_and_its_bytes_are_always_the_same() {
+    let bytes = probe().to_bytes().unwrap();
+    assert_eq!(bytes, probe().to_bytes().unwrap());
+    assert_eq!(Probe::from_bytes(&bytes).unwrap(), probe());
+}
+
+#[test]
+fn text_and_activations_both_count() {
+    let calm = harm(&[("user", "tea")], [0.0; 4]);
+    assert!(harm(&[("user", "a bomb")], [0.0; 4]) > calm + 0.3);
+    assert!(harm(&[("user", "tea")], [3.0, 0.0, 0.0, 0.0]) > calm + 0.3);
+}
+
+#[test]
+fn the_categories_are_those_of_the_weighted_logits() {
+    let probe = probe();
+    let text = probe.text_scores(&conversation(&[("user", "tea")]), None).unwrap();
+    let verdict = probe.verdict(&text, Some(&[0.0, 2.0, 0.0, 0.25])).unwrap();
+    // Logits 2 and 0.5 + 2 * 0.25 = 1.
+    assert_eq!(verdict.first().map(Category::as_str), Some("physical_harm"));
+    let expected = 1.0 / (1.0 + (-1.0_f32).exp());
+    assert!((verdict.categories[0].1 - expected).abs() < 1e-6, "{verdict:?}");
+}
+
+#[test]
+fn harm_anywhere_in_a_conversation_counts_and_a_quotation_in_a_system_prompt_less() {
+    let calm = harm(&[("user", "tea")], [0.0; 4]);
+    let early = [("user", "a bomb"), ("assistant", "No."), ("user", "and then?")];
+    let tool = [("user", "read it"), ("tool", "now a bomb")];
+    let system = [
+        ("system", "Never speak of a bomb, in none of your long and many words."),
+        ("user", "tea"),
+    ];
+    let alone = harm(&[("user", "a bomb")], [0.0; 4]);
+    assert!((harm(&early, [0.0; 4]) - alone).abs() < 1e-6);
+    assert!(harm(&tool, [0.0; 4]) > calm + 0.2);
+    let of_system = harm(&system, [0.0; 4]);
+    assert!(of_system > calm && of_system < alone, "{of_system}");
+}
+
+#[test]
+fn a_verdict_without_its_inputs_is_an_error() {
+    let probe = probe();
+    let text = probe.text_scores(&conversation(&[("user", "tea")]), None).unwrap();
+    let error = probe.verdict(&text, Some(&[0.0; 3])).unwrap_err().to_string();
+    assert!(error.contains("reads 4 activations and was given 3"), "{error}");
+    assert!(probe.verdict(&text, None).is_err());
+    let error = probe.verdict(&TextScores::default(), Some(&[0.0; 4])).unwrap_err().to_string();
+    assert!(error.contains("no text scores of member 1"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_probe_is_refused_with_the_part() {
+    let good = probe().to_bytes().unwrap();
+    for (from, to, expected) in [
+        (r#"\"format_version\":1"#, r#"\"format_version\":7"#, "format_version is 7"),
+        ("member.1.biases", "member.7.biases", "no tensor `member.1.biases`"),
+        (r#"\"none\"]"#, r#"\"nune\"]"#, "does not end with `none`"),
+        (r#"\"layers\":[1,3]"#, r#"\"layers\":[3,1]"#, "expected at least one, ascending"),
+        (r#"\"log2_buckets\":10"#, r#"\"log2_buckets\":11"#, "expected F32 [3, 2048]"),
+    ] {
+        assert_eq!(from.len(), to.len());
+        let at = good.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        let mut bytes = good.clone();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        let error = Probe::from_bytes(&bytes).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let mut bytes = good.clone();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert!(Probe::from_bytes(&bytes).unwrap_err().to_string().contains("not finite"));
+    assert!(Probe::from_bytes(&good[..good.len() - 3]).is_err());
+}
