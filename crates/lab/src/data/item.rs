@@ -1,5 +1,6 @@
 //! One prompt of a data set, with what the set says about it.
 
+use skeg_model::ChatMessage;
 use skeg_vector_store::Category;
 
 use crate::category::{category_of_catqa_name, slug_of_name};
@@ -9,8 +10,10 @@ use crate::category::{category_of_catqa_name, slug_of_name};
 pub struct Item {
     /// Unique in its set.
     pub id: String,
-    /// The prompt.
+    /// The prompt; of a conversation the contents of its messages, a line break between them.
     pub text: String,
+    /// The messages of a conversation, of which the last is to be answered; `None` where the prompt is the one message of a user.
+    pub messages: Option<Vec<ChatMessage>>,
     /// The set's own name of the category, if it has one.
     pub category: Option<String>,
     /// The set's own name of a finer category; or of several categories, joined by ` | `, where none is the one.
@@ -34,6 +37,7 @@ impl Item {
         Self {
             id: id.into(),
             text: text.into(),
+            messages: None,
             category: None,
             subcategory: None,
             harmful: None,
@@ -42,6 +46,14 @@ impl Item {
             source: source.into(),
             twin_of: None,
         }
+    }
+
+    /// The conversation to be answered: the messages, or the prompt as a user's.
+    #[must_use]
+    pub fn conversation(&self) -> Vec<ChatMessage> {
+        self.messages.clone().unwrap_or_else(|| {
+            vec![ChatMessage { role: "user".to_owned(), content: self.text.clone() }]
+        })
     }
 
     /// The category, where it is one of CatQA's (display name or slug).

@@ -125,6 +125,7 @@ impl EngineAnswerer {
             max_new_tokens: self.max_new_tokens,
             stop_token_ids: text_side.stop_token_ids.clone(),
             steering,
+            gate: None,
         })
     }
 

@@ -126,6 +126,24 @@ impl FeatureRows {
         self.width
     }
 
+    /// Some of the rows, in this order.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    #[must_use]
+    pub(crate) fn select(&self, row_idxs: &[usize]) -> Self {
+        let rows = row_idxs.iter().flat_map(|&idx| self.row(idx));
+        Self { values: rows.copied().collect(), width: self.width }
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub(crate) fn row(&self, idx: usize) -> &[f32] {
+        &self.values[idx * self.width..][..self.width]
+    }
+
     /// The rows in order.
     pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
         self.values.chunks_exact(self.width.max(1))

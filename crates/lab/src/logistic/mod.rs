@@ -265,6 +265,44 @@ fn minimise_softmax<D: Design>(
     parameters.chunks_exact(width + 1).map(plane).collect()
 }
 
+/// Weights `[num_members]` that make the softmax of `sum_m w_m logits_m` likeliest: McFadden's conditional logit, with the L2 penalty
+/// around 0. `logits` are `[n, num_members, num_classes]`.
+///
+/// # Errors
+/// As [`fit_classes`], except that a class may lack a row.
+pub(crate) fn fit_member_weights(
+    logits: &[Vec<&[f64]>],
+    classes: &[usize],
+    l2: f64,
+) -> Result<Vec<f64>> {
+    check_penalty(l2)?;
+    let num_members = logits.first().map_or(0, Vec::len);
+    if logits.len() != classes.len() || num_members == 0 {
+        return Err(Error::Data(format!(
+            "{} rows of members' logits and {} classes; expected as many, and at least one",
+            logits.len(),
+            classes.len()
+        )));
+    }
+    let share = 1.0 / logits.len() as f64;
+    let loss = |weights: &[f64]| {
+        let mut loss = 0.5 * l2 * lbfgs::dot(weights, weights);
+        let mut gradient: Vec<f64> = weights.iter().map(|weight| l2 * weight).collect();
+        for (members, &class) in logits.iter().zip(classes) {
+            let summed = (0..members[0].len()).map(|idx| {
+                members.iter().zip(weights).map(|(logits, weight)| weight * logits[idx]).sum()
+            });
+            let probabilities = softmax(&summed.collect::<Vec<f64>>());
+            loss -= share * probabilities[class].max(f64::MIN_POSITIVE).ln();
+            for (gradient, logits) in gradient.iter_mut().zip(members) {
+                *gradient += share * (lbfgs::dot(&probabilities, logits) - logits[class]);
+            }
+        }
+        (loss, gradient)
+    };
+    Ok(lbfgs::minimise(num_members, COARSE_TOLERANCE, loss))
+}
+
 /// The weights as shares of their sum.
 fn shares(row_weights: &[f64]) -> Vec<f64> {
     let sum: f64 = row_weights.iter().sum();

@@ -7,10 +7,13 @@
 //! Scoring has two halves, because they happen in two places: [`Probe::text_scores`] before the engine has the request, and
 //! [`Probe::verdict`] on the engine's thread, as soon as the prompt's last row is computed.
 
+mod corpus;
 mod file;
 mod member;
 mod ngrams;
+mod rows;
 mod text;
+mod train;
 mod verdict;
 
 use serde::{Deserialize, Serialize};
@@ -19,9 +22,12 @@ use skeg_vector_store::Category;
 
 use crate::error::{Error, Result};
 
+pub use corpus::{Corpus, Prompt, SourceSet};
 pub use member::{Input, Member, Planes, PromptRow};
 pub use ngrams::NGrams;
+pub use rows::{Reads, Sources};
 pub use text::TextScores;
+pub use train::{HeldOut, Penalties, ProbeSpec, Trained, train};
 pub use verdict::{Scores, Stack, Verdict};
 
 /// A classifier of conversations: its members, and how their scores become one verdict.
@@ -51,8 +57,8 @@ pub struct TrainedOn {
 pub struct TrainingSource {
     /// Its name.
     pub name: String,
-    /// Lower-case hex SHA-256 of its file.
-    pub sha256: String,
+    /// Lower-case hex SHA-256 of each of its files.
+    pub sha256: Vec<String>,
     /// Harmful and harmless prompts of it that were used.
     pub num_prompts: [usize; 2],
 }

@@ -42,7 +42,7 @@ fn probe() -> Probe {
         trained_on: TrainedOn {
             sets: vec![TrainingSource {
                 name: "own".to_owned(),
-                sha256: "ab".repeat(32),
+                sha256: vec!["ab".repeat(32)],
                 num_prompts: [3, 4],
             }],
         },

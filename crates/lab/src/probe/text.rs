@@ -43,10 +43,15 @@ pub(crate) fn parts(messages: &[ChatMessage]) -> Vec<String> {
         .take(MAX_PARTS)
         .collect();
     if messages.len() > 1 || parts.is_empty() {
-        let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
-        parts.push(contents.join("\n"));
+        parts.push(whole(messages));
     }
     parts
+}
+
+/// The contents of all messages, a line break between them.
+pub(super) fn whole(messages: &[ChatMessage]) -> String {
+    let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+    contents.join("\n")
 }
 
 impl Probe {

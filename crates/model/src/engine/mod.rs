@@ -9,6 +9,7 @@
 mod block_key;
 mod block_pool;
 mod config;
+mod gate;
 mod llama_engine;
 mod projection;
 mod request;
@@ -18,6 +19,7 @@ mod stats;
 mod thread;
 
 pub use config::EngineConfig;
+pub use gate::{Gate, GateDecision};
 pub use llama_engine::LlamaEngine;
 pub use projection::{LayerProjections, PROJECTION_RATIO_BOUNDS, SharedProjections};
 pub use request::{

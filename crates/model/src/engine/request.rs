@@ -1,7 +1,9 @@
 //! What the engine is asked, and what it answers: token ids and numbers, no text.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::gate::Gate;
 use crate::sampling::SamplingParams;
 use crate::steering::{SlotLease, SteeringPlan};
 
@@ -28,6 +30,8 @@ pub struct GenerationRequest {
     pub stop_token_ids: Vec<u32>,
     /// The steering, and the lease that keeps its slots alive; `None` = not steered.
     pub steering: Option<(SteeringPlan, SlotLease)>,
+    /// Who says what is due, where `steering` does not; never both.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 /// Why an answer ended (OpenAI's words).
@@ -37,6 +41,8 @@ pub enum FinishReason {
     Stop,
     /// `max_new_tokens` were generated.
     Length,
+    /// The gate stopped it.
+    Gated,
 }
 
 /// A token's id and its log-probability (natural log, of the model's raw logits: before penalties,

@@ -2,11 +2,12 @@
 
 use super::block_key::BlockKey;
 use super::block_pool::{BlockTable, Hit};
+use super::gate::{GateState, Question};
 use super::request::{Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId};
 use super::request::{SinkClosed, SteeringReport};
 use crate::hooks::ProjectionSample;
 use crate::sampling::Sampler;
-use crate::steering::{SteeringId, SteeringPlan};
+use crate::steering::{SlotLease, SteeringId, SteeringPlan};
 
 /// A request, what was computed and generated of it, and where its events go.
 pub(super) struct Sequence {
@@ -21,6 +22,10 @@ pub(super) struct Sequence {
     num_reported: usize,
     report: SteeringReport,
     caching: Caching,
+    /// `None` for a request that came with its steering, or was given it by its gate.
+    gate: Option<GateState>,
+    /// First token that the plan may steer: above 0 where steering begins in mid-answer.
+    steered_from: usize,
 }
 
 /// What the prefix cache needs to know of a sequence.
@@ -48,6 +53,7 @@ impl Sequence {
         caching: Caching,
     ) -> Self {
         let sampler = Sampler::new(request.sampling.clone(), &request.prompt_token_ids);
+        let gate = request.gate.clone().map(|gate| GateState { gate, is_decided: false });
         Self {
             id,
             request,
@@ -58,6 +64,8 @@ impl Sequence {
             num_reported: 0,
             report: SteeringReport::default(),
             caching,
+            gate,
+            steered_from: 0,
         }
     }
 
@@ -106,7 +114,55 @@ impl Sequence {
     /// The plan of the token at `position`, `None` where it is not steered.
     pub(super) fn plan_at(&self, position: usize) -> Option<&SteeringPlan> {
         let (plan, _lease) = self.request.steering.as_ref()?;
-        plan.positions.covers(position, self.prompt_len()).then_some(plan)
+        let covers = plan.positions.covers(position, self.prompt_len());
+        (covers && position >= self.steered_from).then_some(plan)
+    }
+
+    /// Its gate, and what it is to be asked about the last known row.
+    pub(super) fn question(&self) -> Option<(&GateState, Question)> {
+        let state = self.gate.as_ref()?;
+        Some((state, state.question(self.generated.len())?))
+    }
+
+    /// The gate said that nothing is due, for now.
+    pub(super) fn goes_on_unsteered(&mut self) {
+        if let Some(state) = &mut self.gate {
+            state.is_decided = true;
+        }
+    }
+
+    /// The gate gave it a plan: for all rows that the plan covers where the prompt was asked about, from the next row on where
+    /// the answer was. It is not asked again. After an answer to [`Question::Prompt`] the sequence is to be computed again.
+    pub(super) fn steer(
+        &mut self,
+        question: Question,
+        steering: (SteeringPlan, SlotLease),
+        steering_id: Option<SteeringId>,
+    ) {
+        self.gate = None;
+        self.request.steering = Some(steering);
+        self.caching.steering_id = steering_id;
+        match question {
+            Question::Prompt => {
+                // Nothing was steered so far, so there is nothing in the report to keep.
+                self.num_reported = 0;
+                self.caching.keys.clear();
+            }
+            // The row of the last generated token is computed.
+            Question::Answer(num_generated) => {
+                self.steered_from = self.prompt_len() + num_generated;
+            }
+        }
+    }
+
+    /// The gate ended it.
+    pub(super) fn stop(&mut self) {
+        self.send_last(Event::Finished(Finish {
+            reason: FinishReason::Gated,
+            prompt_tokens: self.prompt_len(),
+            completion_tokens: self.generated.len(),
+            steering: self.report,
+        }));
     }
 
     /// Whether its plan uses the vector of a sample where the sample was taken.

@@ -26,9 +26,17 @@ pub struct EngineStats {
     pub prefix_cache_hit_tokens: usize,
     /// Blocks the prefix cache gave up for a new use; counts up.
     pub prefix_cache_evictions: usize,
+    /// Prompts that a gate found nothing due for; counts up.
+    pub gate_unsteered: usize,
+    /// Sequences that a gate had steered, by their prompt or by their answer; counts up.
+    pub gate_steered: usize,
+    /// Sequences that a gate ended; counts up.
+    pub gate_stopped: usize,
+    /// Looks at an answer that found nothing due; counts up.
+    pub gate_rechecked: usize,
 }
 
-const NUM_FIELDS: usize = 10;
+const NUM_FIELDS: usize = 14;
 
 impl EngineStats {
     fn to_array(self) -> [usize; NUM_FIELDS] {
@@ -43,6 +51,10 @@ impl EngineStats {
             self.prefix_cache_query_tokens,
             self.prefix_cache_hit_tokens,
             self.prefix_cache_evictions,
+            self.gate_unsteered,
+            self.gate_steered,
+            self.gate_stopped,
+            self.gate_rechecked,
         ]
     }
 
@@ -58,6 +70,10 @@ impl EngineStats {
             prefix_cache_query_tokens,
             prefix_cache_hit_tokens,
             prefix_cache_evictions,
+            gate_unsteered,
+            gate_steered,
+            gate_stopped,
+            gate_rechecked,
         ] = values;
         Self {
             num_waiting,
@@ -70,6 +86,10 @@ impl EngineStats {
             prefix_cache_query_tokens,
             prefix_cache_hit_tokens,
             prefix_cache_evictions,
+            gate_unsteered,
+            gate_steered,
+            gate_stopped,
+            gate_rechecked,
         }
     }
 }

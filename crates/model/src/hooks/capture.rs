@@ -19,21 +19,45 @@ pub enum When {
 /// Copies chosen rows of chosen layers out of a forward pass, as f32.
 ///
 /// Reads before steering at the same site and layer unless [`Capture::after_steering`] asks
-/// otherwise; steering of earlier layers is in the value either way.
+/// otherwise; steering of earlier layers is in the value either way. Several parts can be read in one
+/// pass, each with its own site, layers and rows.
 #[derive(Debug)]
 pub struct Capture {
+    parts: Vec<Part>,
+    when: When,
+}
+
+/// Some rows at some layers of one site.
+#[derive(Debug)]
+struct Part {
     site: Site,
     layers: Vec<usize>,
     rows: Vec<usize>,
-    when: When,
     captured: Vec<(usize, Vec<f32>)>,
+}
+
+impl Part {
+    fn new(site: Site, layers: Vec<usize>, rows: Vec<usize>) -> Self {
+        Self { site, layers, rows, captured: Vec::new() }
+    }
+
+    fn reads(&self, site: Site, layer: usize) -> bool {
+        self.site == site && self.layers.contains(&layer)
+    }
 }
 
 impl Capture {
     /// Asks for `rows` (of the packed batch, in the order wanted) at `site` of each of `layers`.
     #[must_use]
     pub fn new(site: Site, layers: Vec<usize>, rows: Vec<usize>) -> Self {
-        Self { site, layers, rows, when: When::default(), captured: Vec::new() }
+        Self { parts: vec![Part::new(site, layers, rows)], when: When::default() }
+    }
+
+    /// Asks for more in the same pass.
+    #[must_use]
+    pub fn and(mut self, site: Site, layers: Vec<usize>, rows: Vec<usize>) -> Self {
+        self.parts.push(Part::new(site, layers, rows));
+        self
     }
 
     /// Reads the value after steering at the same site and layer.
@@ -42,29 +66,43 @@ impl Capture {
         Self { when: When::AfterSteering, ..self }
     }
 
-    /// What the last forward pass left, emptying it: (layer, `[rows, hidden_size]` row-major) for
+    /// What the last forward pass left of the first part, emptying it: (layer, `[rows, hidden_size]` row-major) for
     /// each layer asked for, in ascending order of layers. Empty before the first pass.
     pub fn take(&mut self) -> Vec<(usize, Vec<f32>)> {
-        std::mem::take(&mut self.captured)
+        self.parts.first_mut().map(|part| std::mem::take(&mut part.captured)).unwrap_or_default()
+    }
+
+    /// What the last forward pass left of every part, in the order asked, as [`Self::take`] gives the first.
+    pub fn take_all(&mut self) -> Vec<Vec<(usize, Vec<f32>)>> {
+        self.parts.iter_mut().map(|part| std::mem::take(&mut part.captured)).collect()
     }
 
     /// The last layer that is asked for.
     pub(crate) fn last_layer(&self) -> Option<usize> {
-        self.layers.iter().copied().max()
+        self.parts.iter().flat_map(|part| &part.layers).copied().max()
+    }
+
+    /// Whether anything is read there.
+    pub(super) fn reads(&self, site: Site, layer: usize) -> bool {
+        self.parts.iter().any(|part| part.reads(site, layer))
     }
 
     /// Starts a pass: drops what is left of the one before.
     pub(crate) fn begin(&mut self, config: &LlamaConfig, total_tokens: usize) -> Result<()> {
-        if let Some(row) = self.rows.iter().find(|&&row| row >= total_tokens) {
-            return Err(Error::Steering(format!("capture of row {row} of {total_tokens} rows")));
+        for part in &mut self.parts {
+            if let Some(row) = part.rows.iter().find(|&&row| row >= total_tokens) {
+                return Err(Error::Steering(format!(
+                    "capture of row {row} of {total_tokens} rows"
+                )));
+            }
+            let num_layers = config.num_hidden_layers;
+            if let Some(layer) = part.layers.iter().find(|&&layer| layer >= num_layers) {
+                return Err(Error::Steering(format!(
+                    "capture in layer {layer} of a model with {num_layers} layers"
+                )));
+            }
+            part.captured.clear();
         }
-        if let Some(layer) = self.layers.iter().find(|&&layer| layer >= config.num_hidden_layers) {
-            return Err(Error::Steering(format!(
-                "capture in layer {layer} of a model with {} layers",
-                config.num_hidden_layers
-            )));
-        }
-        self.captured.clear();
         Ok(())
     }
 
@@ -73,19 +111,21 @@ impl Capture {
     /// # Shapes
     /// - `h`: `[total_tokens, hidden_size]`, f32
     pub(crate) fn read(&mut self, site: Site, layer: usize, when: When, h: &Tensor) -> Result<()> {
-        if site != self.site || when != self.when || !self.layers.contains(&layer) {
+        if when != self.when {
             return Ok(());
         }
         let (_, hidden_size) = h.dims2()?;
-        let mut values = Vec::with_capacity(self.rows.len() * hidden_size);
-        for &row in &self.rows {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "handing rows to the host is the purpose"
-            )]
-            values.extend(h.get(row)?.to_vec1::<f32>()?); // [hidden_size]
+        for part in self.parts.iter_mut().filter(|part| part.reads(site, layer)) {
+            let mut values = Vec::with_capacity(part.rows.len() * hidden_size);
+            for &row in &part.rows {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "handing rows to the host is the purpose"
+                )]
+                values.extend(h.get(row)?.to_vec1::<f32>()?); // [hidden_size]
+            }
+            part.captured.push((layer, values));
         }
-        self.captured.push((layer, values));
         Ok(())
     }
 }

@@ -92,9 +92,12 @@ impl Hooks<'_> {
         h: Tensor,
     ) -> Result<Tensor> {
         let before = self.before((site, layer), &h, Some(x))?;
-        let sum = match (&mut self.steer, &self.capture) {
+        let is_read = self.capture.as_ref().is_some_and(|capture| capture.reads(site, layer));
+        let sum = match &mut self.steer {
             // Nobody looks at the site itself.
-            (Some(steer), None) if x.device().is_cpu() => steer.add(cpu, (site, layer), x, &h)?,
+            Some(steer) if !is_read && x.device().is_cpu() => {
+                steer.add(cpu, (site, layer), x, &h)?
+            }
             _ => kernels::add(x, &self.change(cpu, site, layer, h)?)?,
         };
         self.after(before.as_ref(), &sum)?;

@@ -13,7 +13,7 @@ use skeg_model::testing::{RandomWeights, random_llama, tiny_config};
 use crate::engine_support::{Answer, alone, answer, plan, request, run_to_end, submit, vector};
 use crate::tiny::tokens;
 
-static LLAMA: LazyLock<Arc<Llama>> = LazyLock::new(|| {
+pub(crate) static LLAMA: LazyLock<Arc<Llama>> = LazyLock::new(|| {
     Arc::new(random_llama(tiny_config(), 7, RandomWeights::Dense(DType::F32)).unwrap())
 });
 

@@ -137,6 +137,7 @@ pub(crate) fn request(prompt_token_ids: Vec<u32>, max_new_tokens: usize) -> Gene
         max_new_tokens,
         stop_token_ids: Vec::new(),
         steering: None,
+        gate: None,
     }
 }
 

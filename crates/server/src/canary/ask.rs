@@ -88,6 +88,7 @@ fn submit(engine: &EngineHandle, question: &Question) -> Result<Receiver<Event>,
         max_new_tokens: question.max_tokens,
         stop_token_ids: question.stop_token_ids.clone(),
         steering: question.steering.clone(),
+        gate: None,
     };
     engine.submit(request, Box::new(Sink(sender)))?;
     Ok(events)

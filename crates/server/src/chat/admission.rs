@@ -79,6 +79,7 @@ pub(super) fn submit(
             max_new_tokens,
             stop_token_ids: app.stop_token_ids.clone(),
             steering: if kind == ChoiceKind::Resolved { plan.cloned() } else { None },
+            gate: None,
         };
         // On an error the receiver is dropped with `sequences`, which cancels the ones handed in before.
         app.engine.submit(sequence, sink).map_err(|error| submit_error(app, error))?;

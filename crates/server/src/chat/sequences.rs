@@ -226,6 +226,9 @@ impl Sequences {
             (Released::Text(text), FinishReason::Length) => {
                 (text + &choice.jail.finish(), FinishedReason::Length)
             }
+            (Released::Text(text), FinishReason::Gated) => {
+                (text + &choice.jail.finish(), FinishedReason::ContentFilter)
+            }
         };
         choice.meter.ended(reason, at);
         let finish_reason = reason.as_str();

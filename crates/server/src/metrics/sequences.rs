@@ -40,19 +40,23 @@ const DECODE_HELP: &str =
 pub(crate) enum FinishedReason {
     Stop,
     Length,
+    /// The gate ended it.
+    ContentFilter,
     /// The client left.
     Abort,
     Error,
 }
 
 impl FinishedReason {
-    const ALL: [Self; 4] = [Self::Stop, Self::Length, Self::Abort, Self::Error];
+    const ALL: [Self; 5] =
+        [Self::Stop, Self::Length, Self::ContentFilter, Self::Abort, Self::Error];
 
     /// vLLM's word; OpenAI's where the client is told.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::ContentFilter => "content_filter",
             Self::Abort => "abort",
             Self::Error => "error",
         }

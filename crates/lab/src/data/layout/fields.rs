@@ -1,6 +1,7 @@
 //! Fields of a row by name and kind, with errors that name fields and never quote them.
 
 use serde_json::{Map, Value};
+use skeg_model::ChatMessage;
 
 use crate::data::rows::kind;
 
@@ -82,6 +83,27 @@ impl Fields<'_> {
             0 | 1 => (names.pop(), None),
             _ => (None, Some(names.join(BETWEEN_NAMES))),
         })
+    }
+
+    /// Messages `[{"role", "content"}]`, at least one and the last a user's or a tool's, or `None` where they are absent or null.
+    pub(super) fn optional_messages(self, name: &str) -> Result<Option<Vec<ChatMessage>>, String> {
+        let value = match self.0.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value,
+        };
+        let expected = "a list of objects with the texts `role` and `content`, the last of them not the assistant's";
+        let text = |message: &Value, field: &str| {
+            message.get(field).and_then(Value::as_str).map(str::to_owned)
+        };
+        let message = |message: &Value| {
+            Some(ChatMessage { role: text(message, "role")?, content: text(message, "content")? })
+        };
+        let messages = value.as_array().and_then(|list| list.iter().map(message).collect());
+        let messages: Option<Vec<ChatMessage>> = messages;
+        messages
+            .filter(|messages| messages.last().is_some_and(|last| last.role != "assistant"))
+            .map(Some)
+            .ok_or_else(|| self.unexpected(name, value, expected))
     }
 
     /// The first of the names that is there and not null.
@@ -191,6 +213,26 @@ mod tests {
             let reason = read(value).unwrap_err();
             assert!(
                 reason.contains("JSON object of booleans") && !reason.contains("secret"),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages_have_a_role_and_a_content_and_end_with_what_is_to_be_answered() {
+        let message = |role: &str| json!({"role": role, "content": "secret"});
+        let read = |value| with(value, |row| row.optional_messages("f"));
+        assert_eq!(read(json!(null)), Ok(None));
+        let messages = read(json!([message("user"), message("assistant"), message("tool")]));
+        let messages = messages.unwrap().unwrap();
+        let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["user", "assistant", "tool"]);
+        for value in
+            [json!([]), json!("secret"), json!([{"role": "user"}]), json!([message("assistant")])]
+        {
+            let reason = read(value).unwrap_err();
+            assert!(
+                reason.contains("`role` and `content`") && !reason.contains("secret"),
                 "{reason}"
             );
         }

@@ -1,5 +1,7 @@
 //! What each layout makes of a row.
 
+use skeg_model::ChatMessage;
+
 use super::fields::Fields;
 use crate::data::item::Item;
 use crate::data::options::FieldNames;
@@ -24,9 +26,14 @@ impl<'a> Source<'a> {
 
     pub(super) fn skeg(&self) -> Result<Item, String> {
         let fields = self.fields;
+        let messages = fields.optional_messages("messages")?;
         Ok(Item {
             id: fields.text("id")?,
-            text: fields.text("text")?,
+            text: match &messages {
+                Some(messages) => joined(messages),
+                None => fields.text("text")?,
+            },
+            messages,
             category: fields.optional_text("category")?,
             subcategory: fields.optional_text("subcategory")?,
             harmful: fields.optional_flag("harmful")?,
@@ -116,6 +123,12 @@ impl<'a> Source<'a> {
         item.response_label = text_of(&names.label)?;
         Ok(item)
     }
+}
+
+/// The contents of messages, a line break between them.
+fn joined(messages: &[ChatMessage]) -> String {
+    let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+    contents.join("\n")
 }
 
 fn label(is_safe: bool) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
 use super::*;
 use crate::engine::SinkClosed;
@@ -51,6 +51,7 @@ fn submit(engine: &mut LlamaEngine, lease: &SlotLease, slot: u32) -> Arc<Mutex<V
         max_new_tokens: 3,
         stop_token_ids: Vec::new(),
         steering: (slot != 0).then(|| (plan, lease.clone())),
+        gate: None,
     };
     let events = Arc::new(Mutex::new(Vec::new()));
     engine.submit(request, Box::new(Events(Arc::clone(&events)))).unwrap();

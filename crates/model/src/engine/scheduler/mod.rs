@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 
 use super::block_pool::{BlockPool, Hit};
 use super::config::EngineConfig;
+use super::gate::{GateDecision, Question};
 use super::projection;
 use super::request::SeqId;
 use super::sequence::{Running, Sequence};
@@ -224,6 +225,31 @@ impl Scheduler {
             }
         }
         ended
+    }
+
+    /// Computes a running sequence again from its first token, in its place: its gate gave it a plan. Blocks of the prefix cache
+    /// that hold tokens as it now wants them are taken at once.
+    pub(super) fn restart(&mut self, running_idx: usize) {
+        let Running { sequence, block_table } = &mut self.running[running_idx];
+        self.pool.give_back(std::mem::take(block_table));
+        sequence.preempt();
+        if self.enable_prefix_caching {
+            let hits = find(&self.pool, sequence);
+            sequence.found(&hits);
+            *block_table = self.pool.share(&hits);
+        }
+    }
+
+    /// Counts what a gate said.
+    pub(super) fn count_gate(&mut self, question: Question, decision: &GateDecision) {
+        let counts = &mut self.counts;
+        let count = match (question, decision) {
+            (_, GateDecision::Steer(..)) => &mut counts.gate_steered,
+            (_, GateDecision::Stop) => &mut counts.gate_stopped,
+            (Question::Prompt, GateDecision::Unsteered) => &mut counts.gate_unsteered,
+            (Question::Answer(_), GateDecision::Unsteered) => &mut counts.gate_rechecked,
+        };
+        *count += 1;
     }
 
     /// The sequence of a share.

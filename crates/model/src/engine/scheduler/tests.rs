@@ -67,6 +67,7 @@ impl Ask {
             max_new_tokens: self.max_new_tokens,
             stop_token_ids: Vec::new(),
             steering: self.steering.map(plan),
+            gate: None,
         };
         let caching = Caching::new(BLOCK_SIZE, steering_id);
         Sequence::new(SeqId(id), request, Box::new(Reader), caching)

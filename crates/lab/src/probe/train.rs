@@ -1,0 +1,208 @@
+//! From labelled sets to a probe, and what each set is found to be by members that never saw it.
+//!
+//! The stack is fitted to scores of members that were trained without the set that they score: a member that learns its training
+//! sets' style scores badly there and gets little weight, and probabilities are calibrated for texts of sets that are new.
+
+use serde::{Deserialize, Serialize};
+
+use super::corpus::Corpus;
+use super::member::{Input, Member, Planes};
+use super::rows::{Reads, Rows, Sources, rows};
+use super::verdict::{Scores, Stack, Verdict};
+use super::{Probe, TrainedOn, TrainingSource};
+use crate::error::{Error, Result};
+use crate::judge::FeatureRows;
+use crate::logistic::{
+    fit_classes, fit_classes_sparse, fit_member_weights, fit_sparse, fit_weighted,
+};
+use crate::numbers::to_f32;
+use crate::progress::Progress;
+
+/// How strongly members are held back, as an L2 penalty for each row; see [`crate::judge::LinearHead`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Penalties {
+    /// Of members on activations and embeddings, whose features are standardised.
+    pub dense: f64,
+    /// Of members on n-grams.
+    pub sparse: f64,
+    /// Of the stack.
+    pub stack: f64,
+}
+
+impl Default for Penalties {
+    fn default() -> Self {
+        Self { dense: 0.1, sparse: 1e-5, stack: 1e-4 }
+    }
+}
+
+/// What is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeSpec {
+    /// The members, at least one.
+    pub members: Vec<Reads>,
+    /// How strongly they are held back.
+    pub penalties: Penalties,
+}
+
+/// A trained probe with the scores that its stack was fitted to.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    /// The probe, whose members saw every set.
+    pub probe: Probe,
+    /// One a prompt of the corpus: by members that did not see the prompt's set.
+    pub held_out: Vec<HeldOut>,
+}
+
+/// What members that did not see a prompt's set make of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldOut {
+    /// One a member.
+    pub scores: Vec<Scores>,
+    /// Put together by the stack.
+    pub verdict: Verdict,
+}
+
+/// Trains a probe.
+///
+/// # Errors
+/// [`Error::Data`] when harmful or harmless prompts are missing, also without one of the sets, or a category has no prompt;
+/// [`Error::Spec`] when there is no member or a source for one is missing; what model and embedder return.
+pub fn train(
+    corpus: &Corpus,
+    spec: &ProbeSpec,
+    sources: Sources<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Trained> {
+    if spec.members.is_empty() {
+        return Err(Error::Spec("a probe without a member; name at least one".to_owned()));
+    }
+    let inputs = spec
+        .members
+        .iter()
+        .map(|reads| rows(corpus, reads, sources, progress))
+        .collect::<Result<Vec<(Input, Rows)>>>()?;
+    let trainer = Trainer { corpus, penalties: spec.penalties };
+    let everything: Vec<usize> = (0..corpus.prompts.len()).collect();
+    let mut by_member = Vec::with_capacity(inputs.len());
+    let mut members = Vec::with_capacity(inputs.len());
+    for (input, rows) in inputs {
+        by_member.push(trainer.held_out(&rows)?);
+        let planes = trainer.planes(&rows, &everything)?;
+        members.push(Member { input, planes });
+    }
+    let scores: Vec<Vec<Scores>> = everything
+        .iter()
+        .map(|&idx| by_member.iter().map(|scores| scores[idx].clone()).collect())
+        .collect();
+    let stack = trainer.stack(&scores)?;
+    let held_out = scores
+        .into_iter()
+        .map(|scores| {
+            let verdict = stack.verdict(&scores, &corpus.categories);
+            HeldOut { scores, verdict }
+        })
+        .collect();
+    let categories = corpus.categories.clone();
+    let probe = Probe { categories, members, stack, trained_on: trained_on(corpus) };
+    probe.check()?;
+    Ok(Trained { probe, held_out })
+}
+
+fn trained_on(corpus: &Corpus) -> TrainedOn {
+    let sets = corpus.sets.iter().enumerate().map(|(set_idx, (name, hashes))| TrainingSource {
+        name: name.clone(),
+        sha256: hashes.clone(),
+        num_prompts: corpus.counts(set_idx),
+    });
+    TrainedOn { sets: sets.collect() }
+}
+
+struct Trainer<'a> {
+    corpus: &'a Corpus,
+    penalties: Penalties,
+}
+
+impl Trainer<'_> {
+    /// Scores of every prompt by planes that were fitted without its set.
+    fn held_out(&self, rows: &Rows) -> Result<Vec<Scores>> {
+        let prompts = &self.corpus.prompts;
+        let mut scores: Vec<Option<Scores>> = vec![None; prompts.len()];
+        for (set_idx, (name, _)) in self.corpus.sets.iter().enumerate() {
+            let (of_set, others): (Vec<usize>, Vec<usize>) =
+                (0..prompts.len()).partition(|&idx| prompts[idx].set_idx == set_idx);
+            let planes = self.planes(rows, &others).map_err(|error| {
+                Error::Data(format!(
+                    "without set `{name}`: {error}; a probe needs two sources or more, each label and category in two of them"
+                ))
+            })?;
+            for idx in of_set {
+                scores[idx] = Some(score(&planes, rows, idx));
+            }
+        }
+        Ok(scores.into_iter().flatten().collect())
+    }
+
+    /// Planes fitted to some prompts: harm to all, categories to the harmful ones that have one.
+    fn planes(&self, rows: &Rows, prompt_idxs: &[usize]) -> Result<Planes> {
+        let prompts = &self.corpus.prompts;
+        let positives: Vec<bool> = prompt_idxs.iter().map(|&idx| prompts[idx].harmful).collect();
+        let weights = balanced(&positives);
+        let Penalties { dense, sparse, .. } = self.penalties;
+        let of_category: Vec<(usize, usize)> = prompt_idxs
+            .iter()
+            .filter_map(|&idx| prompts[idx].category_idx.map(|category| (idx, category)))
+            .collect();
+        let (category_rows, classes): (Vec<usize>, Vec<usize>) = of_category.into_iter().unzip();
+        let classes = (classes.as_slice(), self.corpus.categories.len());
+        let equal = vec![1.0; category_rows.len()];
+        Ok(match (rows.select(prompt_idxs), rows.select(&category_rows)) {
+            (Rows::Dense(all), Rows::Dense(harmful)) => Planes::new(
+                &fit_weighted(&all, &positives, &weights, dense)?,
+                &fit_classes(&harmful, classes, &equal, dense)?,
+            ),
+            (Rows::Sparse(all), Rows::Sparse(harmful)) => Planes::new(
+                &fit_sparse(&all, &positives, &weights, sparse)?,
+                &fit_classes_sparse(&harmful, classes, &equal, sparse)?,
+            ),
+            (Rows::Dense(_), Rows::Sparse(_)) | (Rows::Sparse(_), Rows::Dense(_)) => {
+                return Err(Error::Data("rows of two forms".to_owned()));
+            }
+        })
+    }
+
+    /// The stack of held-out scores.
+    fn stack(&self, scores: &[Vec<Scores>]) -> Result<Stack> {
+        let prompts = &self.corpus.prompts;
+        let num_members = scores.first().map_or(0, Vec::len);
+        let harm = scores.iter().flatten().map(|scores| to_f32(scores.harm)).collect();
+        let positives: Vec<bool> = prompts.iter().map(|prompt| prompt.harmful).collect();
+        let rows = FeatureRows::new(harm, num_members);
+        let plane = fit_weighted(&rows, &positives, &balanced(&positives), self.penalties.stack)?;
+        let of_category = prompts.iter().zip(scores).filter_map(|(prompt, scores)| {
+            let logits: Vec<&[f64]> = scores.iter().map(|one| one.categories.as_slice()).collect();
+            prompt.category_idx.map(|category| (logits, category))
+        });
+        let (logits, classes): (Vec<_>, Vec<_>) = of_category.unzip();
+        let categories = fit_member_weights(&logits, &classes, self.penalties.stack)?;
+        Ok(Stack { harm: plane.weights, bias: plane.bias, categories })
+    }
+}
+
+fn score(planes: &Planes, rows: &Rows, idx: usize) -> Scores {
+    match rows {
+        Rows::Dense(rows) => planes.score(rows.row(idx)),
+        Rows::Sparse(rows) => planes.score_sparse(&rows.rows[idx]),
+    }
+}
+
+/// Weights under which harmful and harmless rows count the same.
+fn balanced(positives: &[bool]) -> Vec<f64> {
+    let num_positive = positives.iter().filter(|&&positive| positive).count();
+    let num_negative = positives.len() - num_positive;
+    let weight = |count: usize| 1.0 / (count.max(1) as f64);
+    positives
+        .iter()
+        .map(|&positive| if positive { weight(num_positive) } else { weight(num_negative) })
+        .collect()
+}
