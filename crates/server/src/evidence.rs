@@ -76,7 +76,7 @@ impl SteeringEvidence {
                 slugs.into()
             },
             source: resolution.source.as_str(),
-            confidence: None,
+            confidence: resolution.confidence,
             generation: facts.id.clone(),
             site: steered.then_some(facts.site),
             layers: if steered { facts.layers.clone() } else { Vec::new() },
@@ -105,6 +105,9 @@ pub(crate) fn add_headers(headers: &mut HeaderMap, resolution: &Resolution, gene
     };
     add("x-safety-category", &resolution.label());
     add("x-safety-category-source", resolution.source.as_str());
+    if let Some(confidence) = resolution.confidence {
+        add("x-safety-confidence", &format!("{confidence:.4}"));
+    }
     add("x-steering-generation", generation);
     add("x-steering-applied", resolution.applied());
     if let Some(overridden) = resolution.overridden {

@@ -17,6 +17,7 @@ mod chat;
 mod decision_log;
 mod errors;
 mod evidence;
+mod gate;
 mod health;
 mod kill_switch;
 mod layers;

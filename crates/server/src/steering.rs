@@ -4,9 +4,11 @@
 //! into the other's word here, exhaustively, so that a word one of them does not know fails to compile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use skeg_lab::model_words::{operator, positions, site};
+use skeg_lab::probe::Probe;
 use skeg_model::engine::{EngineHandle, SubmitError};
 use skeg_model::steering::{LayerVector, Positions, Site, SlotLease, SteeringPlan, SteeringVector};
 use skeg_vector_store::{
@@ -16,7 +18,9 @@ use skeg_vector_store::{
 use crate::canary::CanaryReport;
 use crate::errors::ApiError;
 use crate::evidence::GenerationFacts;
-use crate::resolve::{Action, CategoryRule, Decision, GroupRule, Missing, Resolution, Rules};
+use crate::resolve::{
+    Abstained, Action, CategoryRule, Decision, GroupRule, Missing, Resolution, Rules,
+};
 use crate::state::App;
 
 /// A generation's vectors in the engine's tables: what the store attaches to it before it goes live.
@@ -24,6 +28,8 @@ use crate::state::App;
 pub struct SteeringSlots {
     lease: SlotLease,
     slot_by_category: BTreeMap<Category, u32>,
+    /// The generation's classifier, if it has one that this server can use.
+    pub(crate) probe: Option<Arc<Probe>>,
     /// What the canary found, if there is one.
     pub(crate) canary: Option<CanaryReport>,
 }
@@ -53,16 +59,21 @@ impl SteeringSlots {
 /// The store's `prepare`: registers each category's vector with the engine.
 ///
 /// The closure waits for the engine's step in progress. It fails when the vectors do not fit the model, when no
-/// slot is free, and when the policy needs a probe, which this server does not have.
+/// slot is free, and when the policy needs a probe that cannot be used here.
 pub fn steering_slots(
     engine: EngineHandle,
 ) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + Clone + 'static {
     move |generation| {
-        if matches!(generation.policy.when_missing, store::WhenMissing::Auto) {
-            return Err("policy.toml: `when_missing` is `auto`, which needs a probe; this server has none. \
-                        Use a category, `none` or `reject`"
-                .to_owned());
-        }
+        let probe = match (probe_of(generation), &generation.policy.when_missing) {
+            (Ok(probe), _) => probe.map(Arc::new),
+            (Err(reason), store::WhenMissing::Auto) => {
+                return Err(format!("policy.toml: `when_missing` is `auto`, and {reason}"));
+            }
+            (Err(reason), _) => {
+                tracing::warn!(generation = %generation.id, reason, "`auto` is unavailable");
+                None
+            }
+        };
         let site = site(generation.manifest.site);
         let vectors = generation.vectors.values();
         let vectors: Vec<SteeringVector> =
@@ -70,8 +81,53 @@ pub fn steering_slots(
         let lease = engine.register_vectors(vectors).map_err(|error| error.to_string())?;
         let slot_by_category =
             generation.vectors.keys().cloned().zip(lease.slots().iter().copied()).collect();
-        Ok(SteeringSlots { lease, slot_by_category, canary: None })
+        Ok(SteeringSlots { lease, slot_by_category, probe, canary: None })
     }
+}
+
+/// The probe of a generation; `None` where it has none.
+fn probe_of(generation: &Generation) -> Result<Option<Probe>, String> {
+    let Some(bytes) = &generation.probe else { return Ok(None) };
+    let probe = Probe::from_bytes(bytes).map_err(|error| format!("probe.safetensors: {error}"))?;
+    let manifest = &generation.manifest;
+    let fits = probe.activation_input().is_none_or(|input| {
+        input.hidden_size == manifest.hidden_size
+            && input.layers.iter().all(|&layer| layer < manifest.num_hidden_layers)
+    });
+    if !fits {
+        return Err(
+            "probe.safetensors: the probe was trained on another model; train it on this one"
+                .to_owned(),
+        );
+    }
+    match probe.embedder() {
+        Some(embedder) => Err(format!(
+            "probe.safetensors: the probe reads embeddings of {embedder}, which a server does not make; train it without that member"
+        )),
+        None => Ok(Some(probe)),
+    }
+}
+
+/// The plan of a request that is steered by one category, whose slot is there; `None` where it is steered by several or by
+/// none, or the category has no slot.
+pub(crate) fn plan_of_one(
+    live: &Live<SteeringSlots>,
+    resolution: &Resolution,
+    num_hidden_layers: usize,
+) -> Option<(SteeringPlan, SlotLease)> {
+    let mut steering =
+        resolution.categories.iter().filter(|resolved| resolved.action == Action::Steer);
+    let (resolved, None) = (steering.next()?, steering.next()) else { return None };
+    let generation = &live.generation;
+    let vectors = generation.vectors.iter();
+    let (category, vectors) =
+        vectors.into_iter().find(|(category, _)| category.as_str() == resolved.slug)?;
+    let slot = *live.attached.slot_by_category.get(category)?;
+    let layers: Vec<usize> = vectors.acting_rows().map(|(layer, _)| layer).collect();
+    let applied = (slot, resolved.strength);
+    let plan =
+        plan_with_slot(num_hidden_layers, generation, resolution.positions, applied, &layers);
+    Some((plan, live.attached.lease.clone()))
 }
 
 /// The plan of a resolved request; `None` where nothing is to be steered.
@@ -85,6 +141,9 @@ pub(crate) async fn plan(
 ) -> Result<Option<(SteeringPlan, SlotLease)>, ApiError> {
     if resolution.decision != Decision::Steer {
         return Ok(None);
+    }
+    if let Some(plan) = plan_of_one(live, resolution, app.num_hidden_layers) {
+        return Ok(Some(plan));
     }
     let generation = &live.generation;
     let mut chosen = Vec::new();
@@ -100,23 +159,11 @@ pub(crate) async fn plan(
         })?;
         chosen.push((category, vectors, resolved.strength));
     }
-    if let [(category, vectors, strength)] = chosen.as_slice() {
-        let slot = live.attached.slot_by_category.get(*category).copied().ok_or_else(|| {
-            ApiError::steering_unavailable(format!(
-                "`{category}` of generation {} has no slot",
-                generation.id
-            ))
-        })?;
-        let layers: Vec<usize> = vectors.acting_rows().map(|(layer, _)| layer).collect();
-        let applied = (slot, *strength);
-        let plan = plan_with_slot(
-            app.num_hidden_layers,
-            generation,
-            resolution.positions,
-            applied,
-            &layers,
-        );
-        return Ok(Some((plan, live.attached.lease.clone())));
+    if let [(category, _, _)] = chosen.as_slice() {
+        return Err(ApiError::steering_unavailable(format!(
+            "`{category}` of generation {} has no slot",
+            generation.id
+        )));
     }
     if !matches!(generation.manifest.operator, store::Operator::Add) {
         return Err(ApiError::bad_request(
@@ -204,8 +251,9 @@ pub(crate) fn facts(generation: &Generation, resolution: &Resolution) -> Generat
     }
 }
 
-/// The policy as it stands for one group; a group it does not name has the least rights.
-pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
+/// The policy as it stands for one group; a group it does not name has the least rights. `has_gate` says whether there is a classifier
+/// that finds categories.
+pub(crate) fn rules(policy: &Policy, group: &str, has_gate: bool) -> Rules {
     let categories = policy.categories.iter().map(|(category, policy)| {
         let rule = CategoryRule {
             action: match policy.action {
@@ -240,6 +288,12 @@ pub(crate) fn rules(policy: &Policy, group: &str) -> Rules {
             store::WhenMissing::None => Missing::None,
             store::WhenMissing::Reject => Missing::Reject,
         },
+        on_abstain: match &policy.on_abstain {
+            store::OnAbstain::Category(category) => Abstained::Category(category.to_string()),
+            store::OnAbstain::None => Abstained::None,
+            store::OnAbstain::Reject => Abstained::Reject,
+        },
+        has_gate,
         group,
     }
 }
@@ -277,7 +331,7 @@ may_compare = true
     #[test]
     fn every_word_of_a_policy_is_a_rule() {
         let policy = Policy::parse(POLICY).unwrap();
-        let of_nobody = rules(&policy, "anonymous");
+        let of_nobody = rules(&policy, "anonymous", false);
         let words: Vec<_> = of_nobody
             .categories
             .iter()
@@ -302,7 +356,7 @@ may_compare = true
             ("auto", Missing::Auto),
         ] {
             let text = POLICY.replacen("\"b\"", &format!("\"{word}\""), 1);
-            assert_eq!(rules(&Policy::parse(&text).unwrap(), "x").when_missing, missing);
+            assert_eq!(rules(&Policy::parse(&text).unwrap(), "x", true).when_missing, missing);
         }
     }
 
@@ -317,7 +371,7 @@ may_compare = true
             ("lower", [false, false, true, false]),
             ("compare", [false, false, false, true]),
         ] {
-            let group = rules(&policy, name).group;
+            let group = rules(&policy, name, false).group;
             let may = [group.may_none, group.may_raise, group.may_lower, group.may_compare];
             assert_eq!(may, expected, "{name}");
             assert!(group.may_name("a"), "{name}");

@@ -77,7 +77,7 @@ pub use error::{BadValue, Error, Result};
 pub use files::Files;
 pub use generation::{
     FIGURES_FORMAT_VERSION, FileReport, Generation, NewGeneration, Verification, add_generation,
-    list_generations, load_files, load_generation, read_files, verify, with_policy,
+    list_generations, load_files, load_generation, read_files, verify, with_policy, with_probe,
     write_generation,
 };
 pub use hash::{GenerationId, ParseGenerationIdError};
@@ -90,8 +90,8 @@ pub use mirror::Mirror;
 #[cfg(feature = "schema")]
 pub use policy::policy_schema;
 pub use policy::{
-    Action, CategoryPolicy, DEFAULT_MAX_RELATIVE_NORM, DEFAULT_REFUSAL, GroupPolicy, OnAbstain,
-    Policy, Strength, StrengthError, WhenMissing,
+    Action, AutoDecision, AutoPolicy, AutoThresholds, CategoryPolicy, DEFAULT_MAX_RELATIVE_NORM,
+    DEFAULT_REFUSAL, GroupPolicy, OnAbstain, Policy, Strength, StrengthError, WhenMissing,
 };
 pub use signature::{PublicKey, SecretKey, Signatures, TrustedKeys, sign_files};
 pub use site::{Operator, Orientation, Positions, Site};

@@ -247,6 +247,7 @@ fn generation(mark: u8) -> Result<NewGeneration> {
     }
     let default = if mark == OLD { 0.5 } else { 0.75 };
     let rule = CategoryPolicy {
+        auto: None,
         action: Action::Steer,
         strength: Strength { default, floor: 0.25, ceiling: 1.0 },
         positions: Positions::All,

@@ -103,6 +103,7 @@ fn rule(calibration: &Calibration, category: &Category, force: Force) -> Categor
     let strength = calibration.strengths.get(category).copied();
     let steers = strength.is_some() && (passed || force == Force::Yes);
     CategoryPolicy {
+        auto: None,
         action: if steers { Action::Steer } else { Action::Log },
         strength: strength.unwrap_or(Strength { default: 0.0, floor: 0.0, ceiling: 0.0 }),
         positions: store_positions(calibration.setting_of(category).positions),

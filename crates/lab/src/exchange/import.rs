@@ -245,6 +245,7 @@ impl Imported {
         let ActivationNorms(extraction) = norms;
         let most = strength.unwrap_or(0.0);
         let rule = CategoryPolicy {
+            auto: None,
             action: if strength.is_some() { Action::Steer } else { Action::Log },
             strength: Strength { default: most, floor: 0.0, ceiling: most },
             positions: Positions::All,

@@ -7,11 +7,13 @@
 //! Scoring has two halves, because they happen in two places: [`Probe::text_scores`] before the engine has the request, and
 //! [`Probe::verdict`] on the engine's thread, as soon as the prompt's last row is computed.
 
+mod apply;
 mod corpus;
 mod file;
 mod member;
 mod ngrams;
 mod rows;
+mod set_table;
 mod text;
 mod train;
 mod verdict;
@@ -22,10 +24,12 @@ use skeg_vector_store::Category;
 
 use crate::error::{Error, Result};
 
+pub use apply::verdicts;
 pub use corpus::{Corpus, Prompt, SourceSet};
 pub use member::{Input, Member, Planes, PromptRow};
 pub use ngrams::NGrams;
 pub use rows::{Reads, Sources};
+pub use set_table::{SetRow, SetTable};
 pub use text::TextScores;
 pub use train::{HeldOut, Penalties, ProbeSpec, Trained, train};
 pub use verdict::{Scores, Stack, Verdict};

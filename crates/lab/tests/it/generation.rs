@@ -60,6 +60,7 @@ pub(crate) fn extraction() -> Extraction {
 /// Every category steers every token at strength 1.5.
 fn generation(extraction: &Extraction) -> NewGeneration {
     let rule = CategoryPolicy {
+        auto: None,
         action: Action::Steer,
         strength: Strength { default: 1.5, floor: 0.5, ceiling: 2.0 },
         positions: store::Positions::All,
@@ -71,6 +72,7 @@ fn generation(extraction: &Extraction) -> NewGeneration {
             categories: all().map(|category| (category, rule.clone())).collect(),
             when_missing: WhenMissing::None,
             on_abstain: OnAbstain::Reject,
+            auto: skeg_vector_store::AutoPolicy::default(),
             max_combined_norm: 1.0,
             max_relative_norm: skeg_vector_store::DEFAULT_MAX_RELATIVE_NORM,
             require_measured: false,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::StatusCode;
+use skeg_model::engine::Gate;
 use skeg_model::engine::{GenerationRequest, SubmitError};
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::{SlotLease, SteeringPlan};
@@ -34,17 +35,41 @@ pub(super) fn max_new_tokens(
     Err(ApiError::bad_request("context_length_exceeded", "messages", message))
 }
 
+/// What is asked of the sequences beside the request's own words.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// An unsteered choice beside the steered one.
+    pub(super) compare: bool,
+    /// Longest answer, in tokens.
+    pub(super) max_new_tokens: usize,
+}
+
+/// What steers the sequences of a request.
+pub(super) enum Steering {
+    None,
+    Planned((SteeringPlan, SlotLease)),
+    /// What the gate says; in a comparison of both choices, since it stops them.
+    Gated(Arc<dyn Gate>),
+}
+
+impl From<Option<(SteeringPlan, SlotLease)>> for Steering {
+    fn from(plan: Option<(SteeringPlan, SlotLease)>) -> Self {
+        plan.map_or(Self::None, Self::Planned)
+    }
+}
+
 /// Hands in one sequence a choice: `n` of them with seeds that follow each other, or for a comparison an unsteered
 /// and a steered one with the same seed.
 pub(super) fn submit(
     app: &App,
     request: &ChatRequest,
     prompt: &[u32],
-    max_new_tokens: usize,
-    plan: Option<&(SteeringPlan, SlotLease)>,
+    asked: Asked,
+    steering: &Steering,
     arrived: Instant,
 ) -> Result<Sequences, ApiError> {
-    let kinds = if request.steering.compare {
+    let Asked { compare, max_new_tokens } = asked;
+    let kinds = if compare {
         if request.num_choices != 1 {
             return Err(ApiError::invalid("n", "`n` must be 1 where `steering.compare` is true"));
         }
@@ -64,12 +89,12 @@ pub(super) fn submit(
         },
         max_new_tokens,
         logprobs: request.sampling.logprobs,
-        steered: plan.is_some(),
+        steered: !matches!(steering, Steering::None),
         kinds: kinds.clone(),
     };
     let (mut sequences, sinks) = Sequences::new(spec, meter);
     for ((idx, kind), sink) in (0_u64..).zip(kinds).zip(sinks) {
-        let seed_step = if request.steering.compare { 0 } else { idx };
+        let seed_step = if compare { 0 } else { idx };
         let sequence = GenerationRequest {
             prompt_token_ids: prompt.to_vec(),
             sampling: SamplingParams {
@@ -78,8 +103,14 @@ pub(super) fn submit(
             },
             max_new_tokens,
             stop_token_ids: app.stop_token_ids.clone(),
-            steering: if kind == ChoiceKind::Resolved { plan.cloned() } else { None },
-            gate: None,
+            steering: match (kind, steering) {
+                (ChoiceKind::Resolved, Steering::Planned(plan)) => Some(plan.clone()),
+                _ => None,
+            },
+            gate: match steering {
+                Steering::Gated(gate) => Some(Arc::clone(gate)),
+                Steering::None | Steering::Planned(_) => None,
+            },
         };
         // On an error the receiver is dropped with `sequences`, which cancels the ones handed in before.
         app.engine.submit(sequence, sink).map_err(|error| submit_error(app, error))?;

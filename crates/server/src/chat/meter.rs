@@ -34,6 +34,11 @@ impl Meter {
         self.state = State::Running;
     }
 
+    /// It was handed in to be judged alone, and counts nowhere.
+    pub(super) fn withdrawn(&mut self) {
+        self.state = State::New;
+    }
+
     /// The engine gave a token at `at`.
     pub(super) fn token(&mut self, at: Instant) {
         match self.tokens {

@@ -51,6 +51,11 @@ impl Record {
         }
     }
 
+    /// The gate has settled what was open.
+    pub(super) fn settled(&mut self, resolution: Resolution) {
+        self.resolution = resolution;
+    }
+
     /// Notes what was done so far; the last note counts, whether or not the answer comes to its end.
     pub(super) fn took(&mut self, sequences: &Sequences) {
         let sum = |count: fn(&Taken) -> usize| sequences.taken().map(|taken| count(&taken)).sum();
@@ -98,7 +103,7 @@ impl Drop for Record {
             group: &self.caller.group,
             category: resolution.label(),
             source: resolution.source.as_str(),
-            confidence: None,
+            confidence: resolution.confidence,
             generation: &self.generation,
             action: resolution.decision.as_str(),
             strength: resolution.categories.iter().map(|category| category.strength).collect(),

@@ -133,6 +133,11 @@ impl Sequences {
         self.choices.iter_mut().for_each(|choice| choice.meter.submitted());
     }
 
+    /// The sequences were judged, and the request is handed in anew: they count in no metric.
+    pub(super) fn withdraw(mut self) {
+        self.choices.iter_mut().for_each(|choice| choice.meter.withdrawn());
+    }
+
     pub(super) fn num_choices(&self) -> usize {
         self.choices.len()
     }

@@ -243,6 +243,7 @@ fn inputs(
 fn unmeasured_generation(extraction: &Extraction, strength: Option<f32>) -> NewGeneration {
     let most = strength.unwrap_or(0.0);
     let rule = CategoryPolicy {
+        auto: None,
         action: if strength.is_some() { Action::Steer } else { Action::Log },
         strength: Strength { default: most, floor: 0.0, ceiling: most },
         positions: Positions::All,

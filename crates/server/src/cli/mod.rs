@@ -20,6 +20,7 @@ mod layers;
 mod model;
 mod policy;
 mod print_flags;
+mod probe;
 mod progress;
 mod recipe;
 mod running;
@@ -78,6 +79,8 @@ enum Command {
     #[command(subcommand)]
     Evaluate(evaluate::Command),
     #[command(subcommand)]
+    Probe(Box<probe::Command>),
+    #[command(subcommand)]
     Bench(Box<bench::Command>),
     #[command(subcommand)]
     Audit(audit::Command),
@@ -95,6 +98,7 @@ impl Cli {
             Command::Extract(args) => extract::run(&args),
             Command::Calibrate(args) => calibrate::run(&args),
             Command::Evaluate(command) => evaluate::run(&command),
+            Command::Probe(command) => probe::run(&command),
             Command::Bench(command) => bench::run(&command),
             Command::Audit(command) => audit::run(&command),
         }

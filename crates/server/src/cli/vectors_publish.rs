@@ -7,7 +7,7 @@ use serde_json::json;
 use skeg_vector_store::place::{self, Place};
 use skeg_vector_store::{
     Change, ChangeKind, Current, Difference, Error, Files, Generation, GenerationId, SecretKey,
-    TrustedKeys, load_files, rollback_target, sign_files,
+    TrustedKeys, load_files, rollback_target, sign_files, with_probe,
 };
 
 use super::policy;
@@ -58,8 +58,8 @@ struct ChangeFlags {
 #[derive(Debug, clap::Args)]
 #[command(after_help = PUBLISH_HELP)]
 pub(super) struct PublishArgs {
-    /// A generation's id [default: the one that serves, of --from with it, or with --policy of this store]
-    #[arg(required_unless_present_any = ["from", "policy"])]
+    /// A generation's id [default: the one that serves, of --from with it, or with --policy or --probe of this store]
+    #[arg(required_unless_present_any = ["from", "policy", "probe"])]
     generation: Option<String>,
     /// Copy the generation from this store first: a folder or an address, as --store
     #[arg(long, value_name = "PLACE")]
@@ -70,10 +70,20 @@ pub(super) struct PublishArgs {
     /// Make a new generation of it first: the same vectors with this policy, a TOML file
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Make a new generation of it first: the same vectors with this probe, a file from `skeg probe train`
+    #[arg(long, value_name = "FILE")]
+    probe: Option<PathBuf>,
     #[command(flatten)]
     change: ChangeFlags,
     #[command(flatten)]
     place: PlaceFlags,
+}
+
+impl PublishArgs {
+    /// Whether a new generation is made of the one that is named.
+    fn changes_files(&self) -> bool {
+        self.policy.is_some() || self.probe.is_some()
+    }
 }
 
 const PUBLISH_HELP: &str = "\
@@ -81,6 +91,7 @@ Examples:
   skeg vectors publish 0123456789abcdef --vectors my-vectors --dry-run
   skeg vectors publish --from my-vectors --store s3://bucket/vectors --reason \"floor of fraud raised\"
   skeg vectors publish --policy policy.toml --vectors my-vectors --dry-run
+  skeg vectors publish --probe probe.safetensors --policy policy.toml --vectors my-vectors
 
 Readers see the old content of CURRENT or the whole new one. A generation that cannot be loaded is never published, nor with
 trusted keys one that none of them signed.";
@@ -103,24 +114,32 @@ pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     let holder = source.as_deref().unwrap_or(place.as_ref());
     let id = match &args.generation {
         Some(id) => GenerationId::parse(id)?,
-        None if source.is_none() && args.policy.is_none() => {
-            bail!("name a generation, a store to take it --from, or a --policy")
+        None if source.is_none() && !args.changes_files() => {
+            bail!("name a generation, a store to take it --from, a --policy or a --probe")
         }
         None => holder.current()?.generation,
     };
     let key = args.key.as_deref().map(SecretKey::read).transpose()?;
     let mut files = holder.read_files(&id)?;
     let mut path = place.path_of(&format!("generations/{id}"));
+    // The probe first: a policy may ask for one.
+    if let Some(file) = &args.probe {
+        let bytes =
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        files = with_probe(&files, &bytes)
+            .with_context(|| format!("{} cannot be the probe of {id}", file.display()))?;
+        path = file.clone();
+    }
     if let Some(file) = &args.policy {
         files = policy::replaced(&files, &id, file, &policy::read(file)?)?;
         path = file.clone();
     }
-    let mut candidate = load_files(&path, args.policy.is_none().then_some(&id), &files)?;
+    let mut candidate = load_files(&path, (!args.changes_files()).then_some(&id), &files)?;
     if let Some(key) = &key {
         sign_files(&mut files, &candidate, key)?;
         candidate = load_files(&path, Some(&candidate.id), &files)?;
     }
-    let is_new = source.is_some() || args.policy.is_some() || key.is_some();
+    let is_new = source.is_some() || args.changes_files() || key.is_some();
     let copied = is_new.then_some(&files);
     let trusted = &args.place.flags.trusted_keys()?;
     let step = Step { place: place.as_ref(), found, candidate: &candidate, copied, trusted };

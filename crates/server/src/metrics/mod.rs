@@ -54,6 +54,7 @@ fn text(
     registry.register_collector(Box::new(projections));
     operations.requests.register(&mut registry);
     operations.sequences.register(&mut registry);
+    operations.gate.register(&mut registry);
     steering.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)?;

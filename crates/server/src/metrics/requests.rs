@@ -13,7 +13,7 @@ use crate::resolve::{Decision, Resolution};
 const SEVERAL: &str = "<several>";
 
 const REQUESTS_HELP: &str = "Chat requests whose category was resolved, one for each line of the decision log; category: one of \
-    the policy's, none, or <several>; source: header, body or default; outcome: steered, unsteered (no category), shadow (action \
+    the policy's, none, or <several>; source: header, body, auto or default; outcome: steered, unsteered (no category), shadow (action \
     log), refused (by the policy's text), rejected (answered 4xx), failed (5xx, or an error frame) or client_closed";
 const TOKENS_HELP: &str = "Tokens that were steered, over all answers of a request, those included that did not come to their end; \
     phase: prompt or completion";

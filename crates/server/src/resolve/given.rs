@@ -105,7 +105,7 @@ impl Given {
     pub(crate) fn param(&self) -> &'static str {
         match self.source {
             Source::Header => HEADER,
-            Source::Body | Source::Default => BODY_FIELD,
+            Source::Body | Source::Auto | Source::Default => BODY_FIELD,
         }
     }
 }

@@ -4,15 +4,17 @@
 //! the design is a row of a test. Its outcome is either a [`Resolution`] or an error that names the field;
 //! no case falls through to "unsteered" by accident.
 
+mod gated;
 mod given;
 mod overridden;
 mod rules;
 
 use skeg_model::steering::Positions;
 
+pub(crate) use gated::{Found, Gated, Resolved};
 pub(crate) use given::{Given, Selection, read_header};
 pub(crate) use overridden::resolve_under;
-pub(crate) use rules::{CategoryRule, GroupRule, Missing, Rules};
+pub(crate) use rules::{Abstained, CategoryRule, GroupRule, Missing, Rules};
 
 use crate::errors::ApiError;
 use crate::kill_switch::OverrideAction;
@@ -36,6 +38,8 @@ pub(crate) enum Action {
 pub(crate) enum Source {
     Header,
     Body,
+    /// The gate found it.
+    Auto,
     Default,
 }
 
@@ -44,6 +48,7 @@ impl Source {
         match self {
             Self::Header => "header",
             Self::Body => "body",
+            Self::Auto => "auto",
             Self::Default => "default",
         }
     }
@@ -86,6 +91,8 @@ pub(crate) struct ResolvedCategory {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Resolution {
     pub(crate) source: Source,
+    /// The gate's probability of harm, where it was asked.
+    pub(crate) confidence: Option<f32>,
     /// In the policy's order, each once; empty = none.
     pub(crate) categories: Vec<ResolvedCategory>,
     pub(crate) decision: Decision,
@@ -123,17 +130,51 @@ pub(crate) fn resolve(
     header: Option<&[String]>,
     spec: &SteeringSpec,
     rules: &Rules,
-) -> Result<Resolution, ApiError> {
+) -> Result<Resolved, ApiError> {
     let given = Given::from_request(header, spec.category.as_deref(), rules)?;
-    let (source, slugs) = match &given {
-        Some(given) => (given.source, named_slugs(given, rules)?),
-        None => (Source::Default, missing_slugs(rules)?),
+    let slugs = match &given {
+        Some(given) => named_slugs(given, rules)?,
+        None => missing_slugs(rules)?,
+    };
+    let (source, slugs) = match (given, slugs) {
+        (given, Named::ByGate) => return Gated::new(given, Vec::new(), spec, rules),
+        // What is named is the least; a caller who may lower is taken at its word.
+        (Some(given), Named::Slugs(slugs))
+            if rules.when_missing == Missing::Auto
+                && !rules.group.may_lower
+                && !slugs.is_empty() =>
+        {
+            return Gated::new(Some(given), slugs, spec, rules);
+        }
+        (given, Named::Slugs(slugs)) => {
+            (given.map_or(Source::Default, |given| given.source), slugs)
+        }
     };
     let categories = slugs
         .iter()
-        .map(|slug| resolve_category(slug, spec, rules))
+        .map(|slug| resolve_category(slug, None, spec, rules))
         .collect::<Result<Vec<_>, _>>()?;
-    if categories.is_empty() && (spec.strength.is_some() || spec.positions.is_some()) {
+    finish((source, None), categories, spec, rules).map(Resolved::Now)
+}
+
+/// What a request's words come to.
+enum Named {
+    /// These categories.
+    Slugs(Vec<String>),
+    /// What the gate finds.
+    ByGate,
+}
+
+/// The resolution of these categories.
+fn finish(
+    (source, confidence): (Source, Option<f32>),
+    categories: Vec<ResolvedCategory>,
+    spec: &SteeringSpec,
+    rules: &Rules,
+) -> Result<Resolution, ApiError> {
+    // A gate that finds nothing leaves nothing for a strength to act on, and that is no mistake of the caller.
+    let is_found = source == Source::Auto;
+    if categories.is_empty() && !is_found && (spec.strength.is_some() || spec.positions.is_some()) {
         return Err(ApiError::bad_request(
             "steering_without_category",
             "steering",
@@ -145,6 +186,7 @@ pub(crate) fn resolve(
     let positions = resolve_positions(&categories, spec, rules)?;
     Ok(Resolution {
         source,
+        confidence,
         categories,
         decision,
         positions,
@@ -154,14 +196,15 @@ pub(crate) fn resolve(
 }
 
 /// The categories a caller named, if its group may name them.
-fn named_slugs(given: &Given, rules: &Rules) -> Result<Vec<String>, ApiError> {
+fn named_slugs(given: &Given, rules: &Rules) -> Result<Named, ApiError> {
     match &given.selection {
+        Selection::Auto if rules.has_gate => Ok(Named::ByGate),
         Selection::Auto => Err(ApiError::bad_request(
             "auto_unavailable",
             given.param(),
-            "this server has no probe that could choose a category; name one",
+            "this server has no classifier that could find a category; name one",
         )),
-        Selection::None if rules.group.may_none => Ok(Vec::new()),
+        Selection::None if rules.group.may_none => Ok(Named::Slugs(Vec::new())),
         Selection::None => Err(ApiError::forbidden(
             "steering_required",
             given.param(),
@@ -169,7 +212,7 @@ fn named_slugs(given: &Given, rules: &Rules) -> Result<Vec<String>, ApiError> {
         )),
         Selection::Categories(slugs) => {
             match slugs.iter().find(|slug| !rules.group.may_name(slug)) {
-                None => Ok(slugs.iter().cloned().collect()),
+                None => Ok(Named::Slugs(slugs.iter().cloned().collect())),
                 Some(slug) => Err(ApiError::forbidden(
                     "category_not_allowed",
                     given.param(),
@@ -181,10 +224,11 @@ fn named_slugs(given: &Given, rules: &Rules) -> Result<Vec<String>, ApiError> {
 }
 
 /// The policy's word where the request says nothing.
-fn missing_slugs(rules: &Rules) -> Result<Vec<String>, ApiError> {
+fn missing_slugs(rules: &Rules) -> Result<Named, ApiError> {
     match &rules.when_missing {
-        Missing::None => Ok(Vec::new()),
-        Missing::Category(slug) => Ok(vec![slug.clone()]),
+        Missing::None => Ok(Named::Slugs(Vec::new())),
+        Missing::Category(slug) => Ok(Named::Slugs(vec![slug.clone()])),
+        Missing::Auto if rules.has_gate => Ok(Named::ByGate),
         Missing::Reject => Err(ApiError::bad_request(
             "category_required",
             HEADER,
@@ -195,13 +239,15 @@ fn missing_slugs(rules: &Rules) -> Result<Vec<String>, ApiError> {
         )),
         // The loader refuses such a policy; a request that meets it anyway is not answered unsteered.
         Missing::Auto => {
-            Err(ApiError::steering_unavailable("the policy says `auto` and there is no probe"))
+            Err(ApiError::steering_unavailable("the policy says `auto` and there is no classifier"))
         }
     }
 }
 
+/// A category with its action and strength: the caller's, or `found`, or the policy's default.
 fn resolve_category(
     slug: &str,
+    found: Option<f32>,
     spec: &SteeringSpec,
     rules: &Rules,
 ) -> Result<ResolvedCategory, ApiError> {
@@ -212,7 +258,7 @@ fn resolve_category(
     })?;
     let strength = match spec.strength {
         Some(strength) => check_strength(slug, strength, rule, &rules.group)?,
-        None => rule.default,
+        None => found.unwrap_or(rule.default),
     };
     Ok(ResolvedCategory { slug: slug.to_owned(), action: rule.action, strength })
 }

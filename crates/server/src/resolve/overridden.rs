@@ -2,13 +2,14 @@
 //!
 //! `refuse_all` takes nothing from the request and refuses it. `default_only` gives what the policy gives to a request that
 //! asks for nothing. A request that asks for something else is refused and not quietly served with the default: what it names may be
-//! due to be steered, or to be refused, where the default does neither.
+//! due to be steered, or to be refused, where the default does neither. Where the default is what the gate finds, asking for just
+//! that is asking for the default.
 
 use axum::http::StatusCode;
 use skeg_model::steering::Positions;
 use skeg_vector_store::DEFAULT_REFUSAL;
 
-use super::{Decision, HEADER, Resolution, Rules, Source, resolve};
+use super::{Decision, HEADER, Resolution, Resolved, Rules, Source, resolve};
 use crate::errors::ApiError;
 use crate::kill_switch::OverrideAction;
 use crate::wire::SteeringSpec;
@@ -19,19 +20,20 @@ pub(crate) fn resolve_under(
     header: Option<&[String]>,
     spec: &SteeringSpec,
     rules: &Rules,
-) -> Result<Resolution, ApiError> {
-    let resolution = match overridden {
+) -> Result<Resolved, ApiError> {
+    let resolved = match overridden {
         None => resolve(header, spec, rules)?,
-        Some(OverrideAction::RefuseAll) => refused(),
+        Some(OverrideAction::RefuseAll) => Resolved::Now(refused()),
         Some(OverrideAction::DefaultOnly) => default_only(header, spec, rules)?,
     };
-    Ok(Resolution { overridden, ..resolution })
+    Ok(resolved.under(overridden))
 }
 
 /// No category is in effect, so the source is the one that requests without a category have.
 fn refused() -> Resolution {
     Resolution {
         source: Source::Default,
+        confidence: None,
         categories: Vec::new(),
         decision: Decision::Refuse(DEFAULT_REFUSAL.to_owned()),
         positions: Positions::All,
@@ -45,7 +47,7 @@ fn default_only(
     header: Option<&[String]>,
     spec: &SteeringSpec,
     rules: &Rules,
-) -> Result<Resolution, ApiError> {
+) -> Result<Resolved, ApiError> {
     let silent = SteeringSpec::default();
     let default = resolve(None, &silent, rules);
     if header.is_none() && *spec == silent {
@@ -53,9 +55,7 @@ fn default_only(
     }
     // What makes no sense is told so, as ever.
     let asked = resolve(header, spec, rules)?;
-    let is_default =
-        default.is_ok_and(|default| Resolution { source: asked.source, ..default } == asked);
-    if is_default {
+    if default.is_ok_and(|default| asked.asks_for(&default)) {
         return Ok(asked);
     }
     let message = format!(
@@ -80,6 +80,7 @@ mod tests {
     ) -> Result<String, &'static str> {
         let names = names.map(|names| names.split(',').map(str::to_owned).collect::<Vec<_>>());
         resolve_under(Some(action), names.as_deref(), spec, rules)
+            .map(Resolved::now)
             .inspect(|resolution| assert_eq!(resolution.overridden, Some(action)))
             .map(|r| format!("{}/{}/{}", r.label(), r.source.as_str(), r.decision.as_str()))
             .map_err(|error| error.code())
@@ -133,8 +134,8 @@ mod tests {
     #[test]
     fn without_an_override_nothing_is_different() {
         let spec = body(&["fraud"]);
-        let found = resolve_under(None, None, &spec, &rules()).unwrap();
-        assert_eq!(found, resolve(None, &spec, &rules()).unwrap());
+        let found = resolve_under(None, None, &spec, &rules()).unwrap().now();
+        assert_eq!(found, resolve(None, &spec, &rules()).unwrap().now());
         let ResolvedCategory { slug, .. } = &found.categories[0];
         assert_eq!((slug.as_str(), found.overridden), ("fraud", None));
     }

@@ -11,6 +11,9 @@ use super::Action;
 pub(crate) struct Rules {
     pub(crate) categories: BTreeMap<String, CategoryRule>,
     pub(crate) when_missing: Missing,
+    pub(crate) on_abstain: Abstained,
+    /// Whether there is somebody who finds categories.
+    pub(crate) has_gate: bool,
     pub(crate) group: GroupRule,
 }
 
@@ -31,6 +34,14 @@ pub(crate) struct CategoryRule {
 pub(crate) enum Missing {
     Category(String),
     Auto,
+    None,
+    Reject,
+}
+
+/// What holds where the gate is not sure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Abstained {
+    Category(String),
     None,
     Reject,
 }

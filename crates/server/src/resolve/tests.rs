@@ -28,6 +28,8 @@ pub(super) fn rules() -> Rules {
             ("politics".to_owned(), rule(Action::Log)),
         ]),
         when_missing: Missing::None,
+        on_abstain: Abstained::Reject,
+        has_gate: false,
         group: GroupRule {
             categories: None,
             may_none: true,
@@ -51,7 +53,9 @@ fn check(header: Option<&str>, spec: &SteeringSpec, rules: &Rules) -> Result<Str
     if let Some(value) = header {
         headers.insert("x-safety-category", HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
-    let outcome = read_header(&headers).and_then(|names| resolve(names.as_deref(), spec, rules));
+    let outcome = read_header(&headers)
+        .and_then(|names| resolve(names.as_deref(), spec, rules))
+        .map(Resolved::now);
     outcome
         .map(|r| format!("{}/{}/{}", r.label(), r.source.as_str(), r.decision.as_str()))
         .map_err(|e| e.code())
@@ -273,7 +277,7 @@ fn the_policys_positions_hold_where_nothing_else_is_asked() {
     for positions in [Positions::All, Positions::Prompt, Positions::Generation] {
         let mut rules = may(&[]);
         rules.categories.values_mut().for_each(|rule| rule.positions = positions);
-        let resolved = resolve(None, &body(&["fraud"]), &rules).unwrap();
+        let resolved = resolve(None, &body(&["fraud"]), &rules).unwrap().now();
         assert_eq!(resolved.positions, positions);
     }
 }
@@ -320,7 +324,7 @@ fn categories_with_different_positions_steer_every_token() {
     let mut rules = rules();
     let positions = |header: &[&str], spec: &SteeringSpec, rules: &Rules| {
         let names: Vec<String> = header.iter().map(|&name| name.to_owned()).collect();
-        resolve(Some(&names), spec, rules).unwrap().positions
+        resolve(Some(&names), spec, rules).unwrap().now().positions
     };
     for rule in rules.categories.values_mut() {
         rule.positions = Positions::Generation;

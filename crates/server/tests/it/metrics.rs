@@ -182,7 +182,13 @@ async fn sequences_are_counted_as_vllm_does() {
     let lines = server.decisions();
 
     // 11 requests came to their end in the engine, three of them with two answers; two sequences came to their bound.
-    let finished = counts(&[(&["abort"], 2), (&["error"], 0), (&["length"], 2), (&["stop"], 12)]);
+    let finished = counts(&[
+        (&["abort"], 2),
+        (&["content_filter"], 0),
+        (&["error"], 0),
+        (&["length"], 2),
+        (&["stop"], 12),
+    ]);
     assert_eq!(series(&text, "vllm:request_success_total"), finished, "{text}");
     // One of the two that left came to a token.
     let with_tokens = 15;
@@ -213,7 +219,13 @@ async fn what_the_engine_gives_up_is_counted_as_failed() {
         counts(&[(&["fraud_deception", "header", "failed"], 2)])
     );
     assert_eq!(series(&text, "skeg_steered_tokens_total"), steered_tokens_of(&lines));
-    let finished = counts(&[(&["abort"], 0), (&["error"], 2), (&["length"], 0), (&["stop"], 0)]);
+    let finished = counts(&[
+        (&["abort"], 0),
+        (&["content_filter"], 0),
+        (&["error"], 2),
+        (&["length"], 0),
+        (&["stop"], 0),
+    ]);
     assert_eq!(series(&text, "vllm:request_success_total"), finished);
     assert_eq!(value(&text, "vllm:generation_tokens_total"), completion_tokens_of(&lines));
 }

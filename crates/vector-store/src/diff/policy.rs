@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Fact, FieldChange, compare, list, word, yes_or_no};
-use crate::policy::{CategoryPolicy, GroupPolicy, Policy};
+use crate::policy::{AutoThresholds, CategoryPolicy, GroupPolicy, Policy};
 
 /// The most characters of a refusal that are shown.
 const MAX_SHOWN_CHARS: usize = 80;
@@ -46,7 +46,16 @@ fn one(what: &str, name: &str, sides: (Option<Vec<Fact>>, Option<Vec<Fact>>)) ->
 }
 
 fn facts(policy: &Policy) -> Vec<Fact> {
+    let auto = policy.auto;
     vec![
+        ("auto thresholds".to_owned(), thresholds(auto.thresholds)),
+        ("auto top_k".to_owned(), auto.top_k.to_string()),
+        ("auto min_share".to_owned(), auto.min_share.to_string()),
+        ("auto scale_strength".to_owned(), yes_or_no(auto.scale_strength)),
+        (
+            "auto recheck_every".to_owned(),
+            auto.recheck_every.map_or("never".to_owned(), |every| every.to_string()),
+        ),
         ("when_missing".to_owned(), policy.when_missing.as_str().to_owned()),
         ("on_abstain".to_owned(), policy.on_abstain.as_str().to_owned()),
         ("max_combined_norm".to_owned(), policy.max_combined_norm.to_string()),
@@ -64,7 +73,15 @@ fn rule_facts(rule: &CategoryPolicy) -> Vec<Fact> {
         ("ceiling".to_owned(), rule.strength.ceiling.to_string()),
         ("positions".to_owned(), word(&rule.positions)),
         ("refusal".to_owned(), shown(&rule.refusal)),
+        ("auto".to_owned(), rule.auto.map_or("as [auto]".to_owned(), thresholds)),
     ]
+}
+
+fn thresholds(AutoThresholds { threshold, abstain }: AutoThresholds) -> String {
+    match abstain {
+        Some(abstain) => format!("from {threshold}, not sure from {abstain}"),
+        None => format!("from {threshold}"),
+    }
 }
 
 fn group_facts(group: &GroupPolicy) -> Vec<Fact> {

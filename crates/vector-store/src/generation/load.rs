@@ -80,8 +80,9 @@ pub(super) fn load_from(
             Some(text)
         }
     };
-    if let Some(bytes) = contents.remove(files::PROBE) {
-        probe::check(&bytes, &manifest, &dir.file(files::PROBE))?;
+    let probe = contents.remove(files::PROBE).map(Cow::into_owned);
+    if let Some(bytes) = &probe {
+        probe::check(bytes, &manifest, &dir.file(files::PROBE))?;
     }
     let mut take = |name| contents.remove(name).unwrap_or_default();
     let policy_path = dir.file(files::POLICY);
@@ -103,6 +104,7 @@ pub(super) fn load_from(
         )?,
     };
     Ok(Generation {
+        probe,
         id: found_id,
         root_hash,
         manifest,

@@ -14,7 +14,7 @@ use std::path::Path;
 
 pub use figures::FIGURES_FORMAT_VERSION;
 pub use load::{load_files, load_generation, read_files};
-pub use repolicy::with_policy;
+pub use repolicy::{with_policy, with_probe};
 pub use verify::{FileReport, Verification, verify};
 pub(crate) use write::check_names;
 pub use write::{NewGeneration, add_generation, write_generation};
@@ -39,6 +39,9 @@ pub struct Generation {
     pub card: String,
     /// The text of `figures.json`, if it has figures: an object in JSON, of which this crate reads `format_version` alone.
     pub figures: Option<String>,
+    /// The bytes of `probe.safetensors`, if it has a probe. Its classes are the categories and `none` and its values are finite; the
+    /// rest is its reader's.
+    pub probe: Option<Vec<u8>>,
     /// Who signed it, each signature checked; whether they are trusted is for [`TrustedKeys`](crate::TrustedKeys) to say.
     pub signatures: Signatures,
     /// The loaded weights are none that the vectors were measured on, and the policy allows that.
@@ -46,10 +49,10 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Whether it has a probe. Its classes are the categories and `none` and its values are finite; the rest is its reader's.
+    /// Whether it has a probe.
     #[must_use]
     pub fn has_probe(&self) -> bool {
-        self.manifest.files.contains_key(files::PROBE)
+        self.probe.is_some()
     }
 
     /// Whether it has machine-readable figures.

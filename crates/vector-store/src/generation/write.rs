@@ -128,9 +128,9 @@ fn add_signatures(root: &Path, there: &Generation, other: &Generation) -> Result
 }
 
 impl From<Generation> for NewGeneration {
-    /// What another generation can be made of, with changes. Without a probe, whose bytes a generation in memory does not hold.
+    /// What another generation can be made of, with changes.
     fn from(generation: Generation) -> Self {
-        let Generation { manifest, policy, vectors, card, figures, .. } = generation;
+        let Generation { manifest, policy, vectors, card, figures, probe, .. } = generation;
         let activations =
             |norms: Vec<LayerNorm>| norms.iter().map(|norm| norm.activation).collect();
         Self {
@@ -149,7 +149,7 @@ impl From<Generation> for NewGeneration {
             provenance: manifest.provenance,
             measured: manifest.measured,
             policy,
-            probe: None,
+            probe,
             card,
             figures: figures.map(String::into_bytes),
         }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::auto::AutoFile;
 use super::{
-    Action, CategoryPolicy, DEFAULT_MAX_RELATIVE_NORM, DEFAULT_REFUSAL, GroupPolicy, OnAbstain,
-    Policy, Strength, WhenMissing,
+    Action, AutoPolicy, AutoThresholds, CategoryPolicy, DEFAULT_MAX_RELATIVE_NORM, DEFAULT_REFUSAL,
+    GroupPolicy, OnAbstain, Policy, Strength, WhenMissing,
 };
 use crate::error::{BadValue, Error, Result};
 use crate::manifest::check::list;
@@ -55,6 +56,10 @@ pub(super) struct PolicyFile {
     #[cfg_attr(feature = "schema", schemars(extend("default" = false)))]
     #[serde(default, skip_serializing_if = "is_false")]
     require_measured: bool,
+    /// What is done with a classifier's verdict.
+    #[cfg_attr(feature = "schema", schemars(with = "AutoFile"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auto: Option<AutoFile>,
     /// A rule for each category of the generation, and no other.
     #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"$ref": "#/definitions/Category"})))]
     categories: BTreeMap<Category, CategoryFile>,
@@ -90,6 +95,10 @@ struct CategoryFile {
     refusal: Option<String>,
     /// How strongly.
     strength: Strength,
+    /// When a verdict for this category holds; left out: as `[auto]` says.
+    #[cfg_attr(feature = "schema", schemars(with = "AutoThresholds"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auto: Option<AutoThresholds>,
 }
 
 /// What the callers of a group may ask for.
@@ -194,6 +203,8 @@ impl PolicyFile {
             slug => OnAbstain::Category(named(slug, "on_abstain", &known)?),
         };
         self.check_bounds()?;
+        let auto: AutoPolicy = self.auto.map(Into::into).unwrap_or_default();
+        auto.check()?;
         let categories = self.categories.into_iter();
         let groups = self.groups.into_iter();
         Ok(Policy {
@@ -202,6 +213,7 @@ impl PolicyFile {
                 .collect::<Result<_, _>>()?,
             when_missing,
             on_abstain,
+            auto,
             max_combined_norm: self.max_combined_norm,
             max_relative_norm: self.max_relative_norm,
             allow_other_quantisation: self.allow_other_quantisation,
@@ -259,7 +271,11 @@ impl CategoryFile {
                 ));
             }
         };
+        if let Some(thresholds) = self.auto {
+            thresholds.check(&format!("categories.{category}.auto"))?;
+        }
         Ok(CategoryPolicy {
+            auto: self.auto,
             action: self.action,
             strength: self.strength,
             positions: self.positions,
@@ -316,6 +332,7 @@ impl From<&Policy> for PolicyFile {
             positions: rule.positions,
             refusal: Some(rule.refusal.clone()),
             strength: rule.strength,
+            auto: rule.auto,
         };
         let group = |group: &GroupPolicy| GroupFile {
             categories: group.categories.clone(),
@@ -327,6 +344,7 @@ impl From<&Policy> for PolicyFile {
         Self {
             when_missing: policy.when_missing.as_str().to_owned(),
             on_abstain: policy.on_abstain.as_str().to_owned(),
+            auto: (policy.auto != AutoPolicy::default()).then(|| policy.auto.into()),
             max_combined_norm: policy.max_combined_norm,
             max_relative_norm: policy.max_relative_norm,
             allow_other_quantisation: policy.allow_other_quantisation,

@@ -2,11 +2,13 @@
 //!
 //! The file is read once into these types; nothing in them is left to be decided later.
 
+mod auto;
 mod file;
 #[cfg(feature = "schema")]
 mod schema;
 mod words;
 
+pub use auto::{AutoDecision, AutoPolicy, AutoThresholds};
 #[cfg(feature = "schema")]
 pub use schema::policy_schema;
 
@@ -38,11 +40,20 @@ pub const DEFAULT_MAX_RELATIVE_NORM: f32 = 2.0;
 /// allow_other_quantisation = false   # default false
 /// require_measured = false           # default false
 ///
+/// [auto]                             # what is done with a verdict; all of it can be left out
+/// threshold = 0.5                    # default 0.5
+/// abstain = 0.4                      # default: the threshold
+/// top_k = 1                          # default 1
+/// min_share = 0.25                   # default 0.25
+/// scale_strength = false             # default false
+/// recheck_every = 16                 # default: answers are not looked at
+///
 /// [categories.malware_viruses]
 /// action = "steer"                   # "steer", "refuse" or "log"
 /// positions = "all"                  # "all", "prompt" or "generation"
 /// strength = { default = 0.7, floor = 0.4, ceiling = 1.0 }
 /// refusal = "I can't help with that." # required where the action is "refuse"
+/// auto = { threshold = 0.3 }         # default: the thresholds of [auto]
 ///
 /// [groups.staff]
 /// categories = ["malware_viruses"]   # default: all
@@ -56,6 +67,8 @@ pub struct Policy {
     pub when_missing: WhenMissing,
     /// What holds where the probe does not know.
     pub on_abstain: OnAbstain,
+    /// What is done with a verdict.
+    pub auto: AutoPolicy,
     /// The most that the sum of several categories' vectors may have in a layer, as a multiple of the longest summand
     /// there; at least 1. 1 (the default) keeps a sum as strong as its strongest member, which the safe windows cover.
     pub max_combined_norm: f32,
@@ -81,6 +94,8 @@ pub struct CategoryPolicy {
     pub positions: Positions,
     /// What the caller is told where the request is refused.
     pub refusal: String,
+    /// When a verdict for it holds; `None` = as [`Policy::auto`] says.
+    pub auto: Option<AutoThresholds>,
 }
 
 /// What is done about a category.
@@ -220,6 +235,7 @@ impl Policy {
             categories,
             when_missing: WhenMissing::None,
             on_abstain: OnAbstain::Reject,
+            auto: AutoPolicy::default(),
             max_combined_norm: 1.0,
             max_relative_norm: DEFAULT_MAX_RELATIVE_NORM,
             allow_other_quantisation: false,

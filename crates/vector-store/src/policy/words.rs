@@ -9,7 +9,7 @@ impl Policy {
     pub fn words(&self) -> Vec<String> {
         let missing = match &self.when_missing {
             WhenMissing::Category(category) => format!("falls under `{category}`"),
-            WhenMissing::Auto => "gets the category that the probe finds".to_owned(),
+            WhenMissing::Auto => "gets the category that the classifier finds".to_owned(),
             WhenMissing::None => "is answered unsteered".to_owned(),
             WhenMissing::Reject => "is rejected".to_owned(),
         };
@@ -20,7 +20,20 @@ impl Policy {
                 OnAbstain::None => "is answered unsteered".to_owned(),
                 OnAbstain::Reject => "is rejected".to_owned(),
             };
-            words.push(format!("a request of which the probe is not sure {abstained}"));
+            words.push(format!(
+                "a category that is found holds from a probability of harm of {}",
+                self.auto.thresholds.threshold
+            ));
+            if let Some(abstain) = self.auto.thresholds.abstain {
+                words.push(format!(
+                    "between {abstain} and that the classifier is not sure, and such a request {abstained}"
+                ));
+            }
+            if let Some(every) = self.auto.recheck_every {
+                words.push(format!(
+                    "answers that go on unsteered are looked at every {every} tokens"
+                ));
+            }
         }
         let rules = self.categories.iter();
         words.extend(rules.map(|(category, rule)| format!("{category}: {}", rule.words())));
@@ -47,7 +60,11 @@ impl CategoryPolicy {
             Positions::Prompt => "on the prompt's tokens",
             Positions::Generation => "on the answer's tokens",
         };
-        match self.action {
+        let found = match self.auto {
+            Some(auto) => format!("; found from a probability of harm of {}", auto.threshold),
+            None => String::new(),
+        };
+        let words = match self.action {
             Action::Steer => format!(
                 "steered at {} ({} to {}), {tokens}",
                 strength.default, strength.floor, strength.ceiling
@@ -57,7 +74,8 @@ impl CategoryPolicy {
                 "answered unsteered and logged (shadow mode); steered it would be at {}, {tokens}",
                 strength.default
             ),
-        }
+        };
+        words + &found
     }
 }
 

@@ -95,7 +95,7 @@ fn a_category_that_comes_or_goes_is_one_line_each() {
     let rule = more.policy.categories[&first].clone();
     more.policy.categories.insert(slug, rule);
     let (less, more) = (generation(&new_generation(0)), generation(&more));
-    let rule = "action steer, default strength 0.7, floor 0.4, ceiling 1, positions all, refusal \"I can't help with that.\"";
+    let rule = "action steer, default strength 0.7, floor 0.4, ceiling 1, positions all, refusal \"I can't help with that.\", auto as [auto]";
     assert_eq!(
         Difference::between(&less, &more).words(),
         [

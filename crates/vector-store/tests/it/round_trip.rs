@@ -35,7 +35,7 @@ fn rule() -> impl Strategy<Value = CategoryPolicy> {
     let positions =
         prop_oneof![Just(Positions::All), Just(Positions::Prompt), Just(Positions::Generation)];
     (action, strength(), positions, text()).prop_map(|(action, strength, positions, refusal)| {
-        CategoryPolicy { action, strength, positions, refusal }
+        CategoryPolicy { action, strength, positions, refusal, auto: None }
     })
 }
 
@@ -72,6 +72,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 categories,
                 when_missing,
                 on_abstain,
+                auto: skeg_vector_store::AutoPolicy::default(),
                 max_combined_norm: bounds.0,
                 max_relative_norm: bounds.1,
                 allow_other_quantisation: flags[0],

@@ -31,6 +31,7 @@ pub(crate) fn model() -> ModelBinding {
 
 pub(crate) fn policy() -> Policy {
     let rule = CategoryPolicy {
+        auto: None,
         action: Action::Steer,
         strength: Strength { default: 0.7, floor: 0.4, ceiling: 1.0 },
         positions: Positions::All,
@@ -40,6 +41,7 @@ pub(crate) fn policy() -> Policy {
         categories: CATEGORIES.map(|slug| (category(slug), rule.clone())).into(),
         when_missing: WhenMissing::Reject,
         on_abstain: OnAbstain::Reject,
+        auto: skeg_vector_store::AutoPolicy::default(),
         max_combined_norm: 1.0,
         max_relative_norm: DEFAULT_MAX_RELATIVE_NORM,
         allow_other_quantisation: false,

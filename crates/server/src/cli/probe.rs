@@ -1,0 +1,226 @@
+//! `skeg probe train|evaluate`: the gate's classifier, and how far it can be believed.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+use skeg_lab::judge::{Embed, SentenceEmbedder};
+use skeg_lab::probe::{
+    Corpus, NGrams, Penalties, Probe, ProbeSpec, Reads, SetTable, SourceSet, Sources, train,
+    verdicts,
+};
+use skeg_lab::{DataSet, catqa_categories};
+use skeg_model::LoadedModel;
+use skeg_model::steering::Site;
+use skeg_vector_store::Category;
+
+use super::ModelFlags;
+use super::data_flags::DataFlags;
+use super::layers::parse_layers;
+use super::print_flags::PrintFlags;
+use super::progress::Bar;
+use super::running::model_path;
+
+/// Train the classifier of `auto`, and measure it on sets that it never saw.
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = AFTER_HELP)]
+pub(super) enum Command {
+    Train(TrainArgs),
+    Evaluate(EvaluateArgs),
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  skeg probe train --train catqa=catqa.jsonl,catqa_twins.jsonl --train pairs=pairs.jsonl --out probe.safetensors
+  skeg probe evaluate --probe probe.safetensors --test alpaca=alpaca.jsonl --test xstest=xstest.jsonl
+  skeg vectors publish --probe probe.safetensors --policy policy.toml
+
+Each --train NAME=FILE,FILE is one source: a set with the twins of its prompts. Sources are left out in turn, because a probe that
+knows a set's style looks perfect on a split of its rows and is not. Figures only: no text is printed or kept.";
+
+/// What a probe is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MemberKind {
+    /// The model's own activations on the prompt
+    Activations,
+    /// Hashed n-grams of the text
+    Ngrams,
+    /// Sentence embeddings of the text; needs --embedder
+    Embedding,
+}
+
+/// How conversations are read, whatever is done with them.
+#[derive(Debug, clap::Args)]
+struct ReadFlags {
+    /// Folder of a BERT sentence embedder, such as all-MiniLM-L6-v2
+    #[arg(long, value_name = "DIR")]
+    embedder: Option<PathBuf>,
+    #[command(flatten)]
+    data_flags: DataFlags,
+    #[command(flatten)]
+    print: PrintFlags,
+    #[command(flatten)]
+    model_flags: ModelFlags,
+}
+
+/// Train a probe on labelled prompts, and say what each source is found to be by members that did not see it.
+#[derive(Debug, clap::Args)]
+pub(super) struct TrainArgs {
+    /// A source of prompts with `harmful` and `category`: a name and its files
+    #[arg(long, value_name = "NAME=FILE,...", required = true)]
+    train: Vec<String>,
+    /// Where the probe is written
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The categories it is to know, as slugs [default: CatQA's eleven]
+    #[arg(long, value_name = "SLUG", value_delimiter = ',')]
+    categories: Vec<Category>,
+    /// What it is made of
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "activations,ngrams")]
+    members: Vec<MemberKind>,
+    /// Layers whose activations are read, `14,18` or `8-19` [default: around half, three fifths and three quarters of the model]
+    #[arg(long)]
+    layers: Option<String>,
+    /// L2 penalty of activations and embeddings, on standardised features
+    #[arg(long, value_name = "NUM", default_value_t = Penalties::default().dense)]
+    l2: f64,
+    /// L2 penalty of n-grams
+    #[arg(long, value_name = "NUM", default_value_t = Penalties::default().sparse)]
+    l2_ngrams: f64,
+    #[command(flatten)]
+    read: ReadFlags,
+}
+
+/// Measure a probe on sets that it was not trained on.
+#[derive(Debug, clap::Args)]
+pub(super) struct EvaluateArgs {
+    /// The probe, a file from `skeg probe train`
+    #[arg(long, value_name = "FILE")]
+    probe: PathBuf,
+    /// A set to measure on: a name and its files
+    #[arg(long, value_name = "NAME=FILE,...", required = true)]
+    test: Vec<String>,
+    #[command(flatten)]
+    read: ReadFlags,
+}
+
+pub(super) fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Train(args) => run_train(args),
+        Command::Evaluate(args) => run_evaluate(args),
+    }
+}
+
+/// What rows are made with, as far as it is needed.
+struct Loaded {
+    model: Option<LoadedModel>,
+    embedder: Option<SentenceEmbedder>,
+}
+
+impl Loaded {
+    fn new(flags: &ReadFlags, needs_model: bool, needs_embedder: bool) -> anyhow::Result<Self> {
+        let model = if needs_model {
+            let config = flags.model_flags.config(None)?;
+            let path = model_path(&config.model, flags.model_flags.fetch)?;
+            Some(LoadedModel::load(&path, &config.model.load_options())?)
+        } else {
+            None
+        };
+        let embedder = match (&flags.embedder, needs_embedder) {
+            (Some(folder), true) => Some(SentenceEmbedder::load(folder)?),
+            (None, true) => bail!("--embedder is missing: sentence embeddings need its folder"),
+            (_, false) => None,
+        };
+        Ok(Self { model, embedder })
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            model: self.model.as_ref(),
+            embedder: self.embedder.as_ref().map(|embedder| embedder as &dyn Embed),
+        }
+    }
+}
+
+fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
+    let categories =
+        if args.categories.is_empty() { catqa_categories() } else { args.categories.clone() };
+    let corpus = Corpus::new(&read_sources(&args.train, &args.read)?, &categories)?;
+    let has = |kind| args.members.contains(&kind);
+    let loaded = Loaded::new(&args.read, has(MemberKind::Activations), has(MemberKind::Embedding))?;
+    let layers = match (&args.layers, &loaded.model) {
+        (Some(text), _) => parse_layers(text)?,
+        (None, Some(model)) => default_layers(model.llama.config().num_hidden_layers),
+        (None, None) => Vec::new(),
+    };
+    let members = args.members.iter().map(|kind| match kind {
+        MemberKind::Activations => {
+            Reads::Activations { site: Site::ResidPost, layers: layers.clone() }
+        }
+        MemberKind::Ngrams => Reads::NGrams(NGrams::default()),
+        MemberKind::Embedding => Reads::Embedding,
+    });
+    let penalties = Penalties { dense: args.l2, sparse: args.l2_ngrams, ..Penalties::default() };
+    let spec = ProbeSpec { members: members.collect(), penalties };
+    let trained = train(&corpus, &spec, loaded.sources(), &mut Bar::new()?)?;
+    let bytes = trained.probe.to_bytes()?;
+    std::fs::write(&args.out, &bytes)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    let held_out: Vec<_> = trained.held_out.into_iter().map(|one| one.verdict).collect();
+    print(&args.read.print, &SetTable::new(&corpus, &held_out)?)
+}
+
+fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
+    let bytes = std::fs::read(&args.probe)
+        .with_context(|| format!("cannot read {}", args.probe.display()))?;
+    let probe = Probe::from_bytes(&bytes)
+        .with_context(|| format!("{} is not a probe", args.probe.display()))?;
+    let corpus = Corpus::new(&read_sources(&args.test, &args.read)?, &probe.categories)?;
+    let needs_model = probe.activation_input().is_some();
+    let loaded = Loaded::new(&args.read, needs_model, probe.embedder().is_some())?;
+    let found = verdicts(&probe, &corpus, loaded.sources(), &mut Bar::new()?)?;
+    print(&args.read.print, &SetTable::new(&corpus, &found)?)
+}
+
+fn print(flags: &PrintFlags, table: &(impl Serialize + Tabular)) -> anyhow::Result<()> {
+    flags.print(table, || table.plain(), || table.markdown())
+}
+
+/// What is printed as a table.
+trait Tabular {
+    fn plain(&self) -> String;
+    fn markdown(&self) -> String;
+}
+
+impl Tabular for SetTable {
+    fn plain(&self) -> String {
+        self.to_plain()
+    }
+
+    fn markdown(&self) -> String {
+        self.to_markdown()
+    }
+}
+
+/// Around half, three fifths and three quarters of the model: early layers fail where these succeed.
+fn default_layers(num_hidden_layers: usize) -> Vec<usize> {
+    let at = |tenths: usize| (num_hidden_layers * tenths / 20).min(num_hidden_layers - 1);
+    let mut layers = vec![at(10), at(12), at(15)];
+    layers.dedup();
+    layers
+}
+
+fn read_sources(given: &[String], flags: &ReadFlags) -> anyhow::Result<Vec<SourceSet>> {
+    given.iter().map(|given| read_source(given, flags)).collect()
+}
+
+fn read_source(given: &str, flags: &ReadFlags) -> anyhow::Result<SourceSet> {
+    let (name, files) = given
+        .split_once('=')
+        .filter(|(name, files)| !name.is_empty() && !files.is_empty())
+        .with_context(|| format!("`{given}`: expected NAME=FILE or NAME=FILE,FILE"))?;
+    let files = files.split(',').map(|file| flags.data_flags.read(file.as_ref()));
+    let files = files.collect::<skeg_lab::Result<Vec<DataSet>>>()?;
+    Ok(SourceSet { name: name.to_owned(), files })
+}

@@ -1,0 +1,55 @@
+//! What the gate takes and how sure it is.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+const TEXT_HELP: &str = "Time for the text scores of a gated request, before the engine has it";
+const PROBE_HELP: &str = "Time for the verdict of a gated request, on the engine's thread";
+const CONFIDENCE_HELP: &str = "Probability of harm of gated requests, by the generation's probe";
+
+/// Upper bounds in seconds: microseconds for n-grams and probe, milliseconds for a sentence embedder or an endpoint.
+const SECONDS: [f64; 12] =
+    [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 0.5, 2.5];
+const CONFIDENCES: [f64; 11] = [0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99];
+
+/// Numbers of gated requests; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct GateMetrics {
+    text: Histogram,
+    probe: Histogram,
+    confidence: Histogram,
+}
+
+impl Default for GateMetrics {
+    fn default() -> Self {
+        Self {
+            text: Histogram::new(SECONDS),
+            probe: Histogram::new(SECONDS),
+            confidence: Histogram::new(CONFIDENCES),
+        }
+    }
+}
+
+impl GateMetrics {
+    /// The text of a request was scored.
+    pub(crate) fn scored(&self, took: Duration) {
+        self.text.observe(took.as_secs_f64());
+    }
+
+    /// A verdict fell.
+    pub(crate) fn judged(&self, took: Duration, harm: f32) {
+        self.probe.observe(took.as_secs_f64());
+        self.confidence.observe(f64::from(harm));
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        };
+        seconds("skeg_probe_text_duration", TEXT_HELP, &self.text);
+        seconds("skeg_probe_duration", PROBE_HELP, &self.probe);
+        registry.register("skeg_probe_confidence", CONFIDENCE_HELP, self.confidence.clone());
+    }
+}

@@ -1,0 +1,150 @@
+//! The gate of one request: from the probe's verdict to what is done, inside the engine.
+//!
+//! A request is gated where it asks for `auto` or policy does. Its text is scored before it is handed to the engine; the verdict falls
+//! on the engine's thread as soon as the prompt's last row is computed, and [`Gate::decide`] turns it into a resolution by the same
+//! rules as a named category's. What needs no more than a slot that exists is done there and then; the rest (several
+//! categories, a refusal, a comparison) stops the sequence, and the handler goes on as for a request that named what was found.
+
+mod metrics;
+mod verdict;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use skeg_lab::probe::{Probe, TextScores};
+use skeg_model::engine::{Gate, GateDecision};
+use skeg_model::steering::Site;
+use skeg_vector_store::Live;
+use tokio::sync::oneshot;
+
+use crate::errors::ApiError;
+use crate::resolve::{Decision, Gated, Resolution, Rules};
+use crate::steering::{SteeringSlots, plan_of_one};
+
+pub(crate) use metrics::GateMetrics;
+pub(crate) use verdict::found;
+
+/// What the gate made of a request.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) resolution: Resolution,
+    /// The sequences go on as they are; otherwise they were stopped, and the request is to be handed in anew.
+    pub(crate) goes_on: bool,
+}
+
+/// Who waits for it.
+pub(crate) type Verdict = oneshot::Receiver<Result<Settled, ApiError>>;
+
+/// All that a request is judged by.
+pub(crate) struct Judged {
+    pub(crate) live: Arc<Live<SteeringSlots>>,
+    pub(crate) rules: Rules,
+    pub(crate) gated: Gated,
+    pub(crate) text: TextScores,
+    pub(crate) num_hidden_layers: usize,
+    pub(crate) metrics: GateMetrics,
+}
+
+impl Judged {
+    /// The resolution by the probe's verdict.
+    pub(crate) fn settle(
+        &self,
+        probe: &Probe,
+        activations: Option<&[f32]>,
+    ) -> Result<Resolution, ApiError> {
+        let started = Instant::now();
+        let verdict = probe.verdict(&self.text, activations).map_err(|error| {
+            // Nothing due is answered unsteered, and what is due is not known.
+            ApiError::steering_unavailable("the category of this request could not be found")
+                .with_log(error.to_string())
+        })?;
+        self.metrics.judged(started.elapsed(), verdict.harm);
+        let found = found(&self.live.generation.policy, &verdict);
+        self.gated.settle(&found, verdict.harm, &self.rules)
+    }
+}
+
+/// The gate of all sequences of one request: the first that is asked decides for all.
+pub(crate) struct RequestGate {
+    probe: Arc<Probe>,
+    site: Site,
+    layers: Vec<usize>,
+    judged: Judged,
+    decision: OnceLock<GateDecision>,
+    verdict: Mutex<Option<oneshot::Sender<Result<Settled, ApiError>>>>,
+}
+
+impl fmt::Debug for RequestGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestGate").field("layers", &self.layers).finish_non_exhaustive()
+    }
+}
+
+impl RequestGate {
+    /// A gate and where its verdict comes out. `None` for a probe that reads nothing of the model.
+    pub(crate) fn new(probe: Arc<Probe>, judged: Judged) -> Result<(Self, Verdict), Judged> {
+        let Some(input) = probe.activation_input() else { return Err(judged) };
+        let (site, layers) = (input.site, input.layers.to_vec());
+        let (sender, receiver) = oneshot::channel();
+        let gate = Self {
+            probe,
+            site,
+            layers,
+            judged,
+            decision: OnceLock::new(),
+            verdict: Mutex::new(Some(sender)),
+        };
+        Ok((gate, receiver))
+    }
+
+    fn judge(&self, activations: &[f32]) -> GateDecision {
+        let settled = self.judged.settle(&self.probe, Some(activations));
+        let decision = settled.as_ref().map_or(GateDecision::Stop, |resolution| {
+            self.decision_of(resolution).unwrap_or(GateDecision::Stop)
+        });
+        let goes_on = !matches!(decision, GateDecision::Stop);
+        let settled = settled.map(|resolution| Settled { resolution, goes_on });
+        let sender = self.verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A handler that is gone has dropped the sequences as well.
+        if sender.is_some_and(|sender| sender.send(settled).is_err()) {
+            tracing::debug!("nobody waits for the verdict of a gate");
+        }
+        decision
+    }
+
+    /// What the engine can do by itself; `None` where the handler has to.
+    fn decision_of(&self, resolution: &Resolution) -> Option<GateDecision> {
+        if resolution.compare {
+            return None;
+        }
+        match resolution.decision {
+            Decision::Unsteered | Decision::Shadow => Some(GateDecision::Unsteered),
+            Decision::Refuse(_) => None,
+            Decision::Steer => {
+                let Judged { live, num_hidden_layers, .. } = &self.judged;
+                let (plan, lease) = plan_of_one(live, resolution, *num_hidden_layers)?;
+                Some(GateDecision::Steer(plan, lease))
+            }
+        }
+    }
+}
+
+impl Gate for RequestGate {
+    fn site(&self) -> Site {
+        self.site
+    }
+
+    fn layers(&self) -> &[usize] {
+        &self.layers
+    }
+
+    fn decide(&self, activations: &[f32]) -> GateDecision {
+        self.decision.get_or_init(|| self.judge(activations)).clone()
+    }
+
+    fn recheck_every(&self) -> Option<NonZeroUsize> {
+        None
+    }
+}
