@@ -90,8 +90,14 @@ pub struct Planes {
 }
 
 impl Planes {
+    /// `weights` `[1 + num_categories, width]`, row-major, and `biases` `[1 + num_categories]`: harm first, then the categories.
+    #[must_use]
+    pub fn new(weights: Vec<f32>, biases: Vec<f32>) -> Self {
+        Self { weights, biases }
+    }
+
     /// Harm first, then one a category; all of one width.
-    pub(super) fn new(harm: &Plane, categories: &[Plane]) -> Self {
+    pub(super) fn of(harm: &Plane, categories: &[Plane]) -> Self {
         let all = std::iter::once(harm).chain(categories);
         Self {
             weights: all

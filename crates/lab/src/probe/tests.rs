@@ -28,14 +28,14 @@ fn probe() -> Probe {
         members: vec![
             Member {
                 input: activations,
-                planes: Planes::new(
+                planes: Planes::of(
                     &plane(vec![1.0, 0.0, 0.0, 0.0], 0.0),
                     &[plane(vec![0.0, 1.0, 0.0, 0.0], 0.0), plane(vec![0.0, 0.0, 0.0, 2.0], 0.5)],
                 ),
             },
             Member {
                 input: Input::NGrams(ngrams),
-                planes: Planes::new(&plane(weights, -1.0), &[zeros.clone(), zeros]),
+                planes: Planes::of(&plane(weights, -1.0), &[zeros.clone(), zeros]),
             },
         ],
         stack: Stack { harm: vec![1.0, 2.0], bias: -0.5, categories: vec![1.0, 0.5] },

@@ -157,11 +157,11 @@ impl Trainer<'_> {
         let classes = (classes.as_slice(), self.corpus.categories.len());
         let equal = vec![1.0; category_rows.len()];
         Ok(match (rows.select(prompt_idxs), rows.select(&category_rows)) {
-            (Rows::Dense(all), Rows::Dense(harmful)) => Planes::new(
+            (Rows::Dense(all), Rows::Dense(harmful)) => Planes::of(
                 &fit_weighted(&all, &positives, &weights, dense)?,
                 &fit_classes(&harmful, classes, &equal, dense)?,
             ),
-            (Rows::Sparse(all), Rows::Sparse(harmful)) => Planes::new(
+            (Rows::Sparse(all), Rows::Sparse(harmful)) => Planes::of(
                 &fit_sparse(&all, &positives, &weights, sparse)?,
                 &fit_classes_sparse(&harmful, classes, &equal, sparse)?,
             ),

@@ -7,7 +7,12 @@ use crate::scripted::Script;
 
 fn script(text: &str) -> Setup {
     Setup {
-        script: Script { text: text.to_owned(), fail: None, num_slots: 32 },
+        script: Script {
+            text: text.to_owned(),
+            fail: None,
+            num_slots: 32,
+            activations: Vec::new(),
+        },
         ..Setup::default()
     }
 }
@@ -148,7 +153,12 @@ async fn a_missing_chat_template_is_said() {
 
 #[tokio::test]
 async fn what_the_engine_gives_up_is_an_error_and_never_half_an_answer() {
-    let script = Script { text: "Hel".to_owned(), fail: Some("broken".to_owned()), num_slots: 32 };
+    let script = Script {
+        text: "Hel".to_owned(),
+        fail: Some("broken".to_owned()),
+        num_slots: 32,
+        activations: Vec::new(),
+    };
     let server = Setup { script, ..Setup::default() }.start();
     let unsteered = server.chat(&[], json!({})).await;
     assert_eq!(unsteered.error(), (500, "internal_error".to_owned()));

@@ -45,7 +45,12 @@ pub(crate) struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            script: Script { text: "Hello there.".to_owned(), fail: None, num_slots: 32 },
+            script: Script {
+                text: "Hello there.".to_owned(),
+                fail: None,
+                num_slots: 32,
+                activations: vec![0.0; store::HIDDEN_SIZE],
+            },
             gated: false,
             max_admitted: 16,
             policy: TestPolicy::default(),

@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod auto;
 mod chat;
 mod cli;
 mod client;

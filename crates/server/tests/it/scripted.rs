@@ -4,8 +4,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use skeg_model::engine::{
-    Engine, Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SharedStats,
-    SteeringReport, StepOutcome, TokenLogprob,
+    Engine, Event, EventSink, Finish, FinishReason, GateDecision, GenerationRequest, SeqId,
+    SharedStats, SteeringReport, StepOutcome, TokenLogprob,
 };
 use skeg_model::steering::{SlotLease, SteeringPlan, SteeringVector};
 use skeg_model::{Error, Result};
@@ -20,6 +20,8 @@ pub(crate) const MAX_RELATIVE_NORM: f32 = 0.25;
 pub(crate) struct Journal {
     /// Seed and plan of every sequence, in order.
     pub(crate) submitted: Vec<(u64, Option<SteeringPlan>)>,
+    /// What gates said, in the order asked.
+    pub(crate) gated: Vec<GateDecision>,
     /// Number of vectors in each registration.
     pub(crate) registered: Vec<usize>,
     /// The registration, counted from 0, from which on all are refused.
@@ -41,12 +43,14 @@ pub(crate) struct Script {
     pub(crate) text: String,
     pub(crate) fail: Option<String>,
     pub(crate) num_slots: usize,
+    /// What gates are shown of every prompt.
+    pub(crate) activations: Vec<f32>,
 }
 
 impl Script {
     /// An engine whose thread dies at its first step with a sequence.
     pub(crate) fn panics() -> Self {
-        Self { text: PANIC.to_owned(), fail: None, num_slots: 32 }
+        Self { text: PANIC.to_owned(), fail: None, num_slots: 32, activations: Vec::new() }
     }
 }
 
@@ -105,6 +109,25 @@ impl Running {
         let prompt_tokens = self.request.prompt_token_ids.len();
         let (completion_tokens, steering) = (self.at, self.report());
         Event::Finished(Finish { reason, prompt_tokens, completion_tokens, steering })
+    }
+
+    /// Asks the gate if there is one; false when it stops the sequence.
+    fn pass_gate(&mut self, activations: &[f32], journal: &Mutex<Journal>) -> bool {
+        let Some(gate) = self.request.gate.take() else { return true };
+        let decision = gate.decide(activations);
+        journal.lock().unwrap().gated.push(decision.clone());
+        match decision {
+            GateDecision::Unsteered => true,
+            GateDecision::Steer(plan, lease) => {
+                self.request.steering = Some((plan, lease));
+                true
+            }
+            GateDecision::Stop => {
+                let finish = self.finish(FinishReason::Gated);
+                send_last(self.sink.as_mut(), finish);
+                false
+            }
+        }
     }
 
     /// One token, and the end after it where it is due; false when the sequence is over.
@@ -199,7 +222,13 @@ impl Engine for ScriptedEngine {
         }
         assert_ne!(self.script.text, PANIC, "the engine dies as the script says");
         let fail = self.script.fail.clone();
-        self.running.retain_mut(|running| running.advance(fail.as_ref()));
+        let Self { running, script, journal, .. } = self;
+        running.retain_mut(|running| {
+            // What fails before its first token was never shown to a gate.
+            let fails_at_once = running.tokens.is_empty();
+            (fails_at_once || running.pass_gate(&script.activations, journal))
+                && running.advance(fail.as_ref())
+        });
         Ok(StepOutcome::Advanced)
     }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use skeg_lab::probe::{Input, Member, NGrams, Planes, Probe, PromptRow, Stack, TrainedOn};
 use skeg_model::engine::EngineHandle;
 use skeg_server::{Origin, SteeringSlots, steering_slots};
 use skeg_vector_store::place::{LocalPlace, Place as _};
@@ -35,6 +36,10 @@ pub(crate) struct TestPolicy {
     pub(crate) partial: bool,
     /// The vectors are of other weights than those that are loaded, and the policy allows that.
     pub(crate) other_weights: bool,
+    /// Whether there is a probe.
+    pub(crate) probe: bool,
+    /// More of the policy: tables.
+    pub(crate) more: &'static str,
 }
 
 impl Default for TestPolicy {
@@ -45,6 +50,8 @@ impl Default for TestPolicy {
             operator: Operator::Add,
             partial: false,
             other_weights: false,
+            probe: false,
+            more: "",
         }
     }
 }
@@ -74,7 +81,41 @@ fn policy(policy: &TestPolicy) -> Policy {
     text += &format!(
         "[groups.anonymous]\nmay_none = {may}\nmay_raise = {may}\nmay_lower = {may}\nmay_compare = {may}\n"
     );
+    text += policy.more;
     Policy::parse(&text).unwrap()
+}
+
+/// A probe that reads the four activations of layer 1: the first is a quarter of the logit of harm, the others are the logits of
+/// fraud, malware and politics; that of adult content is 1. The text counts nothing.
+fn probe() -> Vec<u8> {
+    let categories = ACTIONS.iter().map(|(slug, _)| Category::parse(slug).unwrap()).collect();
+    let num_planes = 1 + ACTIONS.len();
+    let weights = [
+        [4.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0],
+        [0.0, 0.0, 1.0, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ];
+    let input = Input::Activations {
+        site: skeg_model::steering::Site::ResidPost,
+        layers: vec![1],
+        hidden_size: HIDDEN_SIZE,
+        row: PromptRow::Last,
+    };
+    let biases = vec![0.0, 1.0, 0.0, 0.0, 0.0];
+    let ngrams = NGrams { log2_buckets: 4, ..NGrams::default() };
+    let silent = Planes::new(vec![0.0; num_planes * ngrams.width()], vec![0.0; num_planes]);
+    let probe = Probe {
+        categories,
+        members: vec![
+            Member { input, planes: Planes::new(weights.concat(), biases) },
+            Member { input: Input::NGrams(ngrams), planes: silent },
+        ],
+        stack: Stack { harm: vec![1.0; 2], bias: 0.0, categories: vec![1.0; 2] },
+        trained_on: TrainedOn::default(),
+    };
+    probe.to_bytes().unwrap()
 }
 
 /// A generation that a test may still change.
@@ -112,7 +153,7 @@ pub(crate) fn generation(test_policy: &TestPolicy) -> NewGeneration {
         },
         measured: Vec::new(),
         policy: policy(test_policy),
-        probe: None,
+        probe: test_policy.probe.then(probe),
         card: "# Card\n".to_owned(),
         figures: None,
     }

@@ -7,7 +7,12 @@ use crate::scripted::Script;
 
 fn script(text: &str) -> Setup {
     Setup {
-        script: Script { text: text.to_owned(), fail: None, num_slots: 32 },
+        script: Script {
+            text: text.to_owned(),
+            fail: None,
+            num_slots: 32,
+            activations: Vec::new(),
+        },
         ..Setup::default()
     }
 }
@@ -91,7 +96,12 @@ async fn every_choice_of_a_stream_has_its_role_and_its_end() {
 
 #[tokio::test]
 async fn a_stream_that_is_lost_ends_in_an_error_frame_without_done() {
-    let script = Script { text: "Hel".to_owned(), fail: Some("broken".to_owned()), num_slots: 32 };
+    let script = Script {
+        text: "Hel".to_owned(),
+        fail: Some("broken".to_owned()),
+        num_slots: 32,
+        activations: Vec::new(),
+    };
     let server = Setup { script, ..Setup::default() }.start();
     let header = [("x-safety-category", "fraud_deception")];
     let answer = server.chat(&header, json!({"stream": true})).await;
@@ -106,7 +116,12 @@ async fn a_stream_that_is_lost_ends_in_an_error_frame_without_done() {
 
 #[tokio::test]
 async fn what_the_engine_refuses_at_once_has_a_status_of_its_own() {
-    let script = Script { text: String::new(), fail: Some("broken".to_owned()), num_slots: 32 };
+    let script = Script {
+        text: String::new(),
+        fail: Some("broken".to_owned()),
+        num_slots: 32,
+        activations: Vec::new(),
+    };
     let server = Setup { script, ..Setup::default() }.start();
     assert_eq!(
         server.chat(&[], json!({"stream": true})).await.error(),
