@@ -8,6 +8,7 @@
 //! [`Probe::verdict`] on the engine's thread, as soon as the prompt's last row is computed.
 
 mod corpus;
+mod evasion;
 mod file;
 mod member;
 mod ngrams;
@@ -23,6 +24,7 @@ use skeg_vector_store::Category;
 use crate::error::{Error, Result};
 
 pub use corpus::{Corpus, Prompt, SourceSet};
+pub use evasion::{Evasion, evade};
 pub use member::{Input, Member, Planes, PromptRow};
 pub use ngrams::NGrams;
 pub use rows::{Reads, Sources};
