@@ -9,6 +9,7 @@
 
 mod apply;
 mod corpus;
+mod evasion;
 mod file;
 mod member;
 mod ngrams;
@@ -26,6 +27,7 @@ use crate::error::{Error, Result};
 
 pub use apply::verdicts;
 pub use corpus::{Corpus, Prompt, SourceSet};
+pub use evasion::{Evasion, evade};
 pub use member::{Input, Member, Planes, PromptRow};
 pub use ngrams::NGrams;
 pub use rows::{Reads, Sources};
