@@ -1,10 +1,12 @@
 //! The engine that runs a real model.
 
+mod gated;
+
 use std::sync::Arc;
 
 use super::block_pool::BlockPool;
 use super::config::EngineConfig;
-use super::gate::{self, GateDecision, Question};
+use super::gate;
 use super::projection::{LiveProbe, SharedProjections};
 use super::request::{Event, EventSink, GenerationRequest, SeqId};
 use super::scheduler::{Scheduler, Share};
@@ -13,10 +15,11 @@ use super::stats::SharedStats;
 use super::{Engine, StepOutcome};
 use crate::batch::PackedBatch;
 use crate::error::{Error, Result};
-use crate::hooks::{Capture, Hooks, ProjectionSample, SteerRows};
+use crate::hooks::{Hooks, ProjectionSample, SteerRows};
 use crate::kv_cache::KvCache;
 use crate::llama::Llama;
-use crate::steering::{Positions, SlotLease, SteeringPlan, SteeringTables, SteeringVector};
+use crate::steering::{SlotLease, SteeringTables, SteeringVector};
+use gated::GateRows;
 
 /// A Llama with its cache, tables and scheduler.
 pub struct LlamaEngine {
@@ -126,29 +129,6 @@ impl LlamaEngine {
         batch
     }
 
-    /// The rows that gates read in this step, each for the share that it is the last row of; `None` without one, so that
-    /// steps of other requests are hooked by nothing.
-    fn capture(&self, shares: &[Share], batch: &PackedBatch) -> Option<(Capture, Vec<usize>)> {
-        let mut capture: Option<Capture> = None;
-        let mut asked = Vec::new();
-        for (share_idx, share) in shares.iter().enumerate() {
-            let sequence = &self.scheduler.running()[share.running_idx].sequence;
-            let Some((state, _)) = sequence.question() else { continue };
-            if !yields_token(sequence, *share) {
-                continue;
-            }
-            let gate = &state.gate;
-            let (layers, rows) =
-                (gate.layers().to_vec(), vec![batch.cu_seqlens[share_idx + 1] - 1]);
-            capture = Some(match capture {
-                None => Capture::new(gate.site(), layers, rows),
-                Some(capture) => capture.and(gate.site(), layers, rows),
-            });
-            asked.push(share_idx);
-        }
-        capture.map(|capture| (capture, asked))
-    }
-
     /// Runs the batch with every row's plan, and reads the rows that gates are to see.
     fn forward(&mut self, shares: &[Share], batch: &PackedBatch) -> Result<Computed> {
         let mut plans = Vec::with_capacity(batch.total_tokens());
@@ -158,75 +138,18 @@ impl LlamaEngine {
             plans
                 .extend((first..first + share.num_rows).map(|position| sequence.plan_at(position)));
         }
-        // Of a prompt the last row alone is read: the prefix cache may give any other, and no pass computes it then.
-        let mut read = self.capture(shares, batch);
+        let mut read = GateRows::of_step(self.scheduler.running(), shares, batch);
         let steer = plans.iter().any(Option::is_some).then(|| {
             let probe = self.live_probe.of_step(&plans);
             SteerRows::new(&self.tables, plans).probed_by(probe)
         });
-        let capture = read.as_mut().map(|(capture, _)| capture);
+        let capture = read.as_mut().map(GateRows::capture);
         let mut hooks = Hooks { steer, capture };
         let logits = self.llama.forward(batch, &mut self.cache, &mut hooks)?;
         let measured = hooks.steer.map(|steer| steer.measured().to_vec());
-        let mut activations = vec![None; shares.len()];
-        if let Some((mut capture, asked)) = read {
-            for (share_idx, layers) in asked.into_iter().zip(capture.take_all()) {
-                activations[share_idx] =
-                    Some(layers.into_iter().flat_map(|(_, values)| values).collect());
-            }
-        }
         #[expect(clippy::disallowed_methods, reason = "sampling happens on the host")]
         let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        Ok(Computed { logits, measured, activations })
-    }
-
-    /// Asks a sequence's gate about a row, and does what it says. `Some` where the row's logits are not to be sampled from.
-    fn ask_gate(&mut self, share: Share, activations: &[f32]) -> Option<Result<Advance, String>> {
-        let (state, question) = self.scheduler.sequence_mut(share).question()?;
-        let decision = match question {
-            Question::Prompt => state.gate.decide(activations),
-            Question::Answer(num_generated) => state.gate.recheck(activations, num_generated),
-        };
-        self.scheduler.count_gate(question, &decision);
-        let sequence = self.scheduler.sequence_mut(share);
-        match decision {
-            GateDecision::Unsteered => {
-                sequence.goes_on_unsteered();
-                None
-            }
-            GateDecision::Stop => {
-                sequence.stop();
-                Some(Ok(Advance::Ended))
-            }
-            GateDecision::Steer(plan, lease) => self.steer(share, question, (plan, lease)),
-        }
-    }
-
-    /// Takes a gate's plan, which must fit as one that a request came with.
-    fn steer(
-        &mut self,
-        share: Share,
-        question: Question,
-        (plan, lease): (SteeringPlan, SlotLease),
-    ) -> Option<Result<Advance, String>> {
-        if let Err(error) = self.tables.check_plan(&plan, &lease) {
-            return Some(Err(format!("the gate's plan cannot be applied: {error}")));
-        }
-        if question != Question::Prompt && plan.positions == Positions::Prompt {
-            return Some(Err(
-                "the gate wants the prompt steered, and the answer has begun".to_owned()
-            ));
-        }
-        let steering_id = self.tables.steering_id(&plan);
-        let sequence = self.scheduler.sequence_mut(share);
-        sequence.steer(question, (plan, lease), steering_id);
-        match question {
-            Question::Prompt => {
-                self.scheduler.restart(share.running_idx);
-                Some(Ok(Advance::Continues))
-            }
-            Question::Answer(_) => None,
-        }
+        Ok(Computed { logits, measured, read })
     }
 
     /// Books what the step computed, samples where logits were asked for, and lets ended sequences go. `broken` are
@@ -238,15 +161,17 @@ impl LlamaEngine {
         computed: Computed,
         broken: &[ProjectionSample],
     ) {
-        let Computed { logits, measured, activations } = computed;
+        let Computed { logits, measured, read } = computed;
+        if let Some(read) = read {
+            self.keep_for_gates(shares, read);
+        }
         let vocab_size = self.llama.config().vocab_size;
         let mut logit_rows = logits.chunks_exact(vocab_size);
         let mut ended = match broken {
             [] => Vec::new(),
             broken => self.scheduler.give_up(broken),
         };
-        let rows_of = batch.cu_seqlens.windows(2);
-        for ((share, rows), activations) in shares.iter().zip(rows_of).zip(activations) {
+        for (share, rows) in shares.iter().zip(batch.cu_seqlens.windows(2)) {
             let yields = yields_token(self.scheduler.sequence_mut(*share), *share);
             let logits = if yields { logit_rows.next() } else { None };
             if ended.contains(&share.running_idx) {
@@ -257,7 +182,7 @@ impl LlamaEngine {
             if !yields {
                 continue;
             }
-            let gated = activations.and_then(|row| self.ask_gate(*share, &row));
+            let gated = self.ask_gate(*share);
             let sequence = self.scheduler.sequence_mut(*share);
             let outcome = gated.unwrap_or_else(|| {
                 let row = logits.ok_or_else(|| "the step gave too few rows of logits".to_owned());
@@ -311,8 +236,8 @@ struct Computed {
     logits: Vec<f32>,
     /// Where rows were steered, what the hooks measured of each row.
     measured: Option<Vec<Option<f32>>>,
-    /// For each share what its gate is to see, `[num_layers * hidden_size]`.
-    activations: Vec<Option<Vec<f32>>>,
+    /// What gates are to see.
+    read: Option<GateRows>,
 }
 
 /// Whether a share reaches the last known token, whose row gives the next one.

@@ -19,7 +19,7 @@ mod stats;
 mod thread;
 
 pub use config::EngineConfig;
-pub use gate::{Gate, GateDecision};
+pub use gate::{Gate, GateDecision, MAX_GATE_ROWS};
 pub use llama_engine::LlamaEngine;
 pub use projection::{LayerProjections, PROJECTION_RATIO_BOUNDS, SharedProjections};
 pub use request::{

@@ -1,8 +1,10 @@
 //! One request on its way through the engine.
 
+use std::ops::Range;
+
 use super::block_key::BlockKey;
 use super::block_pool::{BlockTable, Hit};
-use super::gate::{GateState, Question};
+use super::gate::{Gate, GateDecision, GateState, Question};
 use super::request::{Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId};
 use super::request::{SinkClosed, SteeringReport};
 use crate::hooks::ProjectionSample;
@@ -53,7 +55,7 @@ impl Sequence {
         caching: Caching,
     ) -> Self {
         let sampler = Sampler::new(request.sampling.clone(), &request.prompt_token_ids);
-        let gate = request.gate.clone().map(|gate| GateState { gate, is_decided: false });
+        let gate = request.gate.clone().map(GateState::new);
         Self {
             id,
             request,
@@ -96,8 +98,23 @@ impl Sequence {
     /// Its blocks were taken away: everything known is to be computed again. What was sampled, sent and
     /// reported stays.
     pub(super) fn preempt(&mut self) {
-        self.num_computed = 0;
-        self.caching.max_relative_norms.clear();
+        self.rewind(0);
+        if let Some(state) = &mut self.gate {
+            state.read.clear();
+        }
+    }
+
+    /// All rows from `first` on are to be computed again.
+    pub(super) fn rewind(&mut self, first: usize) {
+        self.num_computed = first;
+        self.caching.max_relative_norms.truncate(first.div_ceil(self.caching.block_size));
+    }
+
+    /// Tokens at its beginning whose rows need not be computed if they are in the cache: all but the last known one, whose row
+    /// yields the next, and those that its gate reads.
+    pub(super) fn num_findable(&self) -> usize {
+        let num_known = self.prompt_len() + self.generated.len();
+        num_known - self.read_by_gate().map_or(1, |(num_rows, ..)| num_rows)
     }
 
     /// Whether a step has done anything for it yet.
@@ -118,10 +135,40 @@ impl Sequence {
         (covers && position >= self.steered_from).then_some(plan)
     }
 
-    /// Its gate, and what it is to be asked about the last known row.
-    pub(super) fn question(&self) -> Option<(&GateState, Question)> {
+    /// How many of the last known rows its gate reads, what it is asked then, and the gate.
+    fn read_by_gate(&self) -> Option<(usize, Question, &GateState)> {
         let state = self.gate.as_ref()?;
-        Some((state, state.question(self.generated.len())?))
+        let (num_rows, question) = state.reads(self.prompt_len(), self.generated.len())?;
+        Some((num_rows, question, state))
+    }
+
+    /// Which of the next `num_rows` rows its gate reads, counted from the first of them, and the gate; `None` if none.
+    pub(super) fn next_rows_read(&self, num_rows: usize) -> Option<(Range<usize>, &dyn Gate)> {
+        let (num_read, _, state) = self.read_by_gate()?;
+        let first_read = self.num_pending().saturating_sub(num_read);
+        (first_read < num_rows).then_some((first_read..num_rows, &*state.gate))
+    }
+
+    /// Keeps rows that its gate reads, `[num_rows, num_layers, hidden_size]`, until the last one is computed.
+    pub(super) fn keep_for_gate(&mut self, activations: &[f32]) {
+        if let Some(state) = &mut self.gate {
+            state.read.extend_from_slice(activations);
+        }
+    }
+
+    /// Asks its gate, once the last known row is computed and everything it reads was kept.
+    pub(super) fn ask_gate(&mut self) -> Option<Result<(Question, GateDecision), String>> {
+        let (_, question, _) = self.read_by_gate()?;
+        let state = self.gate.as_mut()?;
+        let read = std::mem::take(&mut state.read);
+        if !read.iter().all(|value| value.is_finite()) {
+            return Some(Err("the activations that its gate reads are not finite".to_owned()));
+        }
+        let decision = match question {
+            Question::Prompt => state.gate.decide(&read),
+            Question::Answer(num_generated) => state.gate.recheck(&read, num_generated),
+        };
+        Some(Ok((question, decision)))
     }
 
     /// The gate said that nothing is due, for now.
@@ -132,7 +179,8 @@ impl Sequence {
     }
 
     /// The gate gave it a plan: for all rows that the plan covers where the prompt was asked about, from the next row on where
-    /// the answer was. It is not asked again. After an answer to [`Question::Prompt`] the sequence is to be computed again.
+    /// the answer was. It is not asked again. After an answer to [`Question::Prompt`] the rows from the first that a plan which
+    /// acts steers are to be computed again.
     pub(super) fn steer(
         &mut self,
         question: Question,
@@ -145,14 +193,21 @@ impl Sequence {
         match question {
             Question::Prompt => {
                 // Nothing was steered so far, so there is nothing in the report to keep.
-                self.num_reported = 0;
-                self.caching.keys.clear();
+                let first = self.first_steered();
+                self.num_reported = first;
+                self.caching.keys.truncate(first / self.caching.block_size);
             }
             // The row of the last generated token is computed.
             Question::Answer(num_generated) => {
                 self.steered_from = self.prompt_len() + num_generated;
             }
         }
+    }
+
+    /// The first token that its plan covers; 0 without a plan.
+    pub(super) fn first_steered(&self) -> usize {
+        let of_prompt = (0..self.prompt_len()).find(|&position| self.plan_at(position).is_some());
+        of_prompt.unwrap_or(0)
     }
 
     /// The gate ended it.

@@ -34,9 +34,11 @@ pub struct EngineStats {
     pub gate_stopped: usize,
     /// Looks at an answer that found nothing due; counts up.
     pub gate_rechecked: usize,
+    /// Rows given up because a gate had them steered, to be computed again; counts up.
+    pub gate_recomputed_rows: usize,
 }
 
-const NUM_FIELDS: usize = 14;
+const NUM_FIELDS: usize = 15;
 
 impl EngineStats {
     fn to_array(self) -> [usize; NUM_FIELDS] {
@@ -55,6 +57,7 @@ impl EngineStats {
             self.gate_steered,
             self.gate_stopped,
             self.gate_rechecked,
+            self.gate_recomputed_rows,
         ]
     }
 
@@ -74,6 +77,7 @@ impl EngineStats {
             gate_steered,
             gate_stopped,
             gate_rechecked,
+            gate_recomputed_rows,
         ] = values;
         Self {
             num_waiting,
@@ -90,6 +94,7 @@ impl EngineStats {
             gate_steered,
             gate_stopped,
             gate_rechecked,
+            gate_recomputed_rows,
         }
     }
 }

@@ -120,7 +120,7 @@ pub(crate) fn any_ask() -> impl Strategy<Value = Ask> {
     )
 }
 
-fn any_config() -> impl Strategy<Value = EngineConfig> {
+pub(crate) fn any_config() -> impl Strategy<Value = EngineConfig> {
     (1_usize..6, 0_usize..30, 1_usize..9, 60_usize..200, 0_usize..3).prop_map(
         |(max_num_seqs, beyond, block_size, kv_cache_tokens, interval)| EngineConfig {
             max_num_seqs,
@@ -147,13 +147,21 @@ pub(crate) fn in_company_of(
     asks: &[(Ask, Visit)],
 ) -> Vec<Option<Answer>> {
     let lease = engine.register_vectors(&vectors()).unwrap();
+    visit(engine, asks.iter().map(|(ask, visit)| (ask.bind(&lease), *visit)))
+}
+
+/// Runs requests through an engine; `None` for those whose readers left.
+pub(crate) fn visit(
+    engine: &mut LlamaEngine,
+    requests: impl Iterator<Item = (GenerationRequest, Visit)>,
+) -> Vec<Option<Answer>> {
     let mut readers = Vec::new();
-    for (ask, (steps_before, patience)) in asks {
-        for _ in 0..*steps_before {
+    for (request, (steps_before, patience)) in requests {
+        for _ in 0..steps_before {
             step(engine, &mut readers);
         }
-        let (_, reader) = submit(engine, ask.bind(&lease));
-        readers.push((Some(reader), *patience));
+        let (_, reader) = submit(engine, request);
+        readers.push((Some(reader), patience));
     }
     while engine.num_unfinished() > 0 {
         step(engine, &mut readers);

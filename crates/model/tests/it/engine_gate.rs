@@ -4,33 +4,35 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use skeg_model::engine::{
-    Engine, EngineConfig, Event, FinishReason, Gate, GateDecision, GenerationRequest, LlamaEngine,
+    Engine, EngineConfig, Event, FinishReason, Gate, GateDecision, GenerationRequest,
     SteeringReport,
 };
 use skeg_model::steering::{Positions, Site, SlotLease};
 use skeg_model::{Capture, Hooks, KvCache, KvCacheDtype, PackedBatch};
 
 use crate::engine_company::{Ask, LLAMA, Steering, engine, vectors};
-use crate::engine_support::{Answer, alone, answer, request, run_to_end, submit};
+use crate::engine_support::{alone, answer, request, run_to_end, submit};
 use crate::tiny::tokens;
 
 const LAYERS: [usize; 2] = [0, 2];
 
 /// Says what it is told to say and keeps what it was shown: (generated tokens, activations).
 #[derive(Debug)]
-struct Script {
-    site: Site,
-    layers: Vec<usize>,
-    about_prompt: GateDecision,
+pub(crate) struct Script {
+    pub(crate) site: Site,
+    pub(crate) layers: Vec<usize>,
+    pub(crate) last_rows: usize,
+    pub(crate) about_prompt: GateDecision,
     /// After how many tokens it is asked, and what it says after how many.
-    about_answer: Option<(usize, usize, GateDecision)>,
-    seen: Mutex<Vec<(usize, Vec<f32>)>>,
+    pub(crate) about_answer: Option<(usize, usize, GateDecision)>,
+    pub(crate) seen: Mutex<Vec<(usize, Vec<f32>)>>,
 }
 
 impl Script {
-    fn new(about_prompt: GateDecision) -> Self {
+    pub(crate) fn new(about_prompt: GateDecision) -> Self {
         Self {
             site: Site::ResidPost,
+            last_rows: 1,
             layers: LAYERS.to_vec(),
             about_prompt,
             about_answer: None,
@@ -38,7 +40,7 @@ impl Script {
         }
     }
 
-    fn seen(&self) -> Vec<(usize, Vec<f32>)> {
+    pub(crate) fn seen(&self) -> Vec<(usize, Vec<f32>)> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -50,6 +52,10 @@ impl Gate for Script {
 
     fn layers(&self) -> &[usize] {
         &self.layers
+    }
+
+    fn last_rows(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.last_rows).unwrap()
     }
 
     fn decide(&self, activations: &[f32]) -> GateDecision {
@@ -70,41 +76,51 @@ impl Gate for Script {
     }
 }
 
-fn gated(request: GenerationRequest, gate: &Arc<Script>) -> GenerationRequest {
+pub(crate) fn gated(request: GenerationRequest, gate: &Arc<Script>) -> GenerationRequest {
     let gate: Arc<dyn Gate> = Arc::clone(gate) as Arc<dyn Gate>;
     GenerationRequest { gate: Some(gate), ..request }
 }
 
 /// Small chunks, so that a prompt takes several steps.
-fn configs() -> [EngineConfig; 3] {
+pub(crate) fn configs() -> [EngineConfig; 3] {
     let config =
         EngineConfig { block_size: 4, max_num_batched_tokens: 9, ..EngineConfig::default() };
     [
         EngineConfig::default(),
-        EngineConfig { enable_prefix_caching: false, ..config.clone() },
+        EngineConfig { enable_prefix_caching: false, ..config },
         config,
     ]
 }
 
-const STEERING: Steering = Steering {
+pub(crate) const STEERING: Steering = Steering {
     vector_idx: 0,
     strength: 0.8,
     operator: skeg_model::steering::Operator::Add,
     positions: Positions::All,
 };
 
-fn ask(seed: u32, steering: Option<Steering>) -> Ask {
+pub(crate) fn ask(seed: u32, steering: Option<Steering>) -> Ask {
     Ask { request: request(tokens(seed, 23), 6), steering }
 }
 
 /// What the gate says to have a request steered as an [`Ask`] is.
-fn steer(ask: &Ask, lease: &SlotLease) -> GateDecision {
+pub(crate) fn steer(ask: &Ask, lease: &SlotLease) -> GateDecision {
     let (plan, lease) = ask.bind(lease).steering.unwrap();
     GateDecision::Steer(plan, lease)
 }
 
 /// The row of a prompt's last token by a pass of its own.
-fn row_by_hand(token_ids: &[u32]) -> Vec<f32> {
+pub(crate) fn row_by_hand(token_ids: &[u32]) -> Vec<f32> {
+    let row = token_ids.len() - 1;
+    read_by_hand(token_ids, (Site::ResidPost, &LAYERS), row)
+}
+
+/// Some row of a prompt by a pass of its own: `[num_layers * hidden_size]`.
+pub(crate) fn read_by_hand(
+    token_ids: &[u32],
+    (site, layers): (Site, &[usize]),
+    row: usize,
+) -> Vec<f32> {
     let mut cache =
         KvCache::new(LLAMA.config(), 4, 32, KvCacheDtype::default(), LLAMA.device()).unwrap();
     let batch = PackedBatch {
@@ -114,13 +130,13 @@ fn row_by_hand(token_ids: &[u32]) -> Vec<f32> {
         block_tables: vec![vec![0, 1, 2, 3]],
         logit_rows: Vec::new(),
     };
-    let mut capture = Capture::new(Site::ResidPost, LAYERS.to_vec(), vec![token_ids.len() - 1]);
+    let mut capture = Capture::new(site, layers.to_vec(), vec![row]);
     let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
     LLAMA.forward(&batch, &mut cache, &mut hooks).unwrap();
     capture.take().into_iter().flat_map(|(_, values)| values).collect()
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
@@ -168,16 +184,32 @@ fn a_steered_verdict_gives_the_answer_of_a_request_that_came_with_its_plan() {
 }
 
 #[test]
-fn of_a_prompt_whose_answer_alone_is_steered_the_rest_of_a_block_is_computed_again() {
-    let config = EngineConfig { block_size: 4, ..EngineConfig::default() };
-    for (positions, again) in [(Positions::Generation, 3), (Positions::All, 23)] {
-        let ask = ask(2, Some(Steering { positions, ..STEERING }));
+fn what_is_not_steered_is_not_computed_again_but_for_the_rest_of_a_full_block() {
+    let cases = [
+        (23, true, Positions::Generation, 0.8, 1),
+        (24, true, Positions::Generation, 0.8, 4), // a full block, which others may read
+        (24, false, Positions::Generation, 0.8, 1),
+        (24, true, Positions::All, 0.8, 24),
+        (24, false, Positions::Prompt, 0.8, 24),
+        (24, true, Positions::All, 0.0, 0),
+    ];
+    for (prompt_len, enable_prefix_caching, positions, strength, again) in cases {
+        let config =
+            EngineConfig { block_size: 4, enable_prefix_caching, ..EngineConfig::default() };
+        let request = GenerationRequest {
+            prompt_token_ids: tokens(2, prompt_len),
+            max_new_tokens: 1,
+            ..ask(2, None).request
+        };
+        let steering = Some(Steering { positions, strength, ..STEERING });
+        let ask = Ask { request, steering };
         let mut engine = engine(&config);
         let lease = engine.register_vectors(&vectors()).unwrap();
         let gate = Arc::new(Script::new(steer(&ask, &lease)));
-        let request = GenerationRequest { max_new_tokens: 1, ..ask.request };
-        alone(&mut engine, gated(request, &gate));
-        assert_eq!(engine.stats().read().computed_rows, 23 + again, "{positions:?}");
+        assert_eq!(alone(&mut engine, gated(ask.request.clone(), &gate)), ask.alone());
+        let stats = engine.stats().read();
+        assert_eq!(stats.computed_rows, prompt_len + again, "{ask:?}");
+        assert_eq!(stats.gate_recomputed_rows, again, "{ask:?}");
     }
 }
 
@@ -269,55 +301,6 @@ fn stopped_by_its_gate_a_sequence_has_no_token() {
     assert_eq!((stats.gate_stopped, stats.num_held_blocks), (1, 0));
 }
 
-/// An answer whose gate has it steered after 4 of its tokens.
-fn steered_in_mid_answer(engine: &mut LlamaEngine, positions: Positions) -> (Answer, Arc<Script>) {
-    let lease = engine.register_vectors(&vectors()).unwrap();
-    let ask = ask(4, Some(Steering { positions, strength: 2.0, ..STEERING }));
-    let mut script = Script::new(GateDecision::Unsteered);
-    script.about_answer = Some((2, 4, steer(&ask, &lease)));
-    let gate = Arc::new(script);
-    let request = GenerationRequest { max_new_tokens: 9, ..ask.request };
-    (alone(engine, gated(request, &gate)), gate)
-}
-
-#[test]
-fn steering_that_begins_in_mid_answer_leaves_what_was_said_and_changes_the_rest() {
-    let prompt_len = 23;
-    let plain = {
-        let request = GenerationRequest { max_new_tokens: 9, ..ask(4, None).request };
-        alone(&mut engine(&EngineConfig::default()), request)
-    };
-    let mut answers = Vec::new();
-    for config in configs() {
-        for positions in [Positions::All, Positions::Generation] {
-            let mut engine = engine(&config);
-            let (answer, gate) = steered_in_mid_answer(&mut engine, positions);
-            let asked: Vec<usize> = gate.seen().iter().map(|(count, _)| *count).collect();
-            assert_eq!(asked, [0, 2, 4]);
-            // The row of token 4 is computed unsteered and yields token 5.
-            assert_eq!(answer.tokens[..5], plain.tokens[..5]);
-            assert_ne!(answer.tokens[5..], plain.tokens[5..]);
-            let report = answer.finish.steering;
-            assert_eq!(report.started_at_token, Some(prompt_len + 4));
-            assert_eq!((report.steered_prompt_tokens, report.steered_completion_tokens), (0, 4));
-            assert_eq!(engine.stats().read().gate_rechecked, 1);
-            answers.push(answer);
-        }
-    }
-    assert!(answers.iter().all(|answer| *answer == answers[0]));
-}
-
-#[test]
-fn the_rows_of_an_answer_that_a_gate_sees_are_those_of_a_prompt_with_that_answer() {
-    let (answer, gate) =
-        steered_in_mid_answer(&mut engine(&EngineConfig::default()), Positions::All);
-    for (count, row) in gate.seen() {
-        let mut tokens = tokens(4, 23);
-        tokens.extend(&answer.token_ids()[..count]);
-        assert_eq!(bits(&row), bits(&row_by_hand(&tokens)), "after {count} tokens");
-    }
-}
-
 #[test]
 fn a_plan_that_cannot_be_applied_fails_the_sequence() {
     let mut engine = engine(&EngineConfig::default());
@@ -363,6 +346,8 @@ fn a_gate_that_reads_what_is_not_there_is_refused_and_so_is_one_beside_a_plan() 
             "expected at least one of the model's 3",
         );
     }
+    let script = Script { last_rows: 65, ..Script::new(GateDecision::Unsteered) };
+    refused(gated(ask(1, None).request, &Arc::new(script)), "at most 64");
     let gate = Arc::new(Script::new(GateDecision::Unsteered));
     refused(gated(ask(1, Some(STEERING)).bind(&lease), &gate), "a plan and a gate");
 }

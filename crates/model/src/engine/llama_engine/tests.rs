@@ -99,3 +99,43 @@ fn a_vector_that_is_lost_fails_its_sequences_and_no_other_and_enters_no_cache() 
     assert_eq!(engine.stats.read().num_held_blocks, 0);
     assert_eq!(engine.stats.read().prefix_cache_hit_tokens, before);
 }
+
+/// Says that nothing is due, whatever it is shown.
+#[derive(Debug)]
+struct Unconcerned;
+
+impl crate::engine::Gate for Unconcerned {
+    fn site(&self) -> Site {
+        Site::ResidPost
+    }
+
+    fn layers(&self) -> &[usize] {
+        &[0]
+    }
+
+    fn decide(&self, _: &[f32]) -> crate::engine::GateDecision {
+        crate::engine::GateDecision::Unsteered
+    }
+}
+
+#[test]
+fn a_gate_is_not_asked_about_what_is_not_finite_and_the_sequence_fails() {
+    let llama = random_llama(tiny_config(), 7, RandomWeights::Dense(DType::F32)).unwrap();
+    let mut engine = LlamaEngine::new(Arc::new(llama), &EngineConfig::default()).unwrap();
+    for (value, fails) in [(1.0, false), (f32::NAN, true), (f32::NEG_INFINITY, true)] {
+        let request = GenerationRequest {
+            prompt_token_ids: vec![1],
+            sampling: SamplingParams::default(),
+            max_new_tokens: 3,
+            stop_token_ids: Vec::new(),
+            steering: None,
+            gate: Some(Arc::new(Unconcerned)),
+        };
+        let id = engine.submit(request, Box::new(Events(Arc::default()))).unwrap();
+        let shares = engine.scheduler.schedule();
+        engine.scheduler.sequence_mut(shares[0]).keep_for_gate(&[0.0, value, 0.0]);
+        assert_eq!(matches!(engine.ask_gate(shares[0]), Some(Err(_))), fails, "{value}");
+        engine.cancel(id);
+    }
+    assert_eq!(engine.scheduler.stats().gate_unsteered, 1);
+}

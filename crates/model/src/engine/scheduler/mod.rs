@@ -9,7 +9,7 @@
 //!
 //! A sequence starts with the blocks of the prefix cache that hold the first of its tokens, steered as it
 //! wants them, and its own full blocks are entered there after each step. Its last known token is always
-//! computed, since its row yields the next one.
+//! computed, since its row yields the next one, and so are the rows that its gate reads.
 
 use std::collections::VecDeque;
 
@@ -227,17 +227,23 @@ impl Scheduler {
         ended
     }
 
-    /// Computes a running sequence again from its first token, in its place: its gate gave it a plan. Blocks of the prefix cache
-    /// that hold tokens as it now wants them are taken at once.
+    /// Computes a running sequence again, in its place, from the first row that it now wants steered: its gate gave it a plan.
+    /// A block that was entered may be read by others, so where such a row lies in one the sequence gives all of its blocks back
+    /// and takes at once what the prefix cache has of it as it is now: blocks before that row are its own again.
     pub(super) fn restart(&mut self, running_idx: usize) {
         let Running { sequence, block_table } = &mut self.running[running_idx];
-        self.pool.give_back(std::mem::take(block_table));
-        sequence.preempt();
-        if self.enable_prefix_caching {
+        let num_computed = sequence.num_computed();
+        let first = sequence.first_steered();
+        if block_table.num_entered() * self.pool.block_size() <= first {
+            sequence.rewind(first);
+        } else {
+            self.pool.give_back(std::mem::take(block_table));
+            sequence.rewind(0);
             let hits = find(&self.pool, sequence);
             sequence.found(&hits);
             *block_table = self.pool.share(&hits);
         }
+        self.counts.gate_recomputed_rows += num_computed - sequence.num_computed();
     }
 
     /// Counts what a gate said.
@@ -258,9 +264,9 @@ impl Scheduler {
     }
 }
 
-/// The blocks that hold the first tokens of a waiting sequence, all but the last known one.
+/// The blocks that hold the first tokens of a sequence of which nothing is in the cache.
 fn find(pool: &BlockPool, sequence: &mut Sequence) -> Vec<Hit> {
-    let num_full = (sequence.num_pending() - 1) / pool.block_size();
+    let num_full = sequence.num_findable() / pool.block_size();
     (0..num_full).map_while(|idx| pool.find(&sequence.block_key(idx))).collect()
 }
 
