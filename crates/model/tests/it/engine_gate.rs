@@ -85,11 +85,7 @@ pub(crate) fn gated(request: GenerationRequest, gate: &Arc<Script>) -> Generatio
 pub(crate) fn configs() -> [EngineConfig; 3] {
     let config =
         EngineConfig { block_size: 4, max_num_batched_tokens: 9, ..EngineConfig::default() };
-    [
-        EngineConfig::default(),
-        EngineConfig { enable_prefix_caching: false, ..config },
-        config,
-    ]
+    [EngineConfig::default(), EngineConfig { enable_prefix_caching: false, ..config }, config]
 }
 
 pub(crate) const STEERING: Steering = Steering {

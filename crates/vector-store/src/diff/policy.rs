@@ -52,10 +52,6 @@ fn facts(policy: &Policy) -> Vec<Fact> {
         ("auto top_k".to_owned(), auto.top_k.to_string()),
         ("auto min_share".to_owned(), auto.min_share.to_string()),
         ("auto scale_strength".to_owned(), yes_or_no(auto.scale_strength)),
-        (
-            "auto recheck_every".to_owned(),
-            auto.recheck_every.map_or("never".to_owned(), |every| every.to_string()),
-        ),
         ("when_missing".to_owned(), policy.when_missing.as_str().to_owned()),
         ("on_abstain".to_owned(), policy.on_abstain.as_str().to_owned()),
         ("max_combined_norm".to_owned(), policy.max_combined_norm.to_string()),

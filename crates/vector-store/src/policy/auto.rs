@@ -3,8 +3,6 @@
 //! A verdict is a probability of harm and, if it is harmful, a share of each category. The first category decides which thresholds
 //! hold. At its threshold the verdict holds, below its `abstain` there is none, and in between it is not sure.
 
-use std::num::NonZeroUsize;
-
 use serde::{Deserialize, Serialize};
 
 use super::{CategoryPolicy, Policy};
@@ -42,8 +40,6 @@ pub struct AutoPolicy {
     pub min_share: f32,
     /// Strength grows with the probability of harm, from the floor at the threshold to the default at 1.
     pub scale_strength: bool,
-    /// Generated tokens between looks at an answer that goes on unsteered; `None` = answers are not looked at.
-    pub recheck_every: Option<NonZeroUsize>,
 }
 
 impl Default for AutoPolicy {
@@ -53,7 +49,6 @@ impl Default for AutoPolicy {
             top_k: 1,
             min_share: 0.25,
             scale_strength: false,
-            recheck_every: None,
         }
     }
 }
@@ -92,10 +87,6 @@ pub(super) struct AutoFile {
     min_share: f32,
     /// Strength grows with the probability of harm, from the floor at the threshold to the default at 1.
     scale_strength: bool,
-    /// Generated tokens between looks at an answer that goes on unsteered; left out: answers are not looked at.
-    #[cfg_attr(feature = "schema", schemars(with = "usize", range(min = 1)))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recheck_every: Option<NonZeroUsize>,
 }
 
 impl Default for AutoFile {
@@ -106,17 +97,17 @@ impl Default for AutoFile {
 
 impl From<AutoPolicy> for AutoFile {
     fn from(policy: AutoPolicy) -> Self {
-        let AutoPolicy { thresholds, top_k, min_share, scale_strength, recheck_every } = policy;
+        let AutoPolicy { thresholds, top_k, min_share, scale_strength } = policy;
         let AutoThresholds { threshold, abstain } = thresholds;
-        Self { threshold, abstain, top_k, min_share, scale_strength, recheck_every }
+        Self { threshold, abstain, top_k, min_share, scale_strength }
     }
 }
 
 impl From<AutoFile> for AutoPolicy {
     fn from(file: AutoFile) -> Self {
-        let AutoFile { threshold, abstain, top_k, min_share, scale_strength, recheck_every } = file;
+        let AutoFile { threshold, abstain, top_k, min_share, scale_strength } = file;
         let thresholds = AutoThresholds { threshold, abstain };
-        Self { thresholds, top_k, min_share, scale_strength, recheck_every }
+        Self { thresholds, top_k, min_share, scale_strength }
     }
 }
 
@@ -295,7 +286,6 @@ mod tests {
             ("top_k = 0", "auto.top_k"),
             ("top_k = 9", "auto.top_k"),
             ("min_share = 0.0", "auto.min_share"),
-            ("recheck_every = 0", "recheck_every"),
             ("unknown = 1", "unknown"),
         ] {
             let error =
@@ -309,9 +299,9 @@ mod tests {
 
     #[test]
     fn a_policy_is_written_as_it_was_read() {
-        let auto = "[auto]\nthreshold = 0.6\nabstain = 0.4\ntop_k = 2\nmin_share = 0.1\nscale_strength = true\nrecheck_every = 16";
+        let auto = "[auto]\nthreshold = 0.6\nabstain = 0.4\ntop_k = 2\nmin_share = 0.1\nscale_strength = true";
         let policy = policy(auto);
-        assert_eq!(policy.auto.recheck_every.map(NonZeroUsize::get), Some(16));
+        assert_eq!((policy.auto.top_k, policy.auto.scale_strength), (2, true));
         assert_eq!(Policy::parse(&policy.to_toml().unwrap()).unwrap(), policy);
     }
 }

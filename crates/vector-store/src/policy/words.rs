@@ -29,11 +29,6 @@ impl Policy {
                     "between {abstain} and that the classifier is not sure, and such a request {abstained}"
                 ));
             }
-            if let Some(every) = self.auto.recheck_every {
-                words.push(format!(
-                    "answers that go on unsteered are looked at every {every} tokens"
-                ));
-            }
         }
         let rules = self.categories.iter();
         words.extend(rules.map(|(category, rule)| format!("{category}: {}", rule.words())));

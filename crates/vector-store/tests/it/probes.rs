@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use safetensors::tensor::{Dtype, TensorView};
+use skeg_vector_store::{Category, NewGeneration, load_generation, write_generation};
 
 use crate::forge::{check, forge};
+use crate::support::{category, new_generation};
 
 const AGAIN: &str =
     "train the probe for this generation's categories and write the generation again";
@@ -13,6 +15,12 @@ const AGAIN: &str =
 pub(crate) fn probe(classes: &[&str]) -> Vec<u8> {
     let classes = serde_json::to_string(classes).unwrap();
     file(Some(&classes), Dtype::F32, 0.5)
+}
+
+/// [`probe`] for these categories.
+pub(crate) fn probe_of(categories: &[Category]) -> Vec<u8> {
+    let classes: Vec<&str> = categories.iter().map(Category::as_str).chain(["none"]).collect();
+    probe(&classes)
 }
 
 fn file(classes: Option<&str>, dtype: Dtype, value: f32) -> Vec<u8> {
@@ -57,7 +65,7 @@ fn classes_are_the_categories_and_none() {
         let probe = probe(&["malware_viruses", "none", "fraud_deception"]);
         forged.files.insert("probe.safetensors".to_owned(), probe);
     });
-    assert!(skeg_vector_store::load_generation(root.path(), &id, None).unwrap().has_probe());
+    assert!(load_generation(root.path(), &id, None).unwrap().has_probe());
 }
 
 #[test]
@@ -89,4 +97,33 @@ fn what_is_no_safetensors_file_is_no_probe() {
         b"probe".to_vec(),
         "not a safetensors file, or a truncated one: header too small; correct the file and write the generation again",
     );
+}
+
+/// A generation that is read, changed and written again keeps its probe; equality looks at the bytes.
+#[test]
+fn a_probe_is_carried_into_the_next_generation() {
+    let root = tempfile::tempdir().unwrap();
+    let mut new = new_generation(0);
+    let bytes = probe_of(&["fraud_deception", "malware_viruses"].map(category));
+    new.probe = Some(bytes.clone());
+    let id = write_generation(root.path(), &new).unwrap();
+    let read = load_generation(root.path(), &id, None).unwrap();
+    assert_eq!(read.probe.as_deref(), Some(&bytes[..]));
+    assert_eq!(load_generation(root.path(), &id, None).unwrap(), read);
+    let again = NewGeneration::from(read.clone());
+    assert_eq!(write_generation(root.path(), &again).unwrap(), id);
+    let next = NewGeneration { card: "# Next\n".to_owned(), ..again };
+    let next = write_generation(root.path(), &next).unwrap();
+    let next = load_generation(root.path(), &next, None).unwrap();
+    assert_ne!(next.id, id);
+    assert_eq!(next.probe.as_deref(), Some(&bytes[..]));
+    let other = file(Some(r#"["fraud_deception", "malware_viruses", "none"]"#), Dtype::F32, 0.75);
+    let changed = skeg_vector_store::Generation { probe: Some(other.into()), ..read.clone() };
+    assert_ne!(changed, read);
+    let none = load_generation(
+        root.path(),
+        &write_generation(root.path(), &new_generation(0)).unwrap(),
+        None,
+    );
+    assert_eq!(none.unwrap().probe, None);
 }
