@@ -52,7 +52,7 @@ pub(crate) fn fit_weighted(
     let design = scaling.apply(rows);
     let targets: Vec<usize> = positives.iter().map(|&positive| usize::from(positive)).collect();
     let plane = Binary::new(&design, &targets, row_weights, l2).minimise(TOLERANCE);
-    Ok(scaling.unfold(plane))
+    Ok(scaling.unfold(&plane))
 }
 
 /// Fits sparse rows `[n, width]` to labels, with a weight a row.
@@ -86,7 +86,7 @@ pub(crate) fn fit_classes(
     let scaling = Scaling::of(rows);
     let design = scaling.apply(rows);
     let planes = minimise_softmax(&design, classes, row_weights, l2);
-    Ok(planes.into_iter().map(|plane| scaling.unfold(plane)).collect())
+    Ok(planes.into_iter().map(|plane| scaling.unfold(&plane)).collect())
 }
 
 /// [`fit_classes`] of sparse rows.
@@ -175,7 +175,7 @@ impl Scaling {
     }
 
     /// The plane over raw features.
-    fn unfold(&self, plane: Plane) -> Plane {
+    fn unfold(&self, plane: &Plane) -> Plane {
         let weights = plane.weights.iter().zip(&self.scales);
         let weights: Vec<f64> = weights.map(|(weight, scale)| weight * scale).collect();
         let shift: f64 = weights.iter().zip(&self.means).map(|(weight, mean)| weight * mean).sum();
@@ -265,7 +265,7 @@ fn minimise_softmax<D: Design>(
     parameters.chunks_exact(width + 1).map(plane).collect()
 }
 
-/// Weights `[num_members]` that make the softmax of `sum_m w_m logits_m` likeliest: McFadden's conditional logit, with the L2 penalty
+/// Weights `[num_members]` that make the softmax of `sum_m w_m logits_m` likeliest: `McFadden`'s conditional logit, with the L2 penalty
 /// around 0. `logits` are `[n, num_members, num_classes]`.
 ///
 /// # Errors

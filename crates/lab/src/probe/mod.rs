@@ -1,7 +1,7 @@
 //! The gate's classifier: is a conversation harmful, and of which category.
 //!
 //! A [`Probe`] is a few linear members and a [`Stack`] over their scores. A member reads the serving model's own activations on the
-//! prompt (Input::Activations: no second model, no second pass), hashed [`NGrams`] of the text, or a sentence embedding. It
+//! prompt ([`Input::Activations`]: no second model, no second pass), hashed [`NGrams`] of the text, or a sentence embedding. It
 //! is kept in a generation as `probe.safetensors`, so that thresholds, vectors and probe change together.
 //!
 //! Scoring has two halves, because they happen in two places: [`Probe::text_scores`] before the engine has the request, and
@@ -15,6 +15,7 @@ mod member;
 mod ngrams;
 mod rows;
 mod set_table;
+mod style;
 mod text;
 mod train;
 mod verdict;
@@ -32,6 +33,7 @@ pub use member::{Input, Member, Planes, PromptRow};
 pub use ngrams::NGrams;
 pub use rows::{Reads, Sources};
 pub use set_table::{SetRow, SetTable};
+pub use style::{STYLE_WARNING, StyleCheck, style_check};
 pub use text::TextScores;
 pub use train::{HeldOut, Penalties, ProbeSpec, Trained, train};
 pub use verdict::{Scores, Stack, Verdict};

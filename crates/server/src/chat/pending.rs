@@ -137,10 +137,11 @@ impl Pending<'_> {
             num_hidden_layers: self.app.num_hidden_layers,
             metrics: self.app.operations.gate.clone(),
         };
-        let (gate, verdict) = match RequestGate::new(Arc::clone(&probe), judged) {
-            Ok(made) => made,
-            Err(judged) => return Ok(Heard::Anew(judged.settle(&probe, None)?)),
+        let Some(input) = probe.activation_input() else {
+            return Ok(Heard::Anew(judged.settle(&probe, None)?));
         };
+        let reads = (input.site, input.layers.to_vec());
+        let (gate, verdict) = RequestGate::new(Arc::clone(&probe), reads, judged);
         let gate: Arc<dyn Gate> = Arc::new(gate);
         let sequences = self.submit(prompt, &Steering::Gated(gate), false)?;
         Self::verdict(verdict, sequences).await

@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 use skeg_lab::judge::{Embed, SentenceEmbedder};
 use skeg_lab::probe::{
-    Corpus, NGrams, Penalties, Probe, ProbeSpec, Reads, SetTable, SourceSet, Sources, train,
-    verdicts,
+    Corpus, NGrams, Penalties, Probe, ProbeSpec, Reads, SetTable, SourceSet, Sources, style_check,
+    train, verdicts,
 };
 use skeg_lab::{DataSet, catqa_categories};
 use skeg_model::LoadedModel;
@@ -21,6 +21,7 @@ use super::layers::parse_layers;
 use super::print_flags::PrintFlags;
 use super::progress::Bar;
 use super::running::model_path;
+use crate::output;
 
 /// Train the classifier of `auto`, and measure it on sets that it never saw.
 #[derive(Debug, clap::Subcommand)]
@@ -163,6 +164,8 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
     });
     let penalties = Penalties { dense: args.l2, sparse: args.l2_ngrams, ..Penalties::default() };
     let spec = ProbeSpec { members: members.collect(), penalties };
+    let style = style_check(&corpus)?;
+    output::note(&style.words());
     let trained = train(&corpus, &spec, loaded.sources(), &mut Bar::new()?)?;
     let bytes = trained.probe.to_bytes()?;
     std::fs::write(&args.out, &bytes)

@@ -83,10 +83,12 @@ impl fmt::Debug for RequestGate {
 }
 
 impl RequestGate {
-    /// A gate and where its verdict comes out. `None` for a probe that reads nothing of the model.
-    pub(crate) fn new(probe: Arc<Probe>, judged: Judged) -> Result<(Self, Verdict), Judged> {
-        let Some(input) = probe.activation_input() else { return Err(judged) };
-        let (site, layers) = (input.site, input.layers.to_vec());
+    /// A gate that reads these layers, as the probe asks, and where its verdict comes out.
+    pub(crate) fn new(
+        probe: Arc<Probe>,
+        (site, layers): (Site, Vec<usize>),
+        judged: Judged,
+    ) -> (Self, Verdict) {
         let (sender, receiver) = oneshot::channel();
         let gate = Self {
             probe,
@@ -96,7 +98,7 @@ impl RequestGate {
             decision: OnceLock::new(),
             verdict: Mutex::new(Some(sender)),
         };
-        Ok((gate, receiver))
+        (gate, receiver)
     }
 
     fn judge(&self, activations: &[f32]) -> GateDecision {

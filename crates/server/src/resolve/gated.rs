@@ -77,7 +77,7 @@ impl Resolved {
 
 impl Gated {
     /// A request that names these categories and is gated. What is wrong about them is told before the model runs.
-    pub(super) fn new(
+    pub(super) fn resolved(
         given: Option<Given>,
         slugs: Vec<String>,
         spec: &SteeringSpec,

@@ -137,14 +137,14 @@ pub(crate) fn resolve(
         None => missing_slugs(rules)?,
     };
     let (source, slugs) = match (given, slugs) {
-        (given, Named::ByGate) => return Gated::new(given, Vec::new(), spec, rules),
+        (given, Named::ByGate) => return Gated::resolved(given, Vec::new(), spec, rules),
         // What is named is the least; a caller who may lower is taken at its word.
         (Some(given), Named::Slugs(slugs))
             if rules.when_missing == Missing::Auto
                 && !rules.group.may_lower
                 && !slugs.is_empty() =>
         {
-            return Gated::new(Some(given), slugs, spec, rules);
+            return Gated::resolved(Some(given), slugs, spec, rules);
         }
         (given, Named::Slugs(slugs)) => {
             (given.map_or(Source::Default, |given| given.source), slugs)

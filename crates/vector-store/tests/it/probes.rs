@@ -118,7 +118,7 @@ fn a_probe_is_carried_into_the_next_generation() {
     assert_ne!(next.id, id);
     assert_eq!(next.probe.as_deref(), Some(&bytes[..]));
     let other = file(Some(r#"["fraud_deception", "malware_viruses", "none"]"#), Dtype::F32, 0.75);
-    let changed = skeg_vector_store::Generation { probe: Some(other.into()), ..read.clone() };
+    let changed = skeg_vector_store::Generation { probe: Some(other), ..read.clone() };
     assert_ne!(changed, read);
     let none = load_generation(
         root.path(),
