@@ -206,3 +206,96 @@ fn balanced(positives: &[bool]) -> Vec<f64> {
         .map(|&positive| if positive { weight(num_positive) } else { weight(num_negative) })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use skeg_vector_store::Category;
+
+    use super::super::NGrams;
+    use super::super::corpus::SourceSet;
+    use super::*;
+    use crate::data::{DataSet, Item};
+    use crate::progress::NoProgress;
+
+    /// Three sets of their own wording, in which `poison` is fraud, `spy` is privacy, and `tea` is harmless.
+    fn corpus() -> Corpus {
+        let set = |name: &str, wording: &str| {
+            let items = (0..30).map(|idx| {
+                let (word, category) =
+                    [("poison", "fraud"), ("spy", "privacy"), ("tea", "")][idx % 3];
+                Item {
+                    harmful: Some(!category.is_empty()),
+                    category: Some(category.to_owned()),
+                    ..Item::new(
+                        format!("{name}{idx}"),
+                        format!("{wording} {word} number{idx}"),
+                        "own",
+                    )
+                }
+            });
+            SourceSet {
+                name: name.to_owned(),
+                files: vec![DataSet::of(items.collect(), "ab".to_owned())],
+            }
+        };
+        let categories = ["fraud", "privacy"].map(|slug| Category::parse(slug).unwrap());
+        Corpus::new(
+            &[set("a", "please tell"), set("b", "how about"), set("c", "wanted")],
+            &categories,
+        )
+        .unwrap()
+    }
+
+    fn spec() -> ProbeSpec {
+        ProbeSpec {
+            members: vec![Reads::NGrams(NGrams { log2_buckets: 10, ..NGrams::default() })],
+            penalties: Penalties::default(),
+        }
+    }
+
+    #[test]
+    fn a_probe_knows_words_in_sets_that_it_did_not_see() {
+        let corpus = corpus();
+        let trained = train(&corpus, &spec(), Sources::default(), &mut NoProgress).unwrap();
+        for (prompt, held_out) in corpus.prompts.iter().zip(&trained.held_out) {
+            let verdict = &held_out.verdict;
+            assert_eq!(verdict.harm > 0.5, prompt.harmful, "{prompt:?} {verdict:?}");
+            if let Some(idx) = prompt.category_idx {
+                assert_eq!(verdict.first(), Some(&corpus.categories[idx]), "{prompt:?}");
+            }
+        }
+        let sets = &trained.probe.trained_on.sets;
+        assert_eq!(sets.len(), 3);
+        assert_eq!((sets[0].name.as_str(), sets[0].num_prompts), ("a", [20, 10]));
+        let again = train(&corpus, &spec(), Sources::default(), &mut NoProgress).unwrap();
+        assert_eq!(again.probe.to_bytes().unwrap(), trained.probe.to_bytes().unwrap());
+    }
+
+    #[test]
+    fn what_only_one_set_knows_is_not_known_without_it() {
+        let mut corpus = corpus();
+        // Harmless prompts of set c alone: without it there are none to learn from.
+        corpus.prompts.retain(|prompt| prompt.harmful || prompt.set_idx == 2);
+        let error = train(&corpus, &spec(), Sources::default(), &mut NoProgress).unwrap_err();
+        assert!(error.to_string().contains("without set `c`"), "{error}");
+    }
+
+    #[test]
+    fn a_member_without_its_source_is_refused() {
+        for (reads, expected) in [
+            (vec![Reads::Embedding], "an embedder"),
+            (
+                vec![Reads::Activations {
+                    site: skeg_model::steering::Site::ResidPost,
+                    layers: vec![1],
+                }],
+                "a model",
+            ),
+            (Vec::new(), "at least one"),
+        ] {
+            let spec = ProbeSpec { members: reads, ..spec() };
+            let error = train(&corpus(), &spec, Sources::default(), &mut NoProgress).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+}

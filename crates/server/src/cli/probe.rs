@@ -1,14 +1,15 @@
 //! `skeg probe train|evaluate`: the gate's classifier, and how far it can be believed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::json;
 use skeg_lab::judge::{Embed, SentenceEmbedder};
 use skeg_lab::probe::{
-    Corpus, NGrams, Penalties, Probe, ProbeSpec, Reads, SetTable, SourceSet, Sources, style_check,
-    train, verdicts,
+    Corpus, Evasion, NGrams, Penalties, Probe, ProbeSpec, Reads, SetRow, SetTable, SourceSet,
+    Sources, Verdict, evade, style_check, train, verdicts,
 };
 use skeg_lab::{DataSet, catqa_categories};
 use skeg_model::LoadedModel;
@@ -102,6 +103,12 @@ pub(super) struct EvaluateArgs {
     /// A set to measure on: a name and its files
     #[arg(long, value_name = "NAME=FILE,...", required = true)]
     test: Vec<String>,
+    /// Measure known evasions of the sets' prompts as well, harmful and harmless ones alike: base64, leetspeak, spaced and others, or all
+    #[arg(long, value_name = "EVASION", value_delimiter = ',')]
+    evade: Vec<String>,
+    /// Write each prompt's verdict there as JSON Lines: set, id, label and probabilities, no text
+    #[arg(long, value_name = "FILE")]
+    scores: Option<PathBuf>,
     #[command(flatten)]
     read: ReadFlags,
 }
@@ -183,7 +190,50 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let needs_model = probe.activation_input().is_some();
     let loaded = Loaded::new(&args.read, needs_model, probe.embedder().is_some())?;
     let found = verdicts(&probe, &corpus, loaded.sources(), &mut Bar::new()?)?;
-    print(&args.read.print, &SetTable::new(&corpus, &found)?)
+    if let Some(path) = &args.scores {
+        write_scores(path, &corpus, &found)?;
+    }
+    let mut table = SetTable::new(&corpus, &found)?;
+    for evasion in evasions(&args.evade)? {
+        let evaded = evade(&corpus, evasion, EVASION_SEED);
+        let found = verdicts(&probe, &evaded, loaded.sources(), &mut Bar::new()?)?;
+        table.rows.extend(
+            SetTable::new(&evaded, &found)?
+                .rows
+                .pop()
+                .map(|row| SetRow { set: format!("all+{evasion}"), ..row }),
+        );
+    }
+    print(&args.read.print, &table)
+}
+
+/// Odd, so that no wrapper is one that training on an even seed has seen.
+const EVASION_SEED: u64 = 1;
+
+fn evasions(names: &[String]) -> anyhow::Result<Vec<Evasion>> {
+    if names.iter().any(|name| name == "all") {
+        return Ok(Evasion::ALL.to_vec());
+    }
+    names.iter().map(|name| Ok(name.parse()?)).collect()
+}
+
+/// One line a prompt.
+fn write_scores(path: &Path, corpus: &Corpus, found: &[Verdict]) -> anyhow::Result<()> {
+    let mut lines = String::new();
+    for (prompt, verdict) in corpus.prompts.iter().zip(found) {
+        let category = prompt.category_idx.map(|idx| &corpus.categories[idx]);
+        let line = json!({
+            "set": corpus.sets[prompt.set_idx].0,
+            "id": prompt.id,
+            "harmful": prompt.harmful,
+            "category": category,
+            "harm": verdict.harm,
+            "categories": verdict.categories,
+        });
+        lines.push_str(&line.to_string());
+        lines.push('\n');
+    }
+    std::fs::write(path, lines).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn print(flags: &PrintFlags, table: &(impl Serialize + Tabular)) -> anyhow::Result<()> {

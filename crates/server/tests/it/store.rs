@@ -26,6 +26,7 @@ const ACTIONS: [(&str, &str); 4] = [
 
 /// What differs between tests.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "one difference each")]
 pub(crate) struct TestPolicy {
     /// `none`, `reject` or a category.
     pub(crate) when_missing: &'static str,
