@@ -114,8 +114,11 @@ impl Running {
     /// Asks the gate if there is one; false when it stops the sequence.
     fn pass_gate(&mut self, activations: &[f32], journal: &Mutex<Journal>) -> bool {
         let Some(gate) = self.request.gate.take() else { return true };
+        // Locked before the verdict is out, so that whoever has the answer finds the entry.
+        let mut journal = journal.lock().unwrap();
         let decision = gate.decide(activations);
-        journal.lock().unwrap().gated.push(decision.clone());
+        journal.gated.push(decision.clone());
+        drop(journal);
         match decision {
             GateDecision::Unsteered => true,
             GateDecision::Steer(plan, lease) => {
