@@ -101,6 +101,16 @@ pub enum Error {
         /// Whether there are answers on disk, for the next run.
         is_kept: bool,
     },
+    /// A classifier behind an endpoint gave no verdict. No text of the conversation and no key is in the message.
+    #[error("classifier {url} (model `{model}`) {reason}")]
+    Classifier {
+        /// Its address, with the path.
+        url: String,
+        /// The model asked for.
+        model: String,
+        /// What it did, and what to do.
+        reason: String,
+    },
     /// A figure cannot be drawn from its data.
     #[error("figure `{title}`: {reason}")]
     Figure {

@@ -35,6 +35,7 @@ pub use agreement::{JudgeAgreement, LabelSource, Labelled, LabelledSet, agreemen
 pub use cache::{Embed, EmbeddingCache};
 pub(crate) use delong::auc;
 pub use embed::{MAX_TOKENS, SentenceEmbedder};
+pub(crate) use endpoint::Client as EndpointClient;
 pub use endpoint::{
     ApiKey, EndpointJudge, EndpointOptions, JudgePrompt, MAX_RETRY_AFTER, Reward, RewardEndpoint,
     RewardForm, RewardScore, Wait,

@@ -9,6 +9,7 @@
 
 mod apply;
 mod corpus;
+mod endpoint;
 mod evasion;
 mod file;
 mod member;
@@ -28,6 +29,7 @@ use crate::error::{Error, Result};
 
 pub use apply::verdicts;
 pub use corpus::{Corpus, Prompt, SourceSet};
+pub use endpoint::{ClassifierOptions, ClassifierShape, EndpointClassifier};
 pub use evasion::{Evasion, evade};
 pub use member::{Input, Member, Planes, PromptRow};
 pub use ngrams::NGrams;

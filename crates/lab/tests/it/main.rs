@@ -6,6 +6,7 @@ mod calibrate;
 mod calibrate_categories;
 mod data;
 mod embedder;
+mod endpoint_classifier;
 mod endpoint_judge;
 mod exchange;
 mod experiment;

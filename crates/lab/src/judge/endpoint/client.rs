@@ -71,7 +71,7 @@ struct Problem {
 }
 
 /// Asks one endpoint.
-pub(super) struct Client {
+pub(crate) struct Client {
     agent: Agent,
     url: String,
     key: Option<HeaderValue>,
@@ -90,6 +90,11 @@ impl Client {
     /// No redirect is followed: the key and the texts go to the address that was given, and past no proxy where that is
     /// this machine.
     pub(super) fn new(options: &EndpointOptions) -> Result<Self> {
+        Self::at(options, "chat/completions")
+    }
+
+    /// As [`Self::new`], with another path after the base address.
+    pub(crate) fn at(options: &EndpointOptions, path: &str) -> Result<Self> {
         let (base, is_local) = options.checked_url()?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -107,7 +112,7 @@ impl Client {
         );
         Ok(Self {
             agent: config.build().into(),
-            url: format!("{base}/chat/completions"),
+            url: format!("{base}/{path}"),
             key: options.api_key.as_ref().map(|key| key.header().clone()),
             timeout: options.timeout,
             max_retries: options.max_retries,
@@ -147,9 +152,30 @@ impl Client {
         Err(Failure::Stopped)
     }
 
+    /// The address that is asked, with its path.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The body of the answer to one request, which takes no longer than `within` and is not tried again.
+    ///
+    /// # Errors
+    /// What the endpoint did, in words that follow its name.
+    pub(crate) fn ask_once(&self, body: &Value, within: Duration) -> Result<String, String> {
+        self.exchange(body, within).map_err(|problem| problem.reason)
+    }
+
     /// The text of the completion.
     fn post(&self, body: &Value) -> Result<String, Problem> {
-        let mut request = self.agent.post(&self.url).header(header::ACCEPT, "application/json");
+        completion(&self.exchange(body, self.timeout)?).ok_or_else(|| {
+            Problem::unreadable("gave something else than a chat completion".to_owned())
+        })
+    }
+
+    /// The body of the answer.
+    fn exchange(&self, body: &Value, within: Duration) -> Result<String, Problem> {
+        let request = self.agent.post(&self.url).config().timeout_global(Some(within)).build();
+        let mut request = request.header(header::ACCEPT, "application/json");
         if let Some(key) = &self.key {
             request = request.header(header::AUTHORIZATION, key);
         }
@@ -159,10 +185,7 @@ impl Client {
             return Err(Problem::refused(response.status(), response.headers()));
         }
         let text = response.body_mut().with_config().limit(MAX_BODY_BYTES).read_to_string();
-        let text = text.map_err(|error| Problem::of(&error, self.timeout))?;
-        completion(&text).ok_or_else(|| {
-            Problem::unreadable("gave something else than a chat completion".to_owned())
-        })
+        text.map_err(|error| Problem::of(&error, self.timeout))
     }
 }
 

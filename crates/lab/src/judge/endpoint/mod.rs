@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::progress::{NoProgress, Progress};
 use ask::Endpoint;
 
+pub(crate) use client::Client;
 pub use client::{MAX_RETRY_AFTER, Wait};
 pub use options::{ApiKey, EndpointOptions};
 pub use prompts::JudgePrompt;

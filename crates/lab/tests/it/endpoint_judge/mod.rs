@@ -1,6 +1,6 @@
 //! Judges behind an endpoint, against one on loopback.
 
-mod server;
+pub(crate) mod server;
 
 use std::ops::ControlFlow;
 use std::path::Path;
