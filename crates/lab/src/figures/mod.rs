@@ -11,6 +11,7 @@
 mod axis;
 mod bars;
 mod colour;
+mod confusion;
 mod cosine;
 mod curves;
 mod drawing;
@@ -25,6 +26,7 @@ mod render;
 use std::path::Path;
 
 pub use bars::{Bar, BarGroup, GroupedBars};
+pub use confusion::ConfusionMatrix;
 pub use cosine::CosineMatrix;
 pub use curves::{Curve, CurvePoint, Curves, ValueAxis};
 pub use drawing::Drawing;

@@ -12,6 +12,7 @@ mod corpus;
 mod endpoint;
 mod evasion;
 mod file;
+pub mod measure;
 mod member;
 mod ngrams;
 mod rows;

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 use skeg_lab::judge::{Embed, SentenceEmbedder};
+use skeg_lab::probe::measure::{ProbeReport, write_pictures};
 use skeg_lab::probe::{
     Corpus, Evasion, NGrams, Penalties, Probe, ProbeSpec, Reads, SetRow, SetTable, SourceSet,
     Sources, Verdict, evade, style_check, train, verdicts,
@@ -109,6 +110,9 @@ pub(super) struct EvaluateArgs {
     /// Write each prompt's verdict there as JSON Lines: set, id, label and probabilities, no text
     #[arg(long, value_name = "FILE")]
     scores: Option<PathBuf>,
+    /// Write `report.md`, `report.json` and pictures into this folder, which is made if need be
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     read: ReadFlags,
 }
@@ -193,6 +197,7 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.scores {
         write_scores(path, &corpus, &found)?;
     }
+    let report = ProbeReport::new(&corpus, &found)?;
     let mut table = SetTable::new(&corpus, &found)?;
     for evasion in evasions(&args.evade)? {
         let evaded = evade(&corpus, evasion, EVASION_SEED);
@@ -204,7 +209,47 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
                 .map(|row| SetRow { set: format!("all+{evasion}"), ..row }),
         );
     }
-    print(&args.read.print, &table)
+    let evaluation = Evaluation { sets: table, report };
+    if let Some(folder) = &args.out {
+        evaluation.write(folder)?;
+    }
+    print(&args.read.print, &evaluation)
+}
+
+/// What an evaluation prints.
+#[derive(Debug, Serialize)]
+struct Evaluation {
+    sets: SetTable,
+    report: ProbeReport,
+}
+
+impl Evaluation {
+    /// Writes the report and its pictures.
+    fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let mut text = format!("# Probe\n\n{}", self.markdown());
+        for (file, shows) in write_pictures(&self.report, folder)? {
+            text.push_str(&format!("\n![{shows}]({file})\n"));
+        }
+        let json = serde_json::to_string_pretty(self)? + "\n";
+        for (name, content) in [("report.md", text), ("report.json", json)] {
+            let path = folder.join(name);
+            std::fs::write(&path, content)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Tabular for Evaluation {
+    fn plain(&self) -> String {
+        format!("{}\n{}", self.sets.to_plain(), self.report.to_plain())
+    }
+
+    fn markdown(&self) -> String {
+        format!("## Sets\n\n{}\n{}", self.sets.to_markdown(), self.report.to_markdown())
+    }
 }
 
 /// Odd, so that no wrapper is one that training on an even seed has seen.

@@ -12,6 +12,7 @@ mod files;
 mod judges;
 mod model;
 mod policy;
+mod probe;
 mod serve;
 mod serve_followed;
 mod vectors;
