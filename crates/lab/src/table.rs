@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::evaluate::Share;
+
 /// The least and the largest of some values, `0.25 to 0.52`; a dash where there is none.
 #[must_use]
 pub fn least_to_most(values: impl Iterator<Item = f64>) -> String {
@@ -10,6 +12,11 @@ pub fn least_to_most(values: impl Iterator<Item = f64>) -> String {
         Some((least.min(value), most.max(value)))
     });
     ends.map_or_else(|| "-".to_owned(), |(least, most)| format!("{least:.2} to {most:.2}"))
+}
+
+/// A share in a cell; a dash where it is one of nothing.
+pub(crate) fn share_cell(share: &Share) -> String {
+    if share.total == 0 { "-".to_owned() } else { share.to_string() }
 }
 
 /// Columns padded to their widest cell, two spaces apart.

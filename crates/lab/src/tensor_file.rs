@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::exchange::float_bytes;
+
 /// One f32 tensor of a file.
 pub(crate) struct NamedTensor<'a> {
     pub(crate) name: String,
@@ -31,6 +33,6 @@ pub(crate) fn to_bytes(texts: &BTreeMap<String, String>, tensors: &[NamedTensor<
     header.extend(std::iter::repeat_n(' ', num_padded - header.len()));
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.into_bytes());
-    bytes.extend(tensors.iter().flat_map(|tensor| tensor.values).flat_map(|v| v.to_le_bytes()));
+    bytes.extend(tensors.iter().flat_map(|tensor| float_bytes(tensor.values)));
     bytes
 }

@@ -47,10 +47,22 @@ impl SteeringSlots {
         if !matches!(rule.action, store::Action::Steer) {
             return None;
         }
-        let applied = (*self.slot_by_category.get(category)?, rule.strength.default);
+        let applied = (positions(rule.positions), rule.strength.default);
+        self.plan_of(generation, category, applied, num_hidden_layers)
+    }
+
+    /// The plan that steers by one category's vector at these positions and this strength. `None` for a category that has no
+    /// vector here.
+    fn plan_of(
+        &self,
+        generation: &Generation,
+        category: &Category,
+        (positions, strength): (Positions, f32),
+        num_hidden_layers: usize,
+    ) -> Option<(SteeringPlan, SlotLease)> {
+        let applied = (*self.slot_by_category.get(category)?, strength);
         let vectors = generation.vectors.get(category)?;
         let layers: Vec<usize> = vectors.acting_rows().map(|(layer, _)| layer).collect();
-        let positions = positions(rule.positions);
         let plan = plan_with_slot(num_hidden_layers, generation, positions, applied, &layers);
         Some((plan, self.lease.clone()))
     }
@@ -118,16 +130,10 @@ pub(crate) fn plan_of_one(
     let mut steering =
         resolution.categories.iter().filter(|resolved| resolved.action == Action::Steer);
     let (resolved, None) = (steering.next()?, steering.next()) else { return None };
-    let generation = &live.generation;
-    let vectors = generation.vectors.iter();
-    let (category, vectors) =
-        vectors.into_iter().find(|(category, _)| category.as_str() == resolved.slug)?;
-    let slot = *live.attached.slot_by_category.get(category)?;
-    let layers: Vec<usize> = vectors.acting_rows().map(|(layer, _)| layer).collect();
-    let applied = (slot, resolved.strength);
-    let plan =
-        plan_with_slot(num_hidden_layers, generation, resolution.positions, applied, &layers);
-    Some((plan, live.attached.lease.clone()))
+    let Live { generation, attached, .. } = live;
+    let category = generation.vectors.keys().find(|one| one.as_str() == resolved.slug)?;
+    let applied = (resolution.positions, resolved.strength);
+    attached.plan_of(generation, category, applied, num_hidden_layers)
 }
 
 /// The plan of a resolved request; `None` where nothing is to be steered.

@@ -247,12 +247,12 @@ fn shortened<T: std::fmt::Debug>(list: &[T]) -> String {
 }
 
 /// Bytes of little-endian f32; `bytes` is a multiple of 4.
-fn floats(bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
     let (chunks, _) = bytes.as_chunks::<4>();
     chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 /// The bytes of little-endian f32.
-fn float_bytes(values: &[f32]) -> impl Iterator<Item = u8> + '_ {
+pub(crate) fn float_bytes(values: &[f32]) -> impl Iterator<Item = u8> + '_ {
     values.iter().flat_map(|value| value.to_le_bytes())
 }

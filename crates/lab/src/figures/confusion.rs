@@ -1,7 +1,7 @@
 //! What things are against what they are taken for.
 
 use super::grid::{ColourBar, Face, Grid};
-use super::{Drawing, Figure, check_widths, colour, count, refuse};
+use super::{Drawing, Figure, check_table, colour, count};
 use crate::Result;
 
 /// Counts by what things are (rows) and what they are taken for (columns), coloured by their share of the row.
@@ -23,12 +23,8 @@ pub struct ConfusionMatrix {
 
 impl Figure for ConfusionMatrix {
     fn draw(&self) -> Result<Drawing> {
-        if self.counts.len() != self.rows.len() {
-            let reason = format!("{} rows and {} names", self.counts.len(), self.rows.len());
-            return Err(refuse(&self.title, reason));
-        }
         let widths: Vec<usize> = self.counts.iter().map(Vec::len).collect();
-        check_widths(&self.title, "row", &widths, self.columns.len())?;
+        check_table(&self.title, "rows", (&self.rows, &self.columns), &widths)?;
         let grid = Grid {
             title: &self.title,
             row_name: &self.row_name,

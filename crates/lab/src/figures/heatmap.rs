@@ -1,7 +1,7 @@
 //! Shares over two choices: layer sets and strengths.
 
 use super::grid::{ColourBar, Face, Grid};
-use super::{Drawing, Figure, check, check_widths, colour, percent_number, refuse};
+use super::{Drawing, Figure, check, check_table, colour, percent_number, refuse};
 use crate::Result;
 
 /// Shares by row and column, with the number in each cell.
@@ -73,13 +73,8 @@ impl Figure for Heatmap {
 
 impl Heatmap {
     fn check(&self) -> Result<()> {
-        if self.cells.len() != self.rows.len() {
-            let reason =
-                format!("{} rows of cells and {} names", self.cells.len(), self.rows.len());
-            return Err(refuse(&self.title, reason));
-        }
         let widths: Vec<usize> = self.cells.iter().map(Vec::len).collect();
-        check_widths(&self.title, "row", &widths, self.columns.len())?;
+        check_table(&self.title, "rows of cells", (&self.rows, &self.columns), &widths)?;
         if let Some((row, column)) = self.chosen
             && (row >= self.rows.len() || column >= self.columns.len())
         {

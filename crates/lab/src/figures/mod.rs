@@ -106,6 +106,20 @@ fn check(
     Ok(())
 }
 
+/// Checks that each row, of which the table has these, has a name, and as many entries as there are columns.
+fn check_table(
+    title: &str,
+    what: &str,
+    (rows, columns): (&[String], &[String]),
+    widths: &[usize],
+) -> Result<()> {
+    if widths.len() != rows.len() {
+        let reason = format!("{} {what} and {} names", widths.len(), rows.len());
+        return Err(refuse(title, reason));
+    }
+    check_widths(title, "row", widths, columns.len())
+}
+
 /// Checks that each row has one entry a column.
 fn check_widths(title: &str, what: &str, widths: &[usize], expected: usize) -> Result<()> {
     let wrong = widths.iter().enumerate().find(|(_, width)| **width != expected);

@@ -9,11 +9,10 @@
 mod design;
 mod lbfgs;
 
-pub(crate) use design::SparseRows;
+pub(crate) use design::{Fit, Rows, SparseRows};
 
 use crate::error::{Error, Result};
-use crate::judge::FeatureRows;
-use design::{Dense, Design};
+use design::Design;
 
 /// A fitted plane over raw features: the logit of a row is `weights.x + bias`.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,45 +21,24 @@ pub(crate) struct Plane {
     pub(crate) bias: f64,
 }
 
-/// Largest component of the gradient at the minimum.
-const TOLERANCE: f64 = 1e-7;
-/// The same for many classes and sparse rows, where the last digits of a weight are of no use to anybody.
+/// Largest component of the gradient at the minimum, for many classes and for sparse rows, where the last digits of a weight are of no use to anybody.
 const COARSE_TOLERANCE: f64 = 1e-5;
 
-/// Fits rows `[n, d]` to labels, each row as heavy as the others.
+/// Fits rows to labels, each row as heavy as the others.
 ///
 /// # Errors
 /// [`Error::Data`] when one of the two classes is missing or there are not as many labels as rows; [`Error::Spec`] when
 /// `l2` is not above 0.
-pub(crate) fn fit(rows: &FeatureRows, positives: &[bool], l2: f64) -> Result<Plane> {
+pub(crate) fn fit(rows: &impl Rows, positives: &[bool], l2: f64) -> Result<Plane> {
     fit_weighted(rows, positives, &vec![1.0; rows.len()], l2)
 }
 
-/// Fits rows `[n, d]` to labels, with a weight a row; of the weights only their ratios count.
+/// Fits rows to labels, with a weight a row; of the weights only their ratios count.
 ///
 /// # Errors
 /// As [`fit`].
 pub(crate) fn fit_weighted(
-    rows: &FeatureRows,
-    positives: &[bool],
-    row_weights: &[f64],
-    l2: f64,
-) -> Result<Plane> {
-    check_labels(rows.len(), positives)?;
-    check_penalty(l2)?;
-    let scaling = Scaling::of(rows);
-    let design = scaling.apply(rows);
-    let targets: Vec<usize> = positives.iter().map(|&positive| usize::from(positive)).collect();
-    let plane = Binary::new(&design, &targets, row_weights, l2).minimise(TOLERANCE);
-    Ok(scaling.unfold(&plane))
-}
-
-/// Fits sparse rows `[n, width]` to labels, with a weight a row.
-///
-/// # Errors
-/// As [`fit`].
-pub(crate) fn fit_sparse(
-    rows: &SparseRows,
+    rows: &impl Rows,
     positives: &[bool],
     row_weights: &[f64],
     l2: f64,
@@ -68,40 +46,25 @@ pub(crate) fn fit_sparse(
     check_labels(rows.len(), positives)?;
     check_penalty(l2)?;
     let targets: Vec<usize> = positives.iter().map(|&positive| usize::from(positive)).collect();
-    Ok(Binary::new(rows, &targets, row_weights, l2).minimise(COARSE_TOLERANCE))
+    let mut planes = rows.planes(&|design, tolerance| {
+        vec![Binary::new(design, &targets, row_weights, l2).minimise(tolerance)]
+    });
+    Ok(planes.swap_remove(0))
 }
 
-/// One plane a class for rows `[n, d]` of `num_classes` classes: their softmax is the probability of each.
+/// One plane a class for rows of `num_classes` classes: their softmax is the probability of each.
 ///
 /// # Errors
 /// [`Error::Data`] when a class has no row or there are not as many classes as rows; [`Error::Spec`] for a bad `l2`.
 pub(crate) fn fit_classes(
-    rows: &FeatureRows,
+    rows: &impl Rows,
     classes: (&[usize], usize),
     row_weights: &[f64],
     l2: f64,
 ) -> Result<Vec<Plane>> {
     check_classes(rows.len(), classes)?;
     check_penalty(l2)?;
-    let scaling = Scaling::of(rows);
-    let design = scaling.apply(rows);
-    let planes = minimise_softmax(&design, classes, row_weights, l2);
-    Ok(planes.into_iter().map(|plane| scaling.unfold(&plane)).collect())
-}
-
-/// [`fit_classes`] of sparse rows.
-///
-/// # Errors
-/// As [`fit_classes`].
-pub(crate) fn fit_classes_sparse(
-    rows: &SparseRows,
-    classes: (&[usize], usize),
-    row_weights: &[f64],
-    l2: f64,
-) -> Result<Vec<Plane>> {
-    check_classes(rows.len(), classes)?;
-    check_penalty(l2)?;
-    Ok(minimise_softmax(rows, classes, row_weights, l2))
+    Ok(rows.planes(&|design, _| minimise_softmax(design, classes, row_weights, l2)))
 }
 
 fn check_labels(num_rows: usize, positives: &[bool]) -> Result<()> {
@@ -139,61 +102,17 @@ pub(crate) fn check_penalty(l2: f64) -> Result<()> {
     Err(Error::Spec(format!("the L2 penalty is {l2}; expected a number above 0")))
 }
 
-/// Mean of each feature, and 1 over its standard deviation; 0 for a feature that never changes.
-struct Scaling {
-    means: Vec<f64>,
-    scales: Vec<f64>,
-}
-
-impl Scaling {
-    fn of(rows: &FeatureRows) -> Self {
-        let n = rows.len() as f64;
-        let mut means = vec![0.0; rows.width()];
-        for row in rows.iter() {
-            for (mean, &value) in means.iter_mut().zip(row) {
-                *mean += f64::from(value) / n;
-            }
-        }
-        let mut variances = vec![0.0; rows.width()];
-        for row in rows.iter() {
-            for ((variance, &value), mean) in variances.iter_mut().zip(row).zip(&means) {
-                let distance = f64::from(value) - mean;
-                *variance += distance * distance / n;
-            }
-        }
-        // What is left of a constant after rounding is no variance.
-        let scale = |variance: f64| if variance > 1e-14 { 1.0 / variance.sqrt() } else { 0.0 };
-        Self { means, scales: variances.into_iter().map(scale).collect() }
-    }
-
-    fn apply(&self, rows: &FeatureRows) -> Dense {
-        let standardise = |row: &[f32]| {
-            let values = row.iter().zip(&self.means).zip(&self.scales);
-            values.map(|((&value, mean), scale)| (f64::from(value) - mean) * scale).collect()
-        };
-        Dense { rows: rows.iter().map(standardise).collect(), width: rows.width() }
-    }
-
-    /// The plane over raw features.
-    fn unfold(&self, plane: &Plane) -> Plane {
-        let weights = plane.weights.iter().zip(&self.scales);
-        let weights: Vec<f64> = weights.map(|(weight, scale)| weight * scale).collect();
-        let shift: f64 = weights.iter().zip(&self.means).map(|(weight, mean)| weight * mean).sum();
-        Plane { weights, bias: plane.bias - shift }
-    }
-}
-
 /// Two classes: parameters are the weights and then the bias.
-struct Binary<'a, D> {
-    design: &'a D,
+struct Binary<'a> {
+    design: &'a dyn Design,
     targets: &'a [usize],
     /// Sum to 1.
     row_weights: Vec<f64>,
     l2: f64,
 }
 
-impl<'a, D: Design> Binary<'a, D> {
-    fn new(design: &'a D, targets: &'a [usize], row_weights: &[f64], l2: f64) -> Self {
+impl<'a> Binary<'a> {
+    fn new(design: &'a dyn Design, targets: &'a [usize], row_weights: &[f64], l2: f64) -> Self {
         Self { design, targets, row_weights: shares(row_weights), l2 }
     }
 
@@ -227,8 +146,8 @@ impl<'a, D: Design> Binary<'a, D> {
 }
 
 /// Many classes: parameters are, class by class, the weights and then the bias.
-fn minimise_softmax<D: Design>(
-    design: &D,
+fn minimise_softmax(
+    design: &dyn Design,
     (classes, num_classes): (&[usize], usize),
     row_weights: &[f64],
     l2: f64,

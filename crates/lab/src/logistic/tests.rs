@@ -1,6 +1,7 @@
 //! Fits against scikit-learn, and what cannot be fitted.
 
 use super::*;
+use crate::judge::FeatureRows;
 
 /// 40 rows of 4 features: two waves, a constant, a saw.
 fn data() -> (FeatureRows, Vec<bool>) {
@@ -70,13 +71,13 @@ fn sparse_rows_give_the_plane_of_their_dense_form() {
     };
     let sparse = SparseRows { rows: rows.iter().map(sparse).collect(), width: 4 };
     let positives: Vec<bool> = classes().iter().map(|&class| class == 0).collect();
-    let plane = fit_sparse(&sparse, &positives, &[2.0; 40], 0.1).unwrap();
+    let plane = fit_weighted(&sparse, &positives, &[2.0; 40], 0.1).unwrap();
     let expected = [1.495_33, -0.033_683, 0.0, -0.079_15];
     for (weight, expected) in plane.weights.iter().zip(expected) {
         assert!((weight - expected).abs() < 1e-3, "{plane:?}");
     }
     assert!((plane.bias + 0.310_904).abs() < 1e-3, "{plane:?}");
-    let planes = fit_classes_sparse(&sparse, (&classes(), 3), &[1.0; 40], 0.1).unwrap();
+    let planes = fit_classes(&sparse, (&classes(), 3), &[1.0; 40], 0.1).unwrap();
     assert_eq!(planes.len(), 3);
 }
 

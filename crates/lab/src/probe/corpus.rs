@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use skeg_model::ChatMessage;
 use skeg_vector_store::Category;
 
+use super::Verdict;
 use crate::data::{DataSet, Item, normalised};
 use crate::error::{Error, Result};
 
@@ -91,17 +92,19 @@ impl Corpus {
         }
     }
 
-    /// The same sets without the prompts that another corpus has; how many those were.
-    pub fn drop_shared(&mut self, other: &Self) -> usize {
-        let text = |prompt: &Prompt| {
-            let contents: Vec<&str> =
-                prompt.conversation.iter().map(|message| message.content.as_str()).collect();
-            normalised(&contents.join("\n"))
-        };
-        let theirs: HashSet<String> = other.prompts.iter().map(text).collect();
-        let before = self.prompts.len();
-        self.prompts.retain(|prompt| !theirs.contains(&text(prompt)));
-        before - self.prompts.len()
+    /// Refuses verdicts that are not one a prompt.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with both numbers.
+    pub(super) fn check_verdicts(&self, verdicts: &[Verdict]) -> Result<()> {
+        if self.prompts.len() == verdicts.len() {
+            return Ok(());
+        }
+        Err(Error::Data(format!(
+            "{} verdicts for {} prompts; expected as many",
+            verdicts.len(),
+            self.prompts.len()
+        )))
     }
 
     /// Harmful and harmless prompts of a set.
@@ -155,19 +158,6 @@ mod tests {
             ]
         );
         assert_eq!((corpus.counts(0), corpus.counts(1)), ([2, 1], [0, 1]));
-    }
-
-    #[test]
-    fn shared_prompts_are_dropped_and_counted() {
-        let one = |id: &str, text: &str| set("x", vec![item(id, text, Some(true), "fraud")]);
-        let train = Corpus::new(&[one("a", "Same  text")], &categories()).unwrap();
-        let mut test = Corpus::new(
-            &[one("b", "same text"), set("y", vec![item("c", "another", Some(false), "")])],
-            &categories(),
-        )
-        .unwrap();
-        assert_eq!(test.drop_shared(&train), 1);
-        assert_eq!(test.prompts.len(), 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::member::{Input, Member, Planes};
 use super::verdict::Stack;
 use super::{Probe, TrainedOn};
 use crate::error::{Error, Result};
+use crate::exchange::floats;
 use crate::numbers::to_f32;
 use crate::tensor_file::{self, NamedTensor};
 
@@ -175,8 +176,7 @@ impl<'a> Reader<'a> {
                 tensor.shape()
             )));
         }
-        let (chunks, _) = tensor.data().as_chunks();
-        let values: Vec<f32> = chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let values = floats(tensor.data());
         match values.iter().position(|value| !value.is_finite()) {
             Some(idx) => Err(bad(format_args!("value {idx} of tensor `{name}` is not finite"))),
             None => Ok(values),

@@ -54,16 +54,6 @@ impl Input {
         }
     }
 
-    /// What it is called in tables.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Activations { .. } => "activations",
-            Self::NGrams(_) => "n-grams",
-            Self::Embedding { .. } => "embedding",
-        }
-    }
-
     /// Refuses what no row can have.
     pub(super) fn check(&self) -> Result<()> {
         match self {

@@ -12,7 +12,7 @@ use crate::extract::{
     ActivationSpec, EncodedInput, PromptForm, RunOptions, Side, TokenMode, activations_encoded,
 };
 use crate::judge::{Embed, FeatureRows};
-use crate::logistic::SparseRows;
+use crate::logistic::{self, Fit, Plane, SparseRows};
 use crate::progress::Progress;
 
 /// Rows of features of one input, one a conversation.
@@ -33,6 +33,22 @@ impl Rows {
                 rows: row_idxs.iter().map(|&idx| rows[idx].clone()).collect(),
                 width: *width,
             }),
+        }
+    }
+}
+
+impl logistic::Rows for Rows {
+    fn len(&self) -> usize {
+        match self {
+            Self::Dense(rows) => logistic::Rows::len(rows),
+            Self::Sparse(rows) => logistic::Rows::len(rows),
+        }
+    }
+
+    fn planes(&self, fit: &Fit<'_>) -> Vec<Plane> {
+        match self {
+            Self::Dense(rows) => rows.planes(fit),
+            Self::Sparse(rows) => rows.planes(fit),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::logistic::fit_weighted;
 use crate::numbers::to_f32;
 
 /// From this AUC on form is worth a warning: an interval around one half does not reach it with some thousand prompts.
-pub const STYLE_WARNING: f64 = 0.6;
+const STYLE_WARNING: f64 = 0.6;
 
 /// How well form alone tells harmful from harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -12,9 +12,7 @@ use super::verdict::{Scores, Stack, Verdict};
 use super::{Probe, TrainedOn, TrainingSource};
 use crate::error::{Error, Result};
 use crate::judge::FeatureRows;
-use crate::logistic::{
-    fit_classes, fit_classes_sparse, fit_member_weights, fit_sparse, fit_weighted,
-};
+use crate::logistic::{fit_classes, fit_member_weights, fit_weighted};
 use crate::numbers::to_f32;
 use crate::progress::Progress;
 
@@ -148,7 +146,10 @@ impl Trainer<'_> {
         let prompts = &self.corpus.prompts;
         let positives: Vec<bool> = prompt_idxs.iter().map(|&idx| prompts[idx].harmful).collect();
         let weights = balanced(&positives);
-        let Penalties { dense, sparse, .. } = self.penalties;
+        let l2 = match rows {
+            Rows::Dense(_) => self.penalties.dense,
+            Rows::Sparse(_) => self.penalties.sparse,
+        };
         let of_category: Vec<(usize, usize)> = prompt_idxs
             .iter()
             .filter_map(|&idx| prompts[idx].category_idx.map(|category| (idx, category)))
@@ -156,19 +157,10 @@ impl Trainer<'_> {
         let (category_rows, classes): (Vec<usize>, Vec<usize>) = of_category.into_iter().unzip();
         let classes = (classes.as_slice(), self.corpus.categories.len());
         let equal = vec![1.0; category_rows.len()];
-        Ok(match (rows.select(prompt_idxs), rows.select(&category_rows)) {
-            (Rows::Dense(all), Rows::Dense(harmful)) => Planes::of(
-                &fit_weighted(&all, &positives, &weights, dense)?,
-                &fit_classes(&harmful, classes, &equal, dense)?,
-            ),
-            (Rows::Sparse(all), Rows::Sparse(harmful)) => Planes::of(
-                &fit_sparse(&all, &positives, &weights, sparse)?,
-                &fit_classes_sparse(&harmful, classes, &equal, sparse)?,
-            ),
-            (Rows::Dense(_), Rows::Sparse(_)) | (Rows::Sparse(_), Rows::Dense(_)) => {
-                return Err(Error::Data("rows of two forms".to_owned()));
-            }
-        })
+        Ok(Planes::of(
+            &fit_weighted(&rows.select(prompt_idxs), &positives, &weights, l2)?,
+            &fit_classes(&rows.select(&category_rows), classes, &equal, l2)?,
+        ))
     }
 
     /// The stack of held-out scores.

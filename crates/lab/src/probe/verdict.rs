@@ -4,6 +4,7 @@ use serde::Serialize;
 use skeg_vector_store::Category;
 
 use crate::logistic::{sigmoid, softmax};
+use crate::numbers::to_f32;
 
 /// How harmful a conversation is found, and of which category it would be.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -15,6 +16,14 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// A verdict of these shares, which it puts in order; a tie goes to the category that was given first.
+    pub(in crate::probe) fn new(harm: f64, shares: impl Iterator<Item = (Category, f64)>) -> Self {
+        let mut categories: Vec<(Category, f32)> =
+            shares.map(|(category, share)| (category, to_f32(share))).collect();
+        categories.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        Self { harm: to_f32(harm), categories }
+    }
+
     /// The category that is likeliest if the conversation is harmful; `None` of a probe without categories.
     #[must_use]
     pub fn first(&self) -> Option<&Category> {
@@ -66,15 +75,8 @@ impl Stack {
                 members.map(|(weight, scores)| weight * scores.categories[idx]).sum()
             })
             .collect();
-        let mut shares: Vec<(Category, f32)> = categories
-            .iter()
-            .cloned()
-            .zip(softmax(&logits).into_iter().map(crate::numbers::to_f32))
-            .collect();
-        // A tie goes to the category that comes first in the probe.
-        shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        let harm = crate::numbers::to_f32(sigmoid(self.harm_logit(scores)));
-        Verdict { harm, categories: shares }
+        let shares = categories.iter().cloned().zip(softmax(&logits));
+        Verdict::new(sigmoid(self.harm_logit(scores)), shares)
     }
 }
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use skeg_model::engine::Gate;
-use skeg_model::engine::{GenerationRequest, SubmitError};
+use skeg_model::engine::{Gate, GenerationRequest, SubmitError};
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::{SlotLease, SteeringPlan};
 
@@ -35,6 +34,14 @@ pub(super) fn max_new_tokens(
     Err(ApiError::bad_request("context_length_exceeded", "messages", message))
 }
 
+/// Refuses a comparison of several choices: it has two answers already.
+pub(super) fn check_one_choice(request: &ChatRequest) -> Result<(), ApiError> {
+    if request.num_choices == 1 {
+        return Ok(());
+    }
+    Err(ApiError::invalid("n", "`n` must be 1 where `steering.compare` is true"))
+}
+
 /// What is asked of the sequences beside the request's own words.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
@@ -48,7 +55,7 @@ pub(super) struct Asked {
 pub(super) enum Steering {
     None,
     Planned((SteeringPlan, SlotLease)),
-    /// What the gate says; in a comparison of both choices, since it stops them.
+    /// What the gate says, of every choice.
     Gated(Arc<dyn Gate>),
 }
 
@@ -70,9 +77,7 @@ pub(super) fn submit(
 ) -> Result<Sequences, ApiError> {
     let Asked { compare, max_new_tokens } = asked;
     let kinds = if compare {
-        if request.num_choices != 1 {
-            return Err(ApiError::invalid("n", "`n` must be 1 where `steering.compare` is true"));
-        }
+        check_one_choice(request)?;
         vec![ChoiceKind::Comparison, ChoiceKind::Resolved]
     } else {
         vec![ChoiceKind::Resolved; request.num_choices]

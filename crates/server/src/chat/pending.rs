@@ -33,15 +33,19 @@ pub(super) struct Pending<'a> {
 struct Prompt {
     token_ids: Vec<u32>,
     max_new_tokens: usize,
-    text: TextScores,
 }
 
-/// What the gate left to be done.
-enum Heard {
-    /// The sequences run on under this resolution.
-    Running(Resolution, Box<Sequences>),
-    /// They do not, or there are none yet.
-    Anew(Resolution),
+/// A settled request.
+struct Settlement {
+    resolution: Resolution,
+    /// The sequences that go on under it; `None` where none does yet.
+    running: Option<Box<Sequences>>,
+}
+
+impl Settlement {
+    fn anew(resolution: Resolution) -> Self {
+        Self { resolution, running: None }
+    }
 }
 
 impl Pending<'_> {
@@ -58,18 +62,16 @@ impl Pending<'_> {
         };
         let (token_ids, text) = self.encode(messages, probe.clone()).await?;
         let max_new_tokens = admission::max_new_tokens(self.app, self.request, token_ids.len())?;
-        let prompt = Prompt { token_ids, max_new_tokens, text };
+        let prompt = Prompt { token_ids, max_new_tokens };
         let validated = Instant::now();
-        let heard = match (resolved, probe) {
-            (Resolved::Now(resolution), _) => Heard::Anew(resolution),
-            (Resolved::Gated(gated), Some(probe)) => self.hear(gated, probe, &prompt).await?,
+        let Settlement { resolution, running } = match (resolved, probe) {
+            (Resolved::Now(resolution), _) => Settlement::anew(resolution),
+            (Resolved::Gated(gated), Some(probe)) => {
+                self.hear(gated, (probe, text), &prompt).await?
+            }
             (Resolved::Gated(_), None) => {
                 return Err(ApiError::steering_unavailable("there is no classifier"));
             }
-        };
-        let (resolution, running) = match heard {
-            Heard::Running(resolution, sequences) => (resolution, Some(sequences)),
-            Heard::Anew(resolution) => (resolution, None),
         };
         record.settled(resolution.clone());
         let answer = self.answer(resolution, prompt.token_ids.len());
@@ -122,23 +124,22 @@ impl Pending<'_> {
     async fn hear(
         &self,
         gated: Gated,
-        probe: Arc<Probe>,
+        (probe, text): (Arc<Probe>, TextScores),
         prompt: &Prompt,
-    ) -> Result<Heard, ApiError> {
-        let compare = gated.compare();
-        if compare && self.request.num_choices != 1 {
-            return Err(ApiError::invalid("n", "`n` must be 1 where `steering.compare` is true"));
+    ) -> Result<Settlement, ApiError> {
+        if gated.compare() {
+            admission::check_one_choice(self.request)?;
         }
         let judged = Judged {
             live: Arc::clone(&self.live),
             rules: self.rules.clone(),
             gated,
-            text: prompt.text.clone(),
+            text,
             num_hidden_layers: self.app.num_hidden_layers,
             metrics: self.app.operations.gate.clone(),
         };
         let Some(input) = probe.activation_input() else {
-            return Ok(Heard::Anew(judged.settle(&probe, None)?));
+            return Ok(Settlement::anew(judged.settle(&probe, None)?));
         };
         let reads = (input.site, input.layers.to_vec());
         let (gate, verdict) = RequestGate::new(Arc::clone(&probe), reads, judged);
@@ -148,14 +149,14 @@ impl Pending<'_> {
     }
 
     /// Waits for the verdict, or for the reason why there is none.
-    async fn verdict(verdict: Verdict, mut sequences: Sequences) -> Result<Heard, ApiError> {
+    async fn verdict(verdict: Verdict, mut sequences: Sequences) -> Result<Settlement, ApiError> {
         match verdict.await {
             Ok(Ok(Settled { resolution, goes_on: true })) => {
-                Ok(Heard::Running(resolution, Box::new(sequences)))
+                Ok(Settlement { resolution, running: Some(Box::new(sequences)) })
             }
             Ok(Ok(Settled { resolution, goes_on: false })) => {
                 sequences.withdraw();
-                Ok(Heard::Anew(resolution))
+                Ok(Settlement::anew(resolution))
             }
             Ok(Err(error)) => {
                 sequences.withdraw();

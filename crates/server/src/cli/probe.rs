@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 use skeg_lab::judge::{Embed, SentenceEmbedder};
-use skeg_lab::probe::measure::{ProbeReport, write_pictures};
+use skeg_lab::probe::measure::{ProbeReport, SetRow, SetTable, write_pictures};
 use skeg_lab::probe::{
-    Corpus, Evasion, NGrams, Penalties, Probe, ProbeSpec, Reads, SetRow, SetTable, SourceSet,
-    Sources, Verdict, evade, style_check, train, verdicts,
+    Corpus, Evasion, NGrams, Penalties, Probe, ProbeSpec, Reads, SourceSet, Sources, Verdict,
+    evade, style_check, train, verdicts,
 };
 use skeg_lab::{DataSet, catqa_categories};
 use skeg_model::LoadedModel;
@@ -182,7 +182,8 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
     std::fs::write(&args.out, &bytes)
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     let held_out: Vec<_> = trained.held_out.into_iter().map(|one| one.verdict).collect();
-    print(&args.read.print, &SetTable::new(&corpus, &held_out)?)
+    let table = SetTable::new(&corpus, &held_out)?;
+    args.read.print.print(&table, || table.to_plain(), || table.to_markdown())
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
@@ -213,7 +214,7 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     if let Some(folder) = &args.out {
         evaluation.write(folder)?;
     }
-    print(&args.read.print, &evaluation)
+    args.read.print.print(&evaluation, || evaluation.plain(), || evaluation.markdown())
 }
 
 /// What an evaluation prints.
@@ -240,9 +241,7 @@ impl Evaluation {
         }
         Ok(())
     }
-}
 
-impl Tabular for Evaluation {
     fn plain(&self) -> String {
         format!("{}\n{}", self.sets.to_plain(), self.report.to_plain())
     }
@@ -279,26 +278,6 @@ fn write_scores(path: &Path, corpus: &Corpus, found: &[Verdict]) -> anyhow::Resu
         lines.push('\n');
     }
     std::fs::write(path, lines).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn print(flags: &PrintFlags, table: &(impl Serialize + Tabular)) -> anyhow::Result<()> {
-    flags.print(table, || table.plain(), || table.markdown())
-}
-
-/// What is printed as a table.
-trait Tabular {
-    fn plain(&self) -> String;
-    fn markdown(&self) -> String;
-}
-
-impl Tabular for SetTable {
-    fn plain(&self) -> String {
-        self.to_plain()
-    }
-
-    fn markdown(&self) -> String {
-        self.to_markdown()
-    }
 }
 
 /// Around half, three fifths and three quarters of the model: early layers fail where these succeed.

@@ -6,25 +6,22 @@
 //! categories, a refusal, a comparison) stops the sequence, and the handler goes on as for a request that named what was found.
 
 mod metrics;
-mod verdict;
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use skeg_lab::probe::{Probe, TextScores};
+use skeg_lab::probe::{self, Probe, TextScores};
 use skeg_model::engine::{Gate, GateDecision};
 use skeg_model::steering::Site;
-use skeg_vector_store::Live;
+use skeg_vector_store::{AutoDecision, Live, Policy};
 use tokio::sync::oneshot;
 
 use crate::errors::ApiError;
-use crate::resolve::{Decision, Gated, Resolution, Rules};
+use crate::resolve::{Decision, Found, Gated, Resolution, Rules};
 use crate::steering::{SteeringSlots, plan_of_one};
 
 pub(crate) use metrics::GateMetrics;
-pub(crate) use verdict::found;
 
 /// What the gate made of a request.
 #[derive(Debug)]
@@ -63,6 +60,17 @@ impl Judged {
         self.metrics.judged(started.elapsed(), verdict.harm);
         let found = found(&self.live.generation.policy, &verdict);
         self.gated.settle(&found, verdict.harm, &self.rules)
+    }
+}
+
+/// What a verdict comes to under a policy.
+fn found(policy: &Policy, verdict: &probe::Verdict) -> Found {
+    match policy.decide(verdict.harm, &verdict.categories) {
+        AutoDecision::None => Found::Nothing,
+        AutoDecision::Abstain => Found::Unsure,
+        AutoDecision::Categories(categories) => Found::Categories(
+            categories.into_iter().map(|(category, s)| (category.to_string(), s)).collect(),
+        ),
     }
 }
 
@@ -144,9 +152,5 @@ impl Gate for RequestGate {
 
     fn decide(&self, activations: &[f32]) -> GateDecision {
         self.decision.get_or_init(|| self.judge(activations)).clone()
-    }
-
-    fn recheck_every(&self) -> Option<NonZeroUsize> {
-        None
     }
 }

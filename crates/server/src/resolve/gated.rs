@@ -6,7 +6,8 @@
 use axum::http::StatusCode;
 
 use super::{
-    Abstained, Decision, Given, HEADER, Resolution, Rules, Source, decide, finish, resolve_category,
+    Abstained, Decision, Given, HEADER, Resolution, Rules, Source, check_may_compare, decide,
+    finish, resolve_category,
 };
 use crate::errors::ApiError;
 use crate::kill_switch::OverrideAction;
@@ -92,9 +93,8 @@ impl Gated {
         for slug in &slugs {
             resolve_category(slug, None, &spec, rules)?;
         }
-        if spec.compare && !rules.group.may_compare {
-            let message = "this caller may not see the unsteered answer beside the steered one";
-            return Err(ApiError::forbidden("compare_not_allowed", "steering.compare", message));
+        if spec.compare {
+            check_may_compare(rules)?;
         }
         Ok(Resolved::Gated(Self { source, slugs, spec, overridden: None }))
     }

@@ -24,6 +24,7 @@ use axum::http::StatusCode;
 /// The header's name as clients should write it.
 pub(crate) const HEADER: &str = "X-Safety-Category";
 const BODY_FIELD: &str = "steering.category";
+const COMPARE_FIELD: &str = "steering.compare";
 
 /// What a policy does about a category.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -304,21 +305,25 @@ fn decide(categories: &[ResolvedCategory], rules: &Rules) -> Decision {
     }
 }
 
+fn check_may_compare(rules: &Rules) -> Result<(), ApiError> {
+    if rules.group.may_compare {
+        return Ok(());
+    }
+    let message = "this caller may not see the unsteered answer beside the steered one";
+    Err(ApiError::forbidden("compare_not_allowed", COMPARE_FIELD, message))
+}
+
 fn check_compare(spec: &SteeringSpec, decision: &Decision, rules: &Rules) -> Result<(), ApiError> {
-    const PARAM: &str = "steering.compare";
     if !spec.compare {
         return Ok(());
     }
-    if !rules.group.may_compare {
-        let message = "this caller may not see the unsteered answer beside the steered one";
-        return Err(ApiError::forbidden("compare_not_allowed", PARAM, message));
-    }
+    check_may_compare(rules)?;
     if *decision != Decision::Steer {
         let message = format!(
             "there is nothing to compare: the action for this request is `{}`, not `steer`",
             decision.as_str()
         );
-        return Err(ApiError::invalid(PARAM, message));
+        return Err(ApiError::invalid(COMPARE_FIELD, message));
     }
     Ok(())
 }

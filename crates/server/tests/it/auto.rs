@@ -76,11 +76,8 @@ async fn what_the_gate_finds_is_steered_and_said_everywhere() {
     let metrics = server.get("/metrics").await.text;
     assert!(metrics.contains("skeg_probe_confidence_count{model_name=\"tiny\"} 1"), "{metrics}");
     assert!(metrics.contains("skeg_probe_duration_seconds_count{model_name=\"tiny\"} 1"));
-    let expected = "skeg_requests_total{category=\"fraud_deception\",source=\"auto\",outcome=\"steered\",model_name=\"tiny\"} 1";
-    assert!(
-        metrics.contains(expected) || metrics.contains("source=\"auto\",outcome=\"steered\""),
-        "{metrics}"
-    );
+    let expected = "skeg_requests_total{model_name=\"tiny\",category=\"fraud_deception\",source=\"auto\",outcome=\"steered\"} 1";
+    assert!(metrics.contains(expected), "{metrics}");
     let line = &server.decisions()[0];
     assert_eq!((&line["source"], &line["action"]), (&json!("auto"), &json!("steer")));
     assert!((line["confidence"].as_f64().unwrap() - 0.982).abs() < 1e-3, "{line}");

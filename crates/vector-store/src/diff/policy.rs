@@ -48,7 +48,7 @@ fn one(what: &str, name: &str, sides: (Option<Vec<Fact>>, Option<Vec<Fact>>)) ->
 fn facts(policy: &Policy) -> Vec<Fact> {
     let auto = policy.auto;
     vec![
-        ("auto thresholds".to_owned(), thresholds(auto.thresholds)),
+        ("auto thresholds".to_owned(), thresholds(auto.thresholds())),
         ("auto top_k".to_owned(), auto.top_k.to_string()),
         ("auto min_share".to_owned(), auto.min_share.to_string()),
         ("auto scale_strength".to_owned(), yes_or_no(auto.scale_strength)),

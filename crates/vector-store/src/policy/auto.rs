@@ -29,30 +29,6 @@ pub struct AutoThresholds {
     pub abstain: Option<f32>,
 }
 
-/// What is done with a verdict.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AutoPolicy {
-    /// When it holds, where a category's rule does not say.
-    pub thresholds: AutoThresholds,
-    /// The most categories that are merged: the first, and others by their share.
-    pub top_k: usize,
-    /// A further category counts from this share on.
-    pub min_share: f32,
-    /// Strength grows with the probability of harm, from the floor at the threshold to the default at 1.
-    pub scale_strength: bool,
-}
-
-impl Default for AutoPolicy {
-    fn default() -> Self {
-        Self {
-            thresholds: AutoThresholds { threshold: 0.5, abstain: None },
-            top_k: 1,
-            min_share: 0.25,
-            scale_strength: false,
-        }
-    }
-}
-
 /// What a verdict comes to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AutoDecision {
@@ -65,49 +41,33 @@ pub enum AutoDecision {
 }
 
 /// What is done with a classifier's verdict: a probability of harm, and a share of each category.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Auto"))]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct AutoFile {
+pub struct AutoPolicy {
     /// The probability of harm from which a verdict holds.
     #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0, "maximum" = 1)))]
-    threshold: f32,
+    pub threshold: f32,
     /// From here up to the threshold the classifier is not sure, and `on_abstain` holds; left out: the threshold.
     #[cfg_attr(
         feature = "schema",
         schemars(with = "f32", extend("exclusiveMinimum" = 0, "maximum" = 1))
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
-    abstain: Option<f32>,
+    pub abstain: Option<f32>,
     /// The most categories that one request is steered by: the first of its verdict, and others by their share.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 8)))]
-    top_k: usize,
+    pub top_k: usize,
     /// A further category counts from this share on.
     #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0, "maximum" = 1)))]
-    min_share: f32,
+    pub min_share: f32,
     /// Strength grows with the probability of harm, from the floor at the threshold to the default at 1.
-    scale_strength: bool,
+    pub scale_strength: bool,
 }
 
-impl Default for AutoFile {
+impl Default for AutoPolicy {
     fn default() -> Self {
-        Self::from(AutoPolicy::default())
-    }
-}
-
-impl From<AutoPolicy> for AutoFile {
-    fn from(policy: AutoPolicy) -> Self {
-        let AutoPolicy { thresholds, top_k, min_share, scale_strength } = policy;
-        let AutoThresholds { threshold, abstain } = thresholds;
-        Self { threshold, abstain, top_k, min_share, scale_strength }
-    }
-}
-
-impl From<AutoFile> for AutoPolicy {
-    fn from(file: AutoFile) -> Self {
-        let AutoFile { threshold, abstain, top_k, min_share, scale_strength } = file;
-        let thresholds = AutoThresholds { threshold, abstain };
-        Self { thresholds, top_k, min_share, scale_strength }
+        Self { threshold: 0.5, abstain: None, top_k: 1, min_share: 0.25, scale_strength: false }
     }
 }
 
@@ -129,8 +89,14 @@ impl AutoThresholds {
 }
 
 impl AutoPolicy {
+    /// When a verdict holds, where a category's rule does not say.
+    #[must_use]
+    pub fn thresholds(&self) -> AutoThresholds {
+        AutoThresholds { threshold: self.threshold, abstain: self.abstain }
+    }
+
     pub(super) fn check(&self) -> Result<(), Box<BadValue>> {
-        self.thresholds.check("auto")?;
+        self.thresholds().check("auto")?;
         if !(1..=MAX_TOP_K).contains(&self.top_k) {
             let expected = format!("1 to {MAX_TOP_K} categories");
             return Err(BadValue::new("auto.top_k", self.top_k, expected, "leave it out for 1"));
@@ -148,7 +114,7 @@ impl Policy {
     #[must_use]
     pub fn auto_thresholds(&self, first: &Category) -> AutoThresholds {
         let rule = self.categories.get(first);
-        rule.and_then(|rule| rule.auto).unwrap_or(self.auto.thresholds)
+        rule.and_then(|rule| rule.auto).unwrap_or(self.auto.thresholds())
     }
 
     /// What a verdict comes to: `harm` is the probability of harm, `shares` are the categories with their share, descending. A
@@ -162,7 +128,7 @@ impl Policy {
             shares.iter().filter_map(|(c, share)| rule(c).map(|rule| (c, *share, rule)));
         let first = known.next();
         let thresholds =
-            first.map_or(self.auto.thresholds, |(category, _, _)| self.auto_thresholds(category));
+            first.map_or(self.auto.thresholds(), |(category, _, _)| self.auto_thresholds(category));
         if harm < thresholds.abstain.unwrap_or(thresholds.threshold) {
             return AutoDecision::None;
         }

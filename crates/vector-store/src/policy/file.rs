@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::auto::AutoFile;
 use super::{
     Action, AutoPolicy, AutoThresholds, CategoryPolicy, DEFAULT_MAX_RELATIVE_NORM, DEFAULT_REFUSAL,
     GroupPolicy, OnAbstain, Policy, Strength, WhenMissing,
@@ -57,9 +56,9 @@ pub(super) struct PolicyFile {
     #[serde(default, skip_serializing_if = "is_false")]
     require_measured: bool,
     /// What is done with a classifier's verdict.
-    #[cfg_attr(feature = "schema", schemars(with = "AutoFile"))]
+    #[cfg_attr(feature = "schema", schemars(with = "AutoPolicy"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    auto: Option<AutoFile>,
+    auto: Option<AutoPolicy>,
     /// A rule for each category of the generation, and no other.
     #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"$ref": "#/definitions/Category"})))]
     categories: BTreeMap<Category, CategoryFile>,
@@ -203,7 +202,7 @@ impl PolicyFile {
             slug => OnAbstain::Category(named(slug, "on_abstain", &known)?),
         };
         self.check_bounds()?;
-        let auto: AutoPolicy = self.auto.map(Into::into).unwrap_or_default();
+        let auto = self.auto.unwrap_or_default();
         auto.check()?;
         let categories = self.categories.into_iter();
         let groups = self.groups.into_iter();
@@ -344,7 +343,7 @@ impl From<&Policy> for PolicyFile {
         Self {
             when_missing: policy.when_missing.as_str().to_owned(),
             on_abstain: policy.on_abstain.as_str().to_owned(),
-            auto: (policy.auto != AutoPolicy::default()).then(|| policy.auto.into()),
+            auto: (policy.auto != AutoPolicy::default()).then_some(policy.auto),
             max_combined_norm: policy.max_combined_norm,
             max_relative_norm: policy.max_relative_norm,
             allow_other_quantisation: policy.allow_other_quantisation,

@@ -22,9 +22,9 @@ impl Policy {
             };
             words.push(format!(
                 "a category that is found holds from a probability of harm of {}",
-                self.auto.thresholds.threshold
+                self.auto.threshold
             ));
-            if let Some(abstain) = self.auto.thresholds.abstain {
+            if let Some(abstain) = self.auto.abstain {
                 words.push(format!(
                     "between {abstain} and that the classifier is not sure, and such a request {abstained}"
                 ));

@@ -6,7 +6,6 @@ use skeg_model::ChatMessage;
 use skeg_vector_store::Category;
 
 use super::shares::ScoresByCategory;
-use crate::numbers::to_f32;
 use crate::probe::Verdict;
 
 /// What an answer should have held.
@@ -103,7 +102,7 @@ pub(super) fn verdict(body: &str, categories: &[Category]) -> Option<Verdict> {
     let tokens = logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
     let said = if is_unsafe { 1.0 } else { 0.0 };
     let harm = harm(&tokens, word).unwrap_or(said);
-    Some(Verdict { harm: to_f32(harm), categories: gathered.shares() })
+    Some(gathered.verdict(harm))
 }
 
 /// `P(unsafe) / (P(unsafe) + P(safe))` at the first token that is not blank, which may be the beginning of a word; `None` when that

@@ -8,7 +8,6 @@ use skeg_model::ChatMessage;
 use skeg_vector_store::Category;
 
 use super::shares::ScoresByCategory;
-use crate::numbers::to_f32;
 use crate::probe::Verdict;
 use crate::probe::text::whole;
 
@@ -49,7 +48,7 @@ pub(super) fn verdict(body: &str, categories: &[Category]) -> Option<Verdict> {
             gathered.add(name, score);
         }
     }
-    Some(Verdict { harm: to_f32(gathered.max()), categories: gathered.shares() })
+    Some(gathered.verdict(gathered.max()))
 }
 
 /// Each name's score: 1 or 0 where there is a yes or no alone. `None` without any, or with one outside 0 to 1.

@@ -2,7 +2,7 @@
 
 use skeg_vector_store::{Category, resolve_alias};
 
-use crate::numbers::to_f32;
+use crate::probe::Verdict;
 
 /// Scores of names, gathered by the categories they mean.
 #[derive(Debug)]
@@ -44,9 +44,9 @@ impl<'a> ScoresByCategory<'a> {
         self.scores.iter().copied().fold(self.other, f64::max)
     }
 
-    /// Shares of the categories, descending, summing to 1: `(score_c + other / C) / (sum_c score_c + other)`. A name that means
+    /// The verdict with this probability of harm. Shares are `(score_c + other / C) / (sum_c score_c + other)`: a name that means
     /// none of the C categories says nothing of which it is, so its score goes to all alike.
-    pub(super) fn shares(&self) -> Vec<(Category, f32)> {
+    pub(super) fn verdict(&self, harm: f64) -> Verdict {
         let num_categories = self.categories.len() as f64;
         let total = self.scores.iter().sum::<f64>() + self.other;
         let share = |score: f64| {
@@ -56,15 +56,8 @@ impl<'a> ScoresByCategory<'a> {
                 1.0 / num_categories
             }
         };
-        let mut shares: Vec<(Category, f32)> = self
-            .categories
-            .iter()
-            .cloned()
-            .zip(self.scores.iter().map(|&score| to_f32(share(score))))
-            .collect();
-        // A tie goes to the category that was given first.
-        shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        shares
+        let shares = self.scores.iter().map(|&score| share(score));
+        Verdict::new(harm, self.categories.iter().cloned().zip(shares))
     }
 }
 
@@ -79,7 +72,7 @@ mod tests {
         for (name, score) in scores {
             gathered.add(name, *score);
         }
-        let shares = gathered.shares();
+        let shares = gathered.verdict(0.0).categories;
         let sum: f32 = shares.iter().map(|(_, share)| share).sum();
         assert!((sum - 1.0).abs() < 1e-6, "{shares:?}");
         shares.into_iter().map(|(category, share)| (category.as_str().to_owned(), share)).collect()

@@ -6,13 +6,11 @@ use skeg_vector_store::Category;
 use super::calibration::Calibration;
 use super::categories::CategoryReport;
 use super::operating::{FALSE_ALARM_LIMITS, Operating, OperatingPoint, RECALL_WANTED};
+use super::{ALARM_THRESHOLD, is_alarm};
 use crate::error::{Error, Result};
 use crate::evaluate::Share;
 use crate::probe::{Corpus, Verdict};
-use crate::table::{align, markdown};
-
-/// Probability of harm from which a prompt alarms, where categories are counted.
-pub const ALARM_THRESHOLD: f64 = 0.5;
+use crate::table::{align, markdown, share_cell};
 
 /// What a set's harmless prompts are told from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -60,13 +58,7 @@ impl ProbeReport {
     /// [`Error::Data`] when there are not as many verdicts as prompts, for a harm outside 0 to 1, and for an alarm with no
     /// category of the corpus's.
     pub fn new(corpus: &Corpus, verdicts: &[Verdict]) -> Result<Self> {
-        if corpus.prompts.len() != verdicts.len() {
-            return Err(Error::Data(format!(
-                "{} verdicts for {} prompts; expected as many",
-                verdicts.len(),
-                corpus.prompts.len()
-            )));
-        }
+        corpus.check_verdicts(verdicts)?;
         let scores: Vec<f64> = verdicts.iter().map(|verdict| f64::from(verdict.harm)).collect();
         let harmful: Vec<bool> = corpus.prompts.iter().map(|prompt| prompt.harmful).collect();
         let calibration = Calibration::new(&scores, &harmful)?;
@@ -156,7 +148,7 @@ impl ProbeReport {
                 format!("{:.1} to {:.1}", bin.low, bin.high),
                 bin.harmful.total.to_string(),
                 number(&bin.mean_harm),
-                share(&bin.harmful),
+                share_cell(&bin.harmful),
             ]
         }));
         [
@@ -172,8 +164,8 @@ impl ProbeReport {
             vec![
                 one.category.to_string(),
                 one.recall.total.to_string(),
-                share(&one.precision),
-                share(&one.recall),
+                share_cell(&one.precision),
+                share_cell(&one.recall),
                 number(one.f1),
             ]
         }));
@@ -227,10 +219,6 @@ fn dash() -> String {
     "-".to_owned()
 }
 
-fn share(share: &Share) -> String {
-    if share.total == 0 { dash() } else { share.to_string() }
-}
-
 /// The rows of the sets that have harmless prompts.
 fn set_rows(corpus: &Corpus, scores: &[f64], pooled: &[usize]) -> Result<Vec<SetOperating>> {
     let of = |wanted: bool, is_in: &dyn Fn(usize) -> bool| -> Vec<f64> {
@@ -263,7 +251,7 @@ fn pairs(corpus: &Corpus, verdicts: &[Verdict]) -> Result<Vec<(Option<usize>, Op
     known
         .filter(|(prompt, _)| !prompt.harmful || prompt.category_idx.is_some())
         .map(|(prompt, verdict)| {
-            if f64::from(verdict.harm) < ALARM_THRESHOLD {
+            if !is_alarm(verdict) {
                 return Ok((prompt.category_idx, None));
             }
             let first = verdict.first();
