@@ -18,6 +18,7 @@ mod improve;
 mod judge;
 mod judges;
 mod likelihood;
+mod probe;
 mod real_model;
 mod recompute;
 mod study;

@@ -2,10 +2,12 @@
 
 use serde_json::json;
 use skeg_model::engine::GateDecision;
+use skeg_server::steering_slots;
+use skeg_vector_store::{NewGeneration, Store, set_current, write_generation};
 
-use crate::harness::{Server, Setup};
+use crate::harness::{NUM_LAYERS, Server, Setup};
 use crate::scripted::Script;
-use crate::store::TestPolicy;
+use crate::store::{self, HIDDEN_SIZE, TestPolicy};
 
 const CATEGORY: &str = "x-safety-category";
 /// Logits of harm (a quarter), fraud, malware and politics; that of adult content is 1.
@@ -238,4 +240,25 @@ async fn auto_needs_a_probe() {
         "fraud_deception"
     );
     assert_eq!(server.chat(&[], json!({})).await.header(CATEGORY), "none");
+}
+
+#[tokio::test]
+async fn a_probe_of_another_model_is_refused_where_policy_needs_it_and_unused_where_not() {
+    let server = Setup::default().start();
+    let open = |when_missing, probe| {
+        let root = tempfile::tempdir().unwrap();
+        let policy = TestPolicy { when_missing, probe: true, ..TestPolicy::default() };
+        let new = NewGeneration { probe: Some(probe), ..store::generation(&policy) };
+        let id = write_generation(root.path(), &new).unwrap();
+        set_current(root.path(), &id, None).unwrap();
+        let slots = steering_slots(server.engine.clone());
+        Store::open(root.path(), store::binding(), slots).map(|_| ()).map_err(|e| e.to_string())
+    };
+    for (layer, hidden_size) in [(NUM_LAYERS, HIDDEN_SIZE), (1, HIDDEN_SIZE + 1)] {
+        let error = open("auto", store::probe_on(layer, hidden_size)).unwrap_err();
+        assert!(error.contains("`when_missing` is `auto`"), "{error}");
+        assert!(error.contains("trained on another model"), "{error}");
+        assert_eq!(open("none", store::probe_on(layer, hidden_size)), Ok(()));
+    }
+    assert_eq!(open("auto", store::probe_on(NUM_LAYERS - 1, HIDDEN_SIZE)), Ok(()));
 }

@@ -89,6 +89,11 @@ fn policy(policy: &TestPolicy) -> Policy {
 /// A probe that reads the four activations of layer 1: the first is a quarter of the logit of harm, the others are the logits of
 /// fraud, malware and politics; that of adult content is 1. The text counts nothing.
 fn probe() -> Vec<u8> {
+    probe_on(1, HIDDEN_SIZE)
+}
+
+/// [`probe`] on another layer, of rows of another width.
+pub(crate) fn probe_on(layer: usize, hidden_size: usize) -> Vec<u8> {
     let categories = ACTIONS.iter().map(|(slug, _)| Category::parse(slug).unwrap()).collect();
     let num_planes = 1 + ACTIONS.len();
     let weights = [
@@ -100,8 +105,8 @@ fn probe() -> Vec<u8> {
     ];
     let input = Input::Activations {
         site: skeg_model::steering::Site::ResidPost,
-        layers: vec![1],
-        hidden_size: HIDDEN_SIZE,
+        layers: vec![layer],
+        hidden_size,
         row: PromptRow::Last,
     };
     let biases = vec![0.0, 1.0, 0.0, 0.0, 0.0];
@@ -110,13 +115,23 @@ fn probe() -> Vec<u8> {
     let probe = Probe {
         categories,
         members: vec![
-            Member { input, planes: Planes::new(weights.concat(), biases) },
+            Member { input, planes: Planes::new(wide(&weights, hidden_size), biases) },
             Member { input: Input::NGrams(ngrams), planes: silent },
         ],
         stack: Stack { harm: vec![1.0; 2], bias: 0.0, categories: vec![1.0; 2] },
         trained_on: TrainedOn::default(),
     };
     probe.to_bytes().unwrap()
+}
+
+/// The rows one after the other, each brought to this width.
+fn wide(rows: &[[f32; HIDDEN_SIZE]], width: usize) -> Vec<f32> {
+    let row = |row: &[f32; HIDDEN_SIZE]| {
+        let mut row = row.to_vec();
+        row.resize(width, 0.0);
+        row
+    };
+    rows.iter().flat_map(row).collect()
 }
 
 /// A generation that a test may still change.

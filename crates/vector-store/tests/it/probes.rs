@@ -3,7 +3,12 @@
 use std::collections::HashMap;
 
 use safetensors::tensor::{Dtype, TensorView};
-use skeg_vector_store::{Category, NewGeneration, load_generation, write_generation};
+use std::path::Path;
+
+use skeg_vector_store::{
+    Category, NewGeneration, load_files, load_generation, read_files, with_policy, with_probe,
+    write_generation,
+};
 
 use crate::forge::{check, forge};
 use crate::support::{category, new_generation};
@@ -126,4 +131,27 @@ fn a_probe_is_carried_into_the_next_generation() {
         None,
     );
     assert_eq!(none.unwrap().probe, None);
+}
+
+#[test]
+fn a_probe_makes_another_generation_which_auto_may_then_ask() {
+    let root = tempfile::tempdir().unwrap();
+    let id = write_generation(root.path(), &new_generation(0)).unwrap();
+    let files = read_files(root.path(), &id).unwrap();
+    let policy = std::str::from_utf8(&files["policy.toml"]).unwrap();
+    let auto = policy.replace("when_missing = \"reject\"", "when_missing = \"auto\"");
+    assert_ne!(auto, policy);
+    assert!(with_policy(&files, &auto).unwrap_err().to_string().contains("no probe.safetensors"));
+
+    let bytes = probe_of(&["fraud_deception", "malware_viruses"].map(category));
+    let changed = with_probe(&files, &bytes).unwrap();
+    let load = |files| load_files(Path::new(""), None, files).unwrap();
+    let (before, after) = (load(&files), load(&changed));
+    assert_eq!(after.probe.as_deref(), Some(&bytes[..]));
+    assert_ne!(before.id, after.id);
+    assert_eq!((&before.vectors, &before.policy), (&after.vectors, &after.policy));
+    assert!(load(&with_policy(&changed, &auto).unwrap()).has_probe());
+
+    let other = probe_of(&[category("fraud_deception")]);
+    assert!(with_probe(&files, &other).unwrap_err().to_string().contains("malware_viruses"));
 }

@@ -105,3 +105,41 @@ fn row(name: &str, corpus: &Corpus, verdicts: &[Verdict], set_idx: Option<usize>
         top_2: top(2),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::three_sets;
+    use super::*;
+
+    #[test]
+    fn rows_are_those_of_a_count_by_hand() {
+        let (corpus, mut verdicts) = three_sets();
+        let table = SetTable::new(&corpus, &verdicts).unwrap();
+        let counts: Vec<_> = table
+            .rows
+            .iter()
+            .map(|row| {
+                let SetRow { set, recall, false_alarms, top_1, top_2, .. } = row;
+                let count = |share: &Share| (share.count, share.total);
+                (set.as_str(), count(recall), count(false_alarms), count(top_1), count(top_2))
+            })
+            .collect();
+        assert_eq!(
+            counts,
+            [
+                ("attacks", (2, 3), (0, 0), (1, 2), (2, 2)),
+                ("mixed", (1, 1), (1, 2), (1, 1), (1, 1)),
+                ("everyday", (0, 0), (0, 2), (0, 0), (0, 0)),
+                ("all", (3, 4), (1, 4), (2, 3), (3, 3)),
+            ]
+        );
+        // 0.5 above 0.125 and below 0.75.
+        assert!(table.rows[1].auc.is_some_and(|auc| (auc.value - 0.5).abs() < 1e-12));
+        assert!(table.rows[0].auc.is_none() && table.rows[2].auc.is_none());
+        let text = table.to_plain();
+        assert!(text.contains("everyday  -"), "{text}");
+        verdicts.pop();
+        let error = SetTable::new(&corpus, &verdicts).unwrap_err().to_string();
+        assert!(error.contains("7 verdicts for 8 prompts"), "{error}");
+    }
+}
