@@ -68,6 +68,8 @@ fn harm(messages: &[(&str, &str)], activations: [f32; 4]) -> f32 {
 fn a_probe_is_read_as_it_was_written_and_its_bytes_are_always_the_same() {
     let bytes = probe().to_bytes().unwrap();
     assert_eq!(bytes, probe().to_bytes().unwrap());
+    let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert_eq!(header_len % 8, 0, "values begin at a multiple of 8");
     assert_eq!(Probe::from_bytes(&bytes).unwrap(), probe());
 }
 
