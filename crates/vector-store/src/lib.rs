@@ -77,8 +77,8 @@ pub use error::{BadValue, Error, Result};
 pub use files::Files;
 pub use generation::{
     FIGURES_FORMAT_VERSION, FileReport, Generation, NewGeneration, Verification, add_generation,
-    list_generations, load_files, load_generation, read_files, verify, with_policy, with_probe,
-    write_generation,
+    list_generations, load_files, load_generation, read_files, verify, with_card, with_policy,
+    with_probe, write_generation,
 };
 pub use hash::{GenerationId, ParseGenerationIdError};
 pub use history::{Change, ChangeKind, HistoryEntry, MAX_HISTORY, read_history, rollback_target};

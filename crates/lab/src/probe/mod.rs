@@ -8,6 +8,7 @@
 //! [`Probe::verdict`] on the engine's thread, as soon as the prompt's last row is computed.
 
 mod apply;
+mod card;
 mod corpus;
 mod endpoint;
 mod evasion;

@@ -1,13 +1,14 @@
 //! `skeg vectors publish|rollback`: which generation serves, changed by compare-and-set after its difference was shown.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::json;
+use skeg_lab::probe::Probe;
 use skeg_vector_store::place::{self, Place};
 use skeg_vector_store::{
     Change, ChangeKind, Current, Difference, Error, Files, Generation, GenerationId, SecretKey,
-    TrustedKeys, load_files, rollback_target, sign_files, with_probe,
+    TrustedKeys, load_files, rollback_target, sign_files, with_card, with_probe,
 };
 
 use super::policy;
@@ -73,6 +74,9 @@ pub(super) struct PublishArgs {
     /// Make a new generation of it first: the same vectors with this probe, a file from `skeg probe train`
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
+    /// What was measured of that probe, for the card: `report.md` of `skeg probe evaluate --out`
+    #[arg(long, value_name = "FILE", requires = "probe")]
+    probe_report: Option<PathBuf>,
     #[command(flatten)]
     change: ChangeFlags,
     #[command(flatten)]
@@ -91,7 +95,7 @@ Examples:
   skeg vectors publish 0123456789abcdef --vectors my-vectors --dry-run
   skeg vectors publish --from my-vectors --store s3://bucket/vectors --reason \"floor of fraud raised\"
   skeg vectors publish --policy policy.toml --vectors my-vectors --dry-run
-  skeg vectors publish --probe probe.safetensors --policy policy.toml --vectors my-vectors
+  skeg vectors publish --probe probe.safetensors --probe-report report/report.md --vectors my-vectors
 
 Readers see the old content of CURRENT or the whole new one. A generation that cannot be loaded is never published, nor with
 trusted keys one that none of them signed.";
@@ -124,9 +128,7 @@ pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     let mut path = place.path_of(&format!("generations/{id}"));
     // The probe first: a policy may ask for one.
     if let Some(file) = &args.probe {
-        let bytes =
-            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        files = with_probe(&files, &bytes)
+        files = probed(&files, file, args.probe_report.as_deref())
             .with_context(|| format!("{} cannot be the probe of {id}", file.display()))?;
         path = file.clone();
     }
@@ -144,6 +146,19 @@ pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     let trusted = &args.place.flags.trusted_keys()?;
     let step = Step { place: place.as_ref(), found, candidate: &candidate, copied, trusted };
     step.take(&args.change, ChangeKind::Publish, args.place.flags.json)
+}
+
+/// The files of a generation with the probe in `file`, and a card that names it.
+fn probed(files: &Files, file: &Path, report: Option<&Path>) -> anyhow::Result<Files> {
+    let unreadable = |file: &Path| format!("cannot read {}", file.display());
+    let bytes = std::fs::read(file).with_context(|| unreadable(file))?;
+    let report = report
+        .map(|report| std::fs::read_to_string(report).with_context(|| unreadable(report)))
+        .transpose()?;
+    let probe = Probe::from_bytes(&bytes)?;
+    let changed = with_probe(files, &bytes)?;
+    let before = load_files(file, None, &changed)?;
+    Ok(with_card(&changed, &probe.card(&before.card, report.as_deref()))?)
 }
 
 pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<()> {

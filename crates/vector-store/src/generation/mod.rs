@@ -14,7 +14,7 @@ use std::path::Path;
 
 pub use figures::FIGURES_FORMAT_VERSION;
 pub use load::{load_files, load_generation, read_files};
-pub use repolicy::{with_policy, with_probe};
+pub use repolicy::{with_card, with_policy, with_probe};
 pub use verify::{FileReport, Verification, verify};
 pub(crate) use write::check_names;
 pub use write::{NewGeneration, add_generation, write_generation};

@@ -1,4 +1,4 @@
-//! A generation with another policy or probe and nothing else changed.
+//! A generation with another policy, probe or card and nothing else changed.
 
 use std::path::Path;
 
@@ -22,6 +22,14 @@ pub fn with_policy(files: &Files, policy: &str) -> Result<Files> {
 /// As [`load_files`]: the probe is none, or has other classes than the generation.
 pub fn with_probe(files: &Files, probe: &[u8]) -> Result<Files> {
     with_file(files, files::PROBE, probe)
+}
+
+/// The files of a generation with this text as its `CARD.md`, the rest as [`with_policy`] has it.
+///
+/// # Errors
+/// As [`load_files`]: the text is larger than a card may be.
+pub fn with_card(files: &Files, card: &str) -> Result<Files> {
+    with_file(files, files::CARD, card.as_bytes())
 }
 
 fn with_file(files: &Files, name: &str, bytes: &[u8]) -> Result<Files> {

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use serde_json::Value;
-use skeg_vector_store::{ModelBinding, read_current, write_generation};
+use skeg_lab::probe::{Input, Member, NGrams, Planes, Probe, Stack, TrainedOn};
+use skeg_vector_store::{
+    Category, GenerationId, ModelBinding, load_generation, read_current, write_generation,
+};
 use tempfile::TempDir;
 
 use super::bucket_server::BucketServer;
@@ -62,6 +65,34 @@ fn a_generation_is_published_after_its_difference_was_printed() {
     assert_eq!(serves(), new);
     let (code, stdout, _) = vectors(folder, &flags);
     assert!(code == 0 && stdout.contains("serves already, sequence 2"), "{stdout}");
+}
+
+/// The card of a generation names the probe that is published with it, and keeps what it said before.
+#[test]
+fn a_probe_is_published_with_its_card() {
+    let (folder, old, _) = fixture();
+    let (folder, root) = (folder.path(), folder.path().join("vectors"));
+    let categories = ["fraud_deception", "malware_viruses"];
+    let ngrams = NGrams { log2_buckets: 4, ..NGrams::default() };
+    let planes = Planes::new(vec![0.0; 3 * ngrams.width()], vec![0.0; 3]);
+    let probe = Probe {
+        categories: categories.map(|slug| Category::parse(slug).unwrap()).to_vec(),
+        members: vec![Member { input: Input::NGrams(ngrams), planes }],
+        stack: Stack { harm: vec![1.0], bias: 0.0, categories: vec![1.0] },
+        trained_on: TrainedOn::default(),
+    };
+    std::fs::write(folder.join("probe"), probe.to_bytes().unwrap()).unwrap();
+    std::fs::write(folder.join("report.md"), "# Probe\n\nfigures\n").unwrap();
+    let flags =
+        ["publish", "--store", "vectors", "--probe", "probe", "--probe-report", "report.md"];
+    let new = json(folder, &flags)["to"].as_str().unwrap().to_owned();
+    assert_ne!(new, old);
+    let read = load_generation(&root, &GenerationId::parse(&new).unwrap(), None).unwrap();
+    assert!(read.card.starts_with("# Test\n\n## The gate\n"), "{}", read.card);
+    assert!(read.card.ends_with("#### Probe\n\nfigures\n"), "{}", read.card);
+    assert_eq!(read.probe, Some(probe.to_bytes().unwrap()));
+    let (code, _, stderr) = vectors(folder, &[&flags[..4], &["report.md"]].concat());
+    assert!(code == 1 && stderr.contains("report.md cannot be the probe of"), "{stderr}");
 }
 
 #[test]
