@@ -50,17 +50,22 @@ impl<'a> Run<'a> {
         Ok(Self { llama, spec, inputs, max_batch_tokens, cache, repeated })
     }
 
-    /// Adds the next inputs, as many new ones as fit a pass, and returns how many they were.
+    /// Adds the next inputs, as many new ones as fit a pass, and returns how many they were. Inputs of the same tokens that follow
+    /// each other and differ in their rows are computed once.
     pub(super) fn add_batch(&mut self, statistics: &mut dyn Statistics) -> Result<usize> {
         let rest = &self.inputs[statistics.num_done()..];
         let mut num_tokens = 0;
         let mut asked = HashSet::new();
+        let mut last: Option<&EncodedInput> = None;
         let num_fitting = rest
             .iter()
             .take_while(|input| {
                 let is_known = matches!(self.repeated.get(&content(input)), Some(Some(_)));
                 if !is_known && asked.insert(content(input)) {
-                    num_tokens += input.token_ids.len();
+                    if last.is_none_or(|last| last.token_ids != input.token_ids) {
+                        num_tokens += input.token_ids.len();
+                    }
+                    last = Some(input);
                 }
                 num_tokens <= self.max_batch_tokens
             })
@@ -115,14 +120,21 @@ fn content(input: &EncodedInput) -> Content<'_> {
     (&input.token_ids, input.rows.clone())
 }
 
-/// Puts inputs side by side into one batch; beside it the rows to capture, input by input.
+/// Puts inputs side by side into one batch, those of the same tokens that follow each other once; beside it the rows to capture,
+/// input by input.
 fn pack(inputs: &[&EncodedInput]) -> Result<(PackedBatch, Vec<usize>)> {
     let mut batch = PackedBatch { cu_seqlens: vec![0], ..PackedBatch::default() };
     let mut rows = Vec::new();
     let mut next_block: u32 = 0;
+    let mut last: Option<(&EncodedInput, usize)> = None;
     for input in inputs {
-        let first_row = batch.total_tokens();
+        let same = last.filter(|(last, _)| last.token_ids == input.token_ids);
+        let first_row = same.map_or(batch.total_tokens(), |(_, first_row)| first_row);
         rows.extend(input.rows.clone().map(|row| first_row + row));
+        last = Some((input, first_row));
+        if same.is_some() {
+            continue;
+        }
         batch.token_ids.extend(&input.token_ids);
         batch.positions.extend(0..input.token_ids.len());
         batch.cu_seqlens.push(batch.total_tokens());

@@ -26,13 +26,12 @@ pub fn verdicts(
             let model = sources.model.ok_or_else(|| {
                 Error::Spec("the probe reads the model's activations; give the model".to_owned())
             })?;
-            let place = (input.site, input.layers);
-            Some(activation_rows(model, &conversations, place, progress)?)
+            Some(activation_rows(model, &conversations, &input, progress)?)
         }
     };
     let verdict = |(idx, messages): (usize, &&[ChatMessage])| {
         let text = probe.text_scores(messages, sources.embedder)?;
-        probe.verdict(&text, activations.as_ref().map(|rows| rows.row(idx)))
+        probe.verdict(&text, activations.as_ref().map(|rows| rows.of(idx)))
     };
     conversations.iter().enumerate().map(verdict).collect()
 }

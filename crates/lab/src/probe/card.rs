@@ -2,7 +2,7 @@
 
 use skeg_model::steering::Site;
 
-use super::member::Input;
+use super::member::{Input, PromptRow};
 use super::{Probe, TrainingSource};
 
 /// The heading under which a card speaks of its probe; up to the next heading of its level or the card's end is the probe's.
@@ -40,13 +40,17 @@ impl Probe {
 
 fn words(input: &Input) -> String {
     match input {
-        Input::Activations { site, layers, .. } => {
+        Input::Activations { site, layers, row, .. } => {
             let site = match site {
                 Site::AttnOut => "attn_out",
                 Site::ResidPost => "resid_post",
             };
             let layers: Vec<String> = layers.iter().map(usize::to_string).collect();
-            format!("the last row of the prompt at {site}, layers {}", layers.join(", "))
+            let row = match row {
+                PromptRow::Last => "the last row of the prompt",
+                PromptRow::Mean => "the mean of the prompt's rows",
+            };
+            format!("{row} at {site}, layers {}", layers.join(", "))
         }
         Input::NGrams(ngrams) => format!("hashed n-grams of the text, {} features", ngrams.width()),
         Input::Embedding { embedder, .. } => format!("embeddings by {embedder}"),

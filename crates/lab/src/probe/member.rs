@@ -15,6 +15,8 @@ use crate::numbers::to_f32;
 pub enum PromptRow {
     /// Row P-1, which yields the first token of the answer.
     Last,
+    /// The mean of all rows, but for those of the tokens with which every prompt begins.
+    Mean,
 }
 
 /// What a member reads.
@@ -31,6 +33,10 @@ pub enum Input {
         hidden_size: usize,
         /// Which row of the prompt.
         row: PromptRow,
+        /// Of the mean: the ids that every rendered prompt begins with. Their rows do not count where a prompt begins with exactly
+        /// these; where it begins otherwise, as with a system message of its own, all rows count.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        prefix_token_ids: Vec<u32>,
     },
     /// The conversation's text, as hashed n-grams.
     NGrams(NGrams),
@@ -64,6 +70,14 @@ impl Input {
                 Err(Error::Spec(format!(
                     "a probe on layers {layers:?}; expected at least one, ascending, each once"
                 )))
+            }
+            Self::Activations { row: PromptRow::Last, prefix_token_ids, .. }
+                if !prefix_token_ids.is_empty() =>
+            {
+                Err(Error::Spec(
+                    "a probe on the last row, with tokens whose rows do not count; expected them of the mean alone"
+                        .to_owned(),
+                ))
             }
             Self::Activations { .. } | Self::Embedding { .. } => Ok(()),
         }

@@ -7,6 +7,7 @@
 //! Scoring has two halves, because they happen in two places: [`Probe::text_scores`] before the engine has the request, and
 //! [`Probe::verdict`] on the engine's thread, as soon as the prompt's last row is computed.
 
+mod activation;
 mod apply;
 mod card;
 mod corpus;
@@ -23,11 +24,12 @@ mod train;
 mod verdict;
 
 use serde::{Deserialize, Serialize};
-use skeg_model::steering::Site;
+use skeg_model::engine::PromptActivations;
 use skeg_vector_store::Category;
 
 use crate::error::{Error, Result};
 
+pub use activation::ActivationInput;
 pub use apply::verdicts;
 pub use corpus::{Corpus, Prompt, SourceSet};
 pub use endpoint::{ClassifierOptions, ClassifierShape, EndpointClassifier};
@@ -45,7 +47,7 @@ pub use verdict::{Scores, Stack, Verdict};
 pub struct Probe {
     /// The categories it knows, each once; what is in none of them is `none`.
     pub categories: Vec<Category>,
-    /// At least one; at most one reads activations.
+    /// At least one; at most one reads each kind of row of the activations.
     pub members: Vec<Member>,
     /// How their scores are put together.
     pub stack: Stack,
@@ -73,29 +75,7 @@ pub struct TrainingSource {
     pub num_prompts: [usize; 2],
 }
 
-/// The activations that a probe reads: what a gate must capture of a prompt's last row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ActivationInput<'a> {
-    /// Where in a block.
-    pub site: Site,
-    /// Blocks from 0, ascending.
-    pub layers: &'a [usize],
-    /// Numbers of one layer's row.
-    pub hidden_size: usize,
-}
-
 impl Probe {
-    /// What it reads of the model; `None` of a probe that reads text alone.
-    #[must_use]
-    pub fn activation_input(&self) -> Option<ActivationInput<'_>> {
-        self.members.iter().find_map(|member| match &member.input {
-            Input::Activations { site, layers, hidden_size, .. } => {
-                Some(ActivationInput { site: *site, layers, hidden_size: *hidden_size })
-            }
-            Input::NGrams(_) | Input::Embedding { .. } => None,
-        })
-    }
-
     /// The id of the embedder that it needs, if it needs one.
     #[must_use]
     pub fn embedder(&self) -> Option<&str> {
@@ -105,28 +85,26 @@ impl Probe {
         })
     }
 
-    /// The verdict of a conversation: `text` is what [`Self::text_scores`] gave, `activations` the row that
-    /// [`Self::activation_input`] asks for, `[num_layers * hidden_size]`, layer by layer. Takes microseconds.
+    /// The verdict of a conversation: `text` is what [`Self::text_scores`] gave, `activations` what [`Self::activation_input`] asks
+    /// for, layer by layer. Takes microseconds.
     ///
     /// # Errors
-    /// [`Error::Data`] when the row is missing or has another length, or the text scores are not this probe's.
-    pub fn verdict(&self, text: &TextScores, activations: Option<&[f32]>) -> Result<Verdict> {
-        let scores: Vec<Scores> = self
-            .members
-            .iter()
-            .enumerate()
-            .map(|(idx, member)| match (&member.input, activations) {
-                (Input::Activations { .. }, Some(row)) if row.len() == member.input.width() => {
-                    Ok(member.planes.score(row))
-                }
-                (Input::Activations { .. }, row) => Err(Error::Data(format!(
-                    "the probe reads {} activations and was given {}; capture what it asks for",
-                    member.input.width(),
-                    row.map_or(0, <[f32]>::len)
-                ))),
-                (Input::NGrams(_) | Input::Embedding { .. }, _) => text.of_member(idx).cloned(),
-            })
-            .collect::<Result<_>>()?;
+    /// [`Error::Data`] when a row is missing or has another length, or the text scores are not this probe's.
+    pub fn verdict(
+        &self,
+        text: &TextScores,
+        activations: Option<PromptActivations<'_>>,
+    ) -> Result<Verdict> {
+        let asked = self.activation_input();
+        let given = activations.unwrap_or_default();
+        let members = self.members.iter().enumerate();
+        let scores = members.map(|(idx, member)| match (&member.input, &asked) {
+            (Input::Activations { layers, row, .. }, Some(asked)) => {
+                Ok(member.planes.score(&asked.pick(*row, layers, given)?))
+            }
+            _ => text.of_member(idx).cloned(),
+        });
+        let scores = scores.collect::<Result<Vec<Scores>>>()?;
         Ok(self.stack.verdict(&scores, &self.categories))
     }
 
@@ -138,13 +116,7 @@ impl Probe {
         if num_members == 0 {
             return wrong("without a member; expected at least one".to_owned());
         }
-        let num_readers =
-            self.members.iter().filter(|m| matches!(m.input, Input::Activations { .. })).count();
-        if num_readers > 1 {
-            return wrong(format!(
-                "with {num_readers} members on activations; expected at most one"
-            ));
-        }
+        activation::check(self.members.iter().map(|member| &member.input))?;
         if self.stack.harm.len() != num_members || self.stack.categories.len() != num_members {
             return wrong(format!("of {num_members} members, with a stack of another size"));
         }

@@ -1,8 +1,10 @@
 //! What a member reads of each conversation, as rows of features.
 
+use skeg_model::engine::PromptActivations;
 use skeg_model::steering::Site;
 use skeg_model::{ChatMessage, LoadedModel};
 
+use super::activation::{self, ActivationInput};
 use super::corpus::Corpus;
 use super::member::{Input, PromptRow};
 use super::ngrams::NGrams;
@@ -62,6 +64,8 @@ pub enum Reads {
         site: Site,
         /// Blocks from 0, ascending.
         layers: Vec<usize>,
+        /// Which row of the prompt.
+        row: PromptRow,
     },
     /// Hashed n-grams of the text.
     NGrams(NGrams),
@@ -84,46 +88,79 @@ impl std::fmt::Debug for Sources<'_> {
     }
 }
 
-/// The rows of a corpus and the input that they are of. The whole text of a conversation is one row; see [`super::text`] for how a
-/// request is scored.
+/// The rows of a corpus for each member, and the input that they are of; the model reads each conversation once. The whole text of
+/// a conversation is one row; see [`super::text`] for how a request is scored.
 ///
 /// # Errors
 /// [`Error::Spec`] when model or embedder is missing, or the model has no such layer; what they return.
 pub(crate) fn rows(
     corpus: &Corpus,
-    reads: &Reads,
+    members: &[Reads],
     sources: Sources<'_>,
     progress: &mut dyn Progress,
-) -> Result<(Input, Rows)> {
+) -> Result<Vec<(Input, Rows)>> {
     let conversations = corpus.prompts.iter().map(|prompt| prompt.conversation.as_slice());
+    let conversations: Vec<&[ChatMessage]> = conversations.collect();
+    let inputs = members.iter().map(|reads| input(reads, sources));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    activation::check(inputs.iter())?;
+    let activations = match (activation::union(inputs.iter()), sources.model) {
+        (Some(asked), Some(model)) => {
+            Some((activation_rows(model, &conversations, &asked, progress)?, asked))
+        }
+        _ => None,
+    };
+    let rows_of = |input: Input| {
+        let rows = match (&input, &activations) {
+            (Input::NGrams(ngrams), _) => {
+                let rows = conversations.iter().map(|messages| ngrams.row(&whole(messages)));
+                Rows::Sparse(SparseRows { rows: rows.collect(), width: ngrams.width() })
+            }
+            (Input::Embedding { width, .. }, _) => {
+                let embedder = sources.embedder.ok_or_else(|| missing("an embedder"))?;
+                let texts: Vec<String> = conversations.iter().map(|one| whole(one)).collect();
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                let values = embedder.embed(&texts, progress)?;
+                let values = values.iter().flat_map(|row| row.iter().copied()).collect();
+                Rows::Dense(FeatureRows::new(values, *width))
+            }
+            (Input::Activations { row, layers, .. }, Some((read, asked))) => {
+                let picked =
+                    (0..conversations.len()).map(|idx| asked.pick(*row, layers, read.of(idx)));
+                let values = picked.collect::<Result<Vec<_>>>()?.concat();
+                Rows::Dense(FeatureRows::new(values, input.width()))
+            }
+            (Input::Activations { .. }, None) => return Err(missing("a model")),
+        };
+        Ok((input, rows))
+    };
+    inputs.into_iter().map(rows_of).collect()
+}
+
+/// What a kind of member reads with these sources.
+fn input(reads: &Reads, sources: Sources<'_>) -> Result<Input> {
     match reads {
         Reads::NGrams(ngrams) => {
             ngrams.check()?;
-            let rows = conversations.map(|messages| ngrams.row(&whole(messages))).collect();
-            let rows = SparseRows { rows, width: ngrams.width() };
-            Ok((Input::NGrams(*ngrams), Rows::Sparse(rows)))
+            Ok(Input::NGrams(*ngrams))
         }
         Reads::Embedding => {
             let embedder = sources.embedder.ok_or_else(|| missing("an embedder"))?;
-            let texts: Vec<String> = conversations.map(whole).collect();
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let values = embedder.embed(&texts, progress)?;
-            let width = embedder.width();
-            let values = values.iter().flat_map(|row| row.iter().copied()).collect();
-            let input = Input::Embedding { embedder: embedder.id().to_owned(), width };
-            Ok((input, Rows::Dense(FeatureRows::new(values, width))))
+            Ok(Input::Embedding { embedder: embedder.id().to_owned(), width: embedder.width() })
         }
-        Reads::Activations { site, layers } => {
+        Reads::Activations { site, layers, row } => {
             let model = sources.model.ok_or_else(|| missing("a model"))?;
-            let conversations: Vec<&[ChatMessage]> = conversations.collect();
-            let rows = activation_rows(model, &conversations, (*site, layers), progress)?;
-            let input = Input::Activations {
+            let prefix_token_ids = match row {
+                PromptRow::Last => Vec::new(),
+                PromptRow::Mean => prefix_token_ids(model)?,
+            };
+            Ok(Input::Activations {
                 site: *site,
                 layers: layers.clone(),
                 hidden_size: model.llama.config().hidden_size,
-                row: PromptRow::Last,
-            };
-            Ok((input, Rows::Dense(rows)))
+                row: *row,
+                prefix_token_ids,
+            })
         }
     }
 }
@@ -132,7 +169,48 @@ fn missing(what: &str) -> Error {
     Error::Spec(format!("a member of the probe reads what {what} gives, and there is none"))
 }
 
-/// Row P-1 of each rendered conversation at these layers, `[n, num_layers * hidden_size]`, by the kernels that serve.
+/// The ids that rendered prompts of one user message begin with, whatever the message.
+fn prefix_token_ids(model: &LoadedModel) -> Result<Vec<u32>> {
+    // Different in their first character and in class, so that no tokenizer joins both with what stands before.
+    let [one, other] = ["Apples", "42"].map(|content| {
+        let message = ChatMessage { role: "user".to_owned(), content: content.to_owned() };
+        prompt_token_ids(model, &[message])
+    });
+    let (one, other) = (one?, other?);
+    let common = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
+    Ok(one[..common].to_vec())
+}
+
+/// A conversation as the model is served it.
+fn prompt_token_ids(model: &LoadedModel, messages: &[ChatMessage]) -> Result<Vec<u32>> {
+    let template = model.chat_template.as_ref().ok_or_else(|| {
+        Error::Spec("the model has no chat template, so it has no rows of a prompt".to_owned())
+    })?;
+    Ok(model.tokenizer.encode(&template.render(messages, true)?, false)?)
+}
+
+/// What a probe reads of some conversations.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ActivationRows {
+    /// `[n, num_layers * hidden_size]`, empty where it is not read.
+    last: FeatureRows,
+    /// The same of the mean.
+    mean: FeatureRows,
+}
+
+impl ActivationRows {
+    /// Those of one conversation.
+    pub(super) fn of(&self, idx: usize) -> PromptActivations<'_> {
+        PromptActivations { last: row_of(&self.last, idx), mean: row_of(&self.mean, idx) }
+    }
+}
+
+/// A row, empty where there are none.
+fn row_of(rows: &FeatureRows, idx: usize) -> &[f32] {
+    if rows.is_empty() { &[] } else { rows.row(idx) }
+}
+
+/// What is read of each rendered conversation in one pass, by the kernels that serve.
 ///
 /// # Errors
 /// [`Error::Spec`] when a conversation is longer than the context or the model has no template, [`Error::Model`] when a
@@ -140,34 +218,44 @@ fn missing(what: &str) -> Error {
 pub(crate) fn activation_rows(
     model: &LoadedModel,
     conversations: &[&[ChatMessage]],
-    (site, layers): (Site, &[usize]),
+    asked: &ActivationInput,
     progress: &mut dyn Progress,
-) -> Result<FeatureRows> {
-    let template = model.chat_template.as_ref().ok_or_else(|| {
-        Error::Spec("the model has no chat template, so it has no last row of a prompt".to_owned())
-    })?;
+) -> Result<ActivationRows> {
     let max_tokens = model.llama.config().max_position_embeddings;
-    let encode = |(idx, messages): (usize, &&[ChatMessage])| {
-        let token_ids = model.tokenizer.encode(&template.render(messages, true)?, false)?;
+    let mut inputs = Vec::new();
+    for (idx, messages) in conversations.iter().enumerate() {
+        let token_ids = prompt_token_ids(model, messages)?;
         if token_ids.len() > max_tokens {
             return Err(Error::Spec(format!(
                 "conversation {idx} has {} tokens; the model's context is {max_tokens}",
                 token_ids.len()
             )));
         }
-        let place = (0, Side::Unsafe, idx);
-        EncodedInput::new(place, &token_ids, &[], TokenMode::Last)
-            .ok_or_else(|| Error::Spec(format!("conversation {idx} has no token")))
-    };
-    let inputs = conversations.iter().enumerate().map(encode).collect::<Result<Vec<_>>>()?;
+        let last = EncodedInput::new((0, Side::Unsafe, idx), &token_ids, &[], TokenMode::Last)
+            .ok_or_else(|| Error::Spec(format!("conversation {idx} has no token")))?;
+        let mean = asked
+            .mean_from(&token_ids)
+            .map(|from| EncodedInput { rows: from..token_ids.len(), ..last.clone() });
+        // Side by side, so that one pass computes both.
+        inputs.extend(asked.last.then_some(last));
+        inputs.extend(mean);
+    }
     let spec = ActivationSpec {
-        site,
-        layers: layers.to_vec(),
+        site: asked.site,
+        layers: asked.layers.clone(),
         tokens: TokenMode::Last,
         prompt_form: PromptForm::ChatTemplate,
     };
     let options = RunOptions::default();
     let read = activations_encoded(&model.llama, &inputs, &spec, &options, progress)?;
     let width = read.layers.len() * read.hidden_size;
-    Ok(FeatureRows::new(read.values, width))
+    let (last, mean) = match (asked.last, asked.mean_without.is_some()) {
+        (true, true) => {
+            read.values.chunks_exact(2 * width).map(|pair| pair.split_at(width)).unzip()
+        }
+        (true, false) => (vec![read.values.as_slice()], Vec::new()),
+        (false, _) => (Vec::new(), vec![read.values.as_slice()]),
+    };
+    let rows = |values: Vec<&[f32]>| FeatureRows::new(values.concat(), width);
+    Ok(ActivationRows { last: rows(last), mean: rows(mean) })
 }

@@ -1,6 +1,7 @@
 //! A probe as a file, and its verdicts.
 
 use skeg_model::ChatMessage;
+use skeg_model::steering::Site;
 
 use super::*;
 use crate::logistic::Plane;
@@ -21,6 +22,7 @@ fn probe() -> Probe {
         layers: vec![1, 3],
         hidden_size: 2,
         row: PromptRow::Last,
+        prefix_token_ids: Vec::new(),
     };
     let categories: Vec<Category> =
         ["physical_harm", "fraud"].map(|slug| Category::parse(slug).unwrap()).to_vec();
@@ -58,10 +60,14 @@ fn conversation(contents: &[(&str, &str)]) -> Vec<ChatMessage> {
     contents.iter().map(message).collect()
 }
 
+fn last(last: &[f32]) -> PromptActivations<'_> {
+    PromptActivations { last, mean: &[] }
+}
+
 fn harm(messages: &[(&str, &str)], activations: [f32; 4]) -> f32 {
     let probe = probe();
     let text = probe.text_scores(&conversation(messages), None).unwrap();
-    probe.verdict(&text, Some(&activations)).unwrap().harm
+    probe.verdict(&text, Some(last(&activations))).unwrap().harm
 }
 
 #[test]
@@ -84,7 +90,7 @@ fn text_and_activations_both_count() {
 fn the_categories_are_those_of_the_weighted_logits() {
     let probe = probe();
     let text = probe.text_scores(&conversation(&[("user", "tea")]), None).unwrap();
-    let verdict = probe.verdict(&text, Some(&[0.0, 2.0, 0.0, 0.25])).unwrap();
+    let verdict = probe.verdict(&text, Some(last(&[0.0, 2.0, 0.0, 0.25]))).unwrap();
     // Logits 2 and 0.5 + 2 * 0.25 = 1.
     assert_eq!(verdict.first().map(Category::as_str), Some("physical_harm"));
     let expected = 1.0 / (1.0 + (-1.0_f32).exp());
@@ -111,10 +117,11 @@ fn harm_anywhere_in_a_conversation_counts_and_a_quotation_in_a_system_prompt_les
 fn a_verdict_without_its_inputs_is_an_error() {
     let probe = probe();
     let text = probe.text_scores(&conversation(&[("user", "tea")]), None).unwrap();
-    let error = probe.verdict(&text, Some(&[0.0; 3])).unwrap_err().to_string();
-    assert!(error.contains("reads 4 activations and was given 3"), "{error}");
+    let error = probe.verdict(&text, Some(last(&[0.0; 3]))).unwrap_err().to_string();
+    assert!(error.contains("reads 4 activations of the last row and was given 3"), "{error}");
     assert!(probe.verdict(&text, None).is_err());
-    let error = probe.verdict(&TextScores::default(), Some(&[0.0; 4])).unwrap_err().to_string();
+    let error =
+        probe.verdict(&TextScores::default(), Some(last(&[0.0; 4]))).unwrap_err().to_string();
     assert!(error.contains("no text scores of member 1"), "{error}");
 }
 

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::corpus::Corpus;
-use super::member::{Input, Member, Planes};
+use super::member::{Member, Planes};
 use super::rows::{Reads, Rows, Sources, rows};
 use super::verdict::{Scores, Stack, Verdict};
 use super::{Probe, TrainedOn, TrainingSource};
@@ -75,11 +75,7 @@ pub fn train(
     if spec.members.is_empty() {
         return Err(Error::Spec("a probe without a member; name at least one".to_owned()));
     }
-    let inputs = spec
-        .members
-        .iter()
-        .map(|reads| rows(corpus, reads, sources, progress))
-        .collect::<Result<Vec<(Input, Rows)>>>()?;
+    let inputs = rows(corpus, &spec.members, sources, progress)?;
     let trainer = Trainer { corpus, penalties: spec.penalties };
     let everything: Vec<usize> = (0..corpus.prompts.len()).collect();
     let mut by_member = Vec::with_capacity(inputs.len());
@@ -280,6 +276,7 @@ mod tests {
                 vec![Reads::Activations {
                     site: skeg_model::steering::Site::ResidPost,
                     layers: vec![1],
+                    row: super::super::PromptRow::Mean,
                 }],
                 "a model",
             ),

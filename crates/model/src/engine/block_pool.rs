@@ -2,8 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::block_key::BlockKey;
+use super::row_sums::{BlockSum, SumTag};
 
 /// Who has the blocks of the KV cache.
 ///
@@ -40,16 +42,44 @@ struct Entry {
     /// Blocks before it in its chain.
     depth: usize,
     max_relative_norm: Option<f32>,
+    /// Sums of its rows, each of a tag of its own, the newest last.
+    sums: Vec<BlockSum>,
     /// The clock when the last holder let go of it.
     last_held: u64,
 }
 
+/// Sums that are kept of a block: a probe's and another one's, as when a generation follows another or is compared with it.
+const MAX_SUMS: usize = 2;
+
+impl Entry {
+    fn keep(&mut self, sum: BlockSum) {
+        if self.sums.iter().any(|kept| kept.tag == sum.tag) {
+            return;
+        }
+        if self.sums.len() == MAX_SUMS {
+            self.sums.remove(0);
+        }
+        self.sums.push(sum);
+    }
+}
+
+/// What was found out about a block's rows when they were computed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct BlockFigures {
+    /// What the hooks measured, the largest of them.
+    pub(super) max_relative_norm: Option<f32>,
+    /// The sum of its rows, if a gate reads their mean.
+    pub(super) sum: Option<BlockSum>,
+}
+
 /// A block found under its key.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Hit {
     pub(super) block: u32,
-    /// What the hooks measured when its rows were computed, the largest of them.
+    /// [`BlockFigures::max_relative_norm`].
     pub(super) max_relative_norm: Option<f32>,
+    /// The sum that was asked for, if there is one.
+    pub(super) sum: Option<Arc<[f32]>>,
 }
 
 /// The blocks of one sequence in order of position; given back by [`BlockPool::give_back`].
@@ -110,11 +140,13 @@ impl BlockPool {
         num_tokens.div_ceil(self.block_size)
     }
 
-    /// The block under a key.
-    pub(super) fn find(&self, key: &BlockKey) -> Option<Hit> {
+    /// The block under a key, with the sum of this tag.
+    pub(super) fn find(&self, key: &BlockKey, tag: Option<&SumTag>) -> Option<Hit> {
         let block = *self.by_key.get(key)?;
         let entry = self.blocks[block as usize].entry.as_ref()?;
-        Some(Hit { block, max_relative_norm: entry.max_relative_norm })
+        let sum = tag.and_then(|tag| entry.sums.iter().find(|sum| sum.tag == *tag));
+        let sum = sum.map(|sum| Arc::clone(&sum.values));
+        Some(Hit { block, max_relative_norm: entry.max_relative_norm, sum })
     }
 
     /// How many of these blocks nobody holds.
@@ -143,23 +175,24 @@ impl BlockPool {
     }
 
     /// Enters the table's first block that is not entered yet, which must be full and computed. Where
-    /// another sequence was first, its block takes the place of this one, which is freed: they hold the same.
-    pub(super) fn enter(
-        &mut self,
-        table: &mut BlockTable,
-        key: BlockKey,
-        max_relative_norm: Option<f32>,
-    ) {
+    /// another sequence was first, its block takes the place of this one, which is freed: they hold the same. The sum is kept
+    /// either way.
+    pub(super) fn enter(&mut self, table: &mut BlockTable, key: BlockKey, figures: BlockFigures) {
+        let BlockFigures { max_relative_norm, sum } = figures;
         let depth = table.num_entered;
         let own = table.blocks[depth];
-        if let Some(Hit { block, .. }) = self.find(&key) {
+        let block = *self.by_key.entry(key).or_insert(own);
+        if block == own {
+            let entry = Entry { key, depth, max_relative_norm, sums: Vec::new(), last_held: 0 };
+            self.blocks[own as usize].entry = Some(entry);
+        } else {
             self.hold(block);
             self.release(own);
             table.blocks[depth] = block;
-        } else {
-            self.by_key.insert(key, own);
-            let entry = Entry { key, depth, max_relative_norm, last_held: 0 };
-            self.blocks[own as usize].entry = Some(entry);
+        }
+        let entry = self.blocks[block as usize].entry.as_mut();
+        if let (Some(entry), Some(sum)) = (entry, sum) {
+            entry.keep(sum);
         }
         table.num_entered += 1;
     }
@@ -217,140 +250,4 @@ impl BlockPool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The chain of keys of a sequence of these blocks of one token each.
-    fn keys(token_ids: &[u32]) -> Vec<BlockKey> {
-        let mut parent = BlockKey::ROOT;
-        let chain = token_ids.iter().map(|&token_id| {
-            parent = parent.child([(token_id, None)].into_iter());
-            parent
-        });
-        chain.collect()
-    }
-
-    /// Runs a sequence of blocks of one token to its end: holds what is found, computes the rest.
-    fn run(pool: &mut BlockPool, token_ids: &[u32]) -> usize {
-        let (table, num_found) = start(pool, token_ids);
-        pool.give_back(table);
-        num_found
-    }
-
-    fn start(pool: &mut BlockPool, token_ids: &[u32]) -> (BlockTable, usize) {
-        let keys = keys(token_ids);
-        let hits: Vec<Hit> = keys.iter().map_while(|key| pool.find(key)).collect();
-        let mut table = pool.share(&hits);
-        assert_eq!(pool.grow(&mut table, token_ids.len()), token_ids.len());
-        for key in &keys[hits.len()..] {
-            pool.enter(&mut table, *key, None);
-        }
-        (table, hits.len())
-    }
-
-    fn num_found(pool: &BlockPool, token_ids: &[u32]) -> usize {
-        keys(token_ids).iter().filter(|key| pool.find(key).is_some()).count()
-    }
-
-    #[test]
-    fn what_was_used_longest_ago_goes_first_and_of_a_chain_its_end() {
-        let mut pool = BlockPool::new(6, 1);
-        run(&mut pool, &[1, 2, 3]);
-        run(&mut pool, &[4, 5]);
-        assert_eq!(run(&mut pool, &[1, 2]), 2); // its third block is now the least recent
-        run(&mut pool, &[6, 7]); // one free block, one evicted
-        assert_eq!((num_found(&pool, &[1, 2, 3]), num_found(&pool, &[4, 5])), (2, 2));
-        run(&mut pool, &[8]);
-        let found: Vec<bool> = keys(&[4, 5]).iter().map(|key| pool.find(key).is_some()).collect();
-        assert_eq!(found, [true, false], "the deepest of the older chain");
-        run(&mut pool, &[9]);
-        assert_eq!((num_found(&pool, &[4, 5]), num_found(&pool, &[1, 2])), (0, 2));
-        assert_eq!(pool.evictions(), 3);
-    }
-
-    #[test]
-    fn a_block_somebody_holds_is_not_evicted() {
-        let mut pool = BlockPool::new(4, 1);
-        run(&mut pool, &[1, 2]);
-        let (first, _) = start(&mut pool, &[1, 2]);
-        let (second, shared) = start(&mut pool, &[1, 2]);
-        assert_eq!((shared, pool.num_available()), (2, 2));
-        pool.give_back(first);
-        assert_eq!(pool.num_available(), 2, "the second still holds them");
-        let mut table = BlockTable::default();
-        assert_eq!(pool.grow(&mut table, 3), 2, "nothing but the free ones");
-        pool.give_back(second);
-        assert_eq!(pool.grow(&mut table, 3), 3);
-    }
-
-    #[test]
-    fn of_two_that_compute_the_same_one_block_stays() {
-        let mut pool = BlockPool::new(4, 1);
-        let mut tables = [BlockTable::default(), BlockTable::default()];
-        for table in &mut tables {
-            pool.grow(table, 2);
-        }
-        assert_eq!(pool.num_available(), 0);
-        for key in keys(&[1, 2]) {
-            for table in &mut tables {
-                pool.enter(table, key, None);
-            }
-        }
-        assert_eq!(tables[0].blocks(), tables[1].blocks());
-        assert_eq!(pool.num_available(), 2);
-        let [first, second] = tables;
-        pool.give_back(first);
-        pool.give_back(second);
-        assert_eq!((pool.num_available(), pool.num_idle()), (4, 2));
-    }
-
-    /// A sequence of blocks of few tokens, so that chains meet, and whether it stays.
-    fn any_visits() -> impl Strategy<Value = Vec<(Vec<u32>, bool)>> {
-        prop::collection::vec((prop::collection::vec(0_u32..3, 1..5), any::<bool>()), 1..30)
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_found_can_be_reached_from_the_root_and_no_block_is_lost(visits in any_visits()) {
-            let mut pool = BlockPool::new(8, 1);
-            let mut staying = VecDeque::new();
-            for (token_ids, stays) in &visits {
-                while pool.num_available() < token_ids.len() {
-                    pool.give_back(staying.pop_front().unwrap());
-                }
-                let (table, _) = start(&mut pool, token_ids);
-                if *stays {
-                    staying.push_back(table);
-                } else {
-                    pool.give_back(table);
-                }
-                let held: BTreeSet<u32> =
-                    staying.iter().flat_map(|table| table.blocks()).copied().collect();
-                prop_assert_eq!(held.len() + pool.num_available(), 8);
-                for (token_ids, _) in &visits {
-                    let found: Vec<bool> =
-                        keys(token_ids).iter().map(|key| pool.find(key).is_some()).collect();
-                    prop_assert!(found.is_sorted_by(|a, b| a >= b), "{:?}: {:?}", token_ids, found);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_was_forgotten_is_not_found_and_all_blocks_come_back() {
-        let mut pool = BlockPool::new(6, 1);
-        run(&mut pool, &[1, 2]);
-        let (held, _) = start(&mut pool, &[3, 4]);
-        pool.forget();
-        assert_eq!((pool.num_available(), pool.num_idle()), (4, 0));
-        assert_eq!(run(&mut pool, &[1, 2]), 0);
-        assert_eq!(run(&mut pool, &[3, 4]), 0);
-        assert_eq!(run(&mut pool, &[3, 4]), 2);
-        pool.give_back(held);
-        assert_eq!((pool.num_available(), pool.num_idle()), (6, 4));
-    }
-}
+mod tests;

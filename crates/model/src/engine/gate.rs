@@ -1,8 +1,9 @@
 //! The gate: what a request that names no steering is to be done with, decided from its own prompt's activations.
 //!
-//! A gated sequence is prefilled unsteered, and the last rows of its prompt are copied out on the way. Its [`Gate`] looks at
-//! them before the first token is sampled. If nothing is due, the token is sampled from that very step, so a gated request that
-//! turns out harmless costs a few copied rows and has, bitwise, the answer of an unsteered one. If steering is due, the step's
+//! A gated sequence is prefilled unsteered, and on the way its prompt's last row is copied out, and the sum of its rows where the
+//! gate reads their mean. Its [`Gate`] looks at them before the first token is sampled. If nothing is due, the token is sampled
+//! from that very step, so a gated request that turns out harmless costs copied rows and has, bitwise, the answer of an
+//! unsteered one. If steering is due, the step's
 //! logits are dropped and the sequence is computed again from the first row that its plan steers: the whole prompt, with what
 //! the prefix cache has of it, or for `generation` row P-1 alone (with the rest of its block where that block is full, since
 //! others may read it by then). While an answer goes on unsteered the gate can be asked again.
@@ -11,6 +12,7 @@ use std::fmt::Debug;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use super::row_sums::RowSums;
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::steering::{Site, SlotLease, SteeringPlan};
@@ -26,8 +28,14 @@ pub enum GateDecision {
     Stop,
 }
 
-/// The most rows of a prompt that a gate may read, which bounds what is copied and kept of a sequence.
-pub const MAX_GATE_ROWS: usize = 64;
+/// What a gate is shown of a prompt, computed unsteered. All numbers are finite.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct PromptActivations<'a> {
+    /// Row P-1, which yields the first token of the answer: `[num_layers, hidden_size]`.
+    pub last: &'a [f32],
+    /// The mean of the rows from [`Gate::mean_from`] to P-1, `[num_layers, hidden_size]`; empty where it is not asked for.
+    pub mean: &'a [f32],
+}
 
 /// Decides about sequences by their activations. Called on the engine's thread between passes, so it takes microseconds and waits
 /// for nothing.
@@ -38,17 +46,15 @@ pub trait Gate: Send + Sync + Debug {
     /// Blocks from 0 whose rows it reads, ascending, each once, at least one.
     fn layers(&self) -> &[usize];
 
-    /// How many of the prompt's last rows [`Self::decide`] reads, at most [`MAX_GATE_ROWS`]; of a shorter prompt all. The prefix
-    /// cache gives none of them, so they are computed each time.
-    fn last_rows(&self) -> NonZeroUsize {
-        NonZeroUsize::MIN
+    /// First of the prompt's rows that count in the mean of its rows, below P; `None` = it does not read the mean. With `Some`, a
+    /// sequence takes from the prefix cache only blocks beside which lies the sum of the same rows, layers and site, left by
+    /// another gated sequence; the other blocks it computes again, once, and leaves their sums.
+    fn mean_from(&self) -> Option<usize> {
+        None
     }
 
-    /// Decides by the last rows of the prompt, computed unsteered; row P-1 is the last of them. Called once a sequence.
-    ///
-    /// # Shapes
-    /// - `activations`: `[min(last_rows, P), num_layers, hidden_size]`, finite
-    fn decide(&self, activations: &[f32]) -> GateDecision;
+    /// Decides by the prompt's activations. Called once a sequence.
+    fn decide(&self, activations: PromptActivations<'_>) -> GateDecision;
 
     /// Generated tokens between looks at an answer that goes on unsteered; `None` = it is not looked at.
     fn recheck_every(&self) -> Option<NonZeroUsize> {
@@ -66,12 +72,12 @@ pub trait Gate: Send + Sync + Debug {
     }
 }
 
-/// Refuses a gate that reads what the model does not have.
-pub(super) fn check(gate: &dyn Gate, config: &LlamaConfig) -> Result<()> {
-    let (layers, last_rows) = (gate.layers(), gate.last_rows());
-    if last_rows.get() > MAX_GATE_ROWS {
+/// Refuses a gate that reads what the model or the prompt does not have.
+pub(super) fn check(gate: &dyn Gate, config: &LlamaConfig, prompt_len: usize) -> Result<()> {
+    let layers = gate.layers();
+    if let Some(from) = gate.mean_from().filter(|&from| from >= prompt_len) {
         return Err(Error::Request(format!(
-            "a gate on the last {last_rows} rows of a prompt; expected at most {MAX_GATE_ROWS}"
+            "a gate on the mean of a prompt's rows from row {from} on; the prompt has {prompt_len}"
         )));
     }
     let fits = layers.is_sorted_by(|a, b| a < b)
@@ -100,27 +106,57 @@ pub(super) struct GateState {
     pub(super) gate: Arc<dyn Gate>,
     /// It has said that nothing is due; a preempted sequence is not asked about its prompt again.
     pub(super) is_decided: bool,
-    /// The prompt's rows that it reads, of chunks before the last: `[num_rows, num_layers, hidden_size]`.
-    pub(super) read: Vec<f32>,
+    /// The row that it is asked about next, once it is computed: `[num_layers, hidden_size]`.
+    pub(super) last: Vec<f32>,
+    /// Where it reads the mean of the prompt's rows. They go on with the answer, so that the next turn of a conversation finds
+    /// its history.
+    pub(super) sums: Option<RowSums>,
 }
 
 impl GateState {
-    pub(super) fn new(gate: Arc<dyn Gate>) -> Self {
-        Self { gate, is_decided: false, read: Vec::new() }
+    pub(super) fn new(gate: Arc<dyn Gate>, block_size: usize) -> Self {
+        let place = (gate.site(), gate.layers());
+        let sums = gate.mean_from().map(|from| RowSums::new(place, from, block_size));
+        Self { gate, is_decided: false, last: Vec::new(), sums }
     }
 
-    /// Known tokens, from the end of `prompt_len` and `num_generated`, whose rows it reads when the last of them is computed, and
-    /// what it is asked then.
-    pub(super) fn reads(
-        &self,
-        prompt_len: usize,
-        num_generated: usize,
-    ) -> Option<(usize, Question)> {
+    /// What it is asked when the last known row is computed, after `num_generated` tokens.
+    pub(super) fn question(&self, num_generated: usize) -> Option<Question> {
         if !self.is_decided {
-            return Some((self.gate.last_rows().get().min(prompt_len), Question::Prompt));
+            return Some(Question::Prompt);
         }
         let every = self.gate.recheck_every()?;
         let is_due = num_generated > 0 && num_generated.is_multiple_of(every.get());
-        is_due.then_some((1, Question::Answer(num_generated)))
+        is_due.then_some(Question::Answer(num_generated))
+    }
+
+    /// Asks it, with what was kept of a prompt of `prompt_len` tokens or of the answer's last row.
+    pub(super) fn ask(
+        &mut self,
+        question: Question,
+        prompt_len: usize,
+    ) -> Result<GateDecision, String> {
+        let last = std::mem::take(&mut self.last);
+        let mean = match (question, &self.sums) {
+            (Question::Prompt, Some(sums)) => sums
+                .mean(prompt_len)
+                .ok_or_else(|| "a row whose mean its gate reads was not read".to_owned())?,
+            (Question::Prompt, None) | (Question::Answer(_), _) => Vec::new(),
+        };
+        if !last.iter().chain(&mean).all(|value| value.is_finite()) {
+            return Err("the activations that its gate reads are not finite".to_owned());
+        }
+        Ok(match question {
+            Question::Prompt => self.gate.decide(PromptActivations { last: &last, mean: &mean }),
+            Question::Answer(num_generated) => self.gate.recheck(&last, num_generated),
+        })
+    }
+
+    /// Forgets what was read: all rows are computed again.
+    pub(super) fn restart(&mut self) {
+        self.last.clear();
+        if let Some(sums) = &mut self.sums {
+            sums.clear();
+        }
     }
 }

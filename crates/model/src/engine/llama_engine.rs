@@ -107,7 +107,7 @@ impl LlamaEngine {
             Some(_) if request.steering.is_some() => {
                 refuse("a plan and a gate; expected one of them, or none".to_owned())
             }
-            Some(gate) => gate::check(&**gate, self.llama.config()),
+            Some(gate) => gate::check(&**gate, self.llama.config(), prompt_tokens),
             None => Ok(()),
         }
     }

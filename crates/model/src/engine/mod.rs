@@ -13,13 +13,14 @@ mod gate;
 mod llama_engine;
 mod projection;
 mod request;
+mod row_sums;
 mod scheduler;
 mod sequence;
 mod stats;
 mod thread;
 
 pub use config::EngineConfig;
-pub use gate::{Gate, GateDecision, MAX_GATE_ROWS};
+pub use gate::{Gate, GateDecision, PromptActivations};
 pub use llama_engine::LlamaEngine;
 pub use projection::{LayerProjections, PROJECTION_RATIO_BOUNDS, SharedProjections};
 pub use request::{

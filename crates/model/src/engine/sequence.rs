@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::block_key::BlockKey;
-use super::block_pool::{BlockTable, Hit};
+use super::block_pool::{BlockFigures, BlockTable, Hit};
 use super::gate::{Gate, GateDecision, GateState, Question};
 use super::request::{Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId};
 use super::request::{SinkClosed, SteeringReport};
+use super::row_sums::{ReadRows, SumTag};
 use crate::hooks::ProjectionSample;
 use crate::sampling::Sampler;
 use crate::steering::{SlotLease, SteeringId, SteeringPlan};
@@ -55,7 +56,7 @@ impl Sequence {
         caching: Caching,
     ) -> Self {
         let sampler = Sampler::new(request.sampling.clone(), &request.prompt_token_ids);
-        let gate = request.gate.clone().map(GateState::new);
+        let gate = request.gate.clone().map(|gate| GateState::new(gate, caching.block_size));
         Self {
             id,
             request,
@@ -100,7 +101,7 @@ impl Sequence {
     pub(super) fn preempt(&mut self) {
         self.rewind(0);
         if let Some(state) = &mut self.gate {
-            state.read.clear();
+            state.restart();
         }
     }
 
@@ -111,10 +112,16 @@ impl Sequence {
     }
 
     /// Tokens at its beginning whose rows need not be computed if they are in the cache: all but the last known one, whose row
-    /// yields the next, and those that its gate reads.
+    /// yields the next and is what its gate reads.
     pub(super) fn num_findable(&self) -> usize {
-        let num_known = self.prompt_len() + self.generated.len();
-        num_known - self.read_by_gate().map_or(1, |(num_rows, ..)| num_rows)
+        self.prompt_len() + self.generated.len() - 1
+    }
+
+    /// The sum that it takes of block `idx` if it is found, and whether it can do without.
+    pub(super) fn sum_wanted(&self, idx: usize) -> Option<(SumTag, bool)> {
+        let state = self.gate.as_ref()?;
+        let tag = state.sums.as_ref()?.tag(idx)?;
+        Some((tag, state.is_decided))
     }
 
     /// Whether a step has done anything for it yet.
@@ -135,40 +142,37 @@ impl Sequence {
         (covers && position >= self.steered_from).then_some(plan)
     }
 
-    /// How many of the last known rows its gate reads, what it is asked then, and the gate.
-    fn read_by_gate(&self) -> Option<(usize, Question, &GateState)> {
-        let state = self.gate.as_ref()?;
-        let (num_rows, question) = state.reads(self.prompt_len(), self.generated.len())?;
-        Some((num_rows, question, state))
-    }
-
-    /// Which of the next `num_rows` rows its gate reads, counted from the first of them, and the gate; `None` if none.
+    /// Which of the next `num_rows` rows are read for its gate, counted from the first of them, and the gate; `None` if none.
     pub(super) fn next_rows_read(&self, num_rows: usize) -> Option<(Range<usize>, &dyn Gate)> {
-        let (num_read, _, state) = self.read_by_gate()?;
-        let first_read = self.num_pending().saturating_sub(num_read);
+        let state = self.gate.as_ref()?;
+        let first_read = match &state.sums {
+            Some(sums) => sums.from().saturating_sub(self.num_computed),
+            None => {
+                state.question(self.generated.len())?;
+                self.num_pending() - 1
+            }
+        };
         (first_read < num_rows).then_some((first_read..num_rows, &*state.gate))
     }
 
-    /// Keeps rows that its gate reads, `[num_rows, num_layers, hidden_size]`, until the last one is computed.
-    pub(super) fn keep_for_gate(&mut self, activations: &[f32]) {
-        if let Some(state) = &mut self.gate {
-            state.read.extend_from_slice(activations);
+    /// Keeps what was read of the next `num_rows` rows, as [`Self::next_rows_read`] says, until its gate is asked.
+    pub(super) fn keep_for_gate(&mut self, num_rows: usize, read: &ReadRows) {
+        let (end, is_last) = (self.num_computed + num_rows, num_rows == self.num_pending());
+        let Some(state) = &mut self.gate else { return };
+        if is_last {
+            state.last = read.last();
+        }
+        if let Some(sums) = &mut state.sums {
+            sums.add(end - read.num_rows, read);
         }
     }
 
-    /// Asks its gate, once the last known row is computed and everything it reads was kept.
+    /// Asks its gate if it is its turn, once the last known row is computed and what it reads was kept.
     pub(super) fn ask_gate(&mut self) -> Option<Result<(Question, GateDecision), String>> {
-        let (_, question, _) = self.read_by_gate()?;
+        let prompt_len = self.prompt_len();
         let state = self.gate.as_mut()?;
-        let read = std::mem::take(&mut state.read);
-        if !read.iter().all(|value| value.is_finite()) {
-            return Some(Err("the activations that its gate reads are not finite".to_owned()));
-        }
-        let decision = match question {
-            Question::Prompt => state.gate.decide(&read),
-            Question::Answer(num_generated) => state.gate.recheck(&read, num_generated),
-        };
-        Some(Ok((question, decision)))
+        let question = state.question(self.generated.len())?;
+        Some(state.ask(question, prompt_len).map(|decision| (question, decision)))
     }
 
     /// The gate said that nothing is due, for now.
@@ -244,6 +248,9 @@ impl Sequence {
             for _ in 0..self.caching.block_size {
                 self.in_cache(hit.max_relative_norm);
             }
+            if let Some(sums) = self.gate.as_mut().and_then(|state| state.sums.as_mut()) {
+                sums.found(hit.sum.clone());
+            }
         }
     }
 
@@ -275,9 +282,12 @@ impl Sequence {
         self.caching.keys[idx]
     }
 
-    /// Key and figure of block `idx`, which must be full and in the cache.
-    pub(super) fn block(&mut self, idx: usize) -> (BlockKey, Option<f32>) {
-        (self.block_key(idx), self.caching.max_relative_norms[idx])
+    /// Key and figures of block `idx`, which must be full and in the cache.
+    pub(super) fn block(&mut self, idx: usize) -> (BlockKey, BlockFigures) {
+        let sums = self.gate.as_ref().and_then(|state| state.sums.as_ref());
+        let sum = sums.and_then(|sums| sums.of_block(idx));
+        let max_relative_norm = self.caching.max_relative_norms[idx];
+        (self.block_key(idx), BlockFigures { max_relative_norm, sum })
     }
 
     fn token_at(&self, position: usize) -> u32 {

@@ -117,12 +117,14 @@ impl Capture {
         let (_, hidden_size) = h.dims2()?;
         for part in self.parts.iter_mut().filter(|part| part.reads(site, layer)) {
             let mut values = Vec::with_capacity(part.rows.len() * hidden_size);
-            for &row in &part.rows {
+            // One copy for rows that lie side by side.
+            for rows in part.rows.chunk_by(|row, next| row + 1 == *next) {
+                let rows = h.narrow(0, rows[0], rows.len())?.flatten_all()?;
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "handing rows to the host is the purpose"
                 )]
-                values.extend(h.get(row)?.to_vec1::<f32>()?); // [hidden_size]
+                values.extend(rows.to_vec1::<f32>()?);
             }
             part.captured.push((layer, values));
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use skeg_model::engine::{
     Engine, EngineConfig, Event, FinishReason, Gate, GateDecision, GenerationRequest,
-    SteeringReport,
+    PromptActivations, SteeringReport,
 };
 use skeg_model::steering::{Positions, Site, SlotLease};
 use skeg_model::{Capture, Hooks, KvCache, KvCacheDtype, PackedBatch};
@@ -21,22 +21,25 @@ const LAYERS: [usize; 2] = [0, 2];
 pub(crate) struct Script {
     pub(crate) site: Site,
     pub(crate) layers: Vec<usize>,
-    pub(crate) last_rows: usize,
+    pub(crate) mean_from: Option<usize>,
     pub(crate) about_prompt: GateDecision,
     /// After how many tokens it is asked, and what it says after how many.
     pub(crate) about_answer: Option<(usize, usize, GateDecision)>,
     pub(crate) seen: Mutex<Vec<(usize, Vec<f32>)>>,
+    /// The means that it was shown.
+    pub(crate) means: Mutex<Vec<Vec<f32>>>,
 }
 
 impl Script {
     pub(crate) fn new(about_prompt: GateDecision) -> Self {
         Self {
             site: Site::ResidPost,
-            last_rows: 1,
+            mean_from: None,
             layers: LAYERS.to_vec(),
             about_prompt,
             about_answer: None,
             seen: Mutex::default(),
+            means: Mutex::default(),
         }
     }
 
@@ -54,12 +57,13 @@ impl Gate for Script {
         &self.layers
     }
 
-    fn last_rows(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.last_rows).unwrap()
+    fn mean_from(&self) -> Option<usize> {
+        self.mean_from
     }
 
-    fn decide(&self, activations: &[f32]) -> GateDecision {
-        self.seen.lock().unwrap().push((0, activations.to_vec()));
+    fn decide(&self, activations: PromptActivations<'_>) -> GateDecision {
+        self.seen.lock().unwrap().push((0, activations.last.to_vec()));
+        self.means.lock().unwrap().push(activations.mean.to_vec());
         self.about_prompt.clone()
     }
 
@@ -107,16 +111,11 @@ pub(crate) fn steer(ask: &Ask, lease: &SlotLease) -> GateDecision {
 
 /// The row of a prompt's last token by a pass of its own.
 pub(crate) fn row_by_hand(token_ids: &[u32]) -> Vec<f32> {
-    let row = token_ids.len() - 1;
-    read_by_hand(token_ids, (Site::ResidPost, &LAYERS), row)
+    rows_by_hand(token_ids, (Site::ResidPost, &LAYERS)).pop().unwrap()
 }
 
-/// Some row of a prompt by a pass of its own: `[num_layers * hidden_size]`.
-pub(crate) fn read_by_hand(
-    token_ids: &[u32],
-    (site, layers): (Site, &[usize]),
-    row: usize,
-) -> Vec<f32> {
+/// All rows of a prompt by a pass of its own, each `[num_layers * hidden_size]`.
+pub(crate) fn rows_by_hand(token_ids: &[u32], (site, layers): (Site, &[usize])) -> Vec<Vec<f32>> {
     let mut cache =
         KvCache::new(LLAMA.config(), 4, 32, KvCacheDtype::default(), LLAMA.device()).unwrap();
     let batch = PackedBatch {
@@ -126,10 +125,14 @@ pub(crate) fn read_by_hand(
         block_tables: vec![vec![0, 1, 2, 3]],
         logit_rows: Vec::new(),
     };
-    let mut capture = Capture::new(site, layers.to_vec(), vec![row]);
+    let all = (0..token_ids.len()).collect();
+    let mut capture = Capture::new(site, layers.to_vec(), all);
     let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
     LLAMA.forward(&batch, &mut cache, &mut hooks).unwrap();
-    capture.take().into_iter().flat_map(|(_, values)| values).collect()
+    let layers = capture.take();
+    let row =
+        |row: usize| layers.iter().flat_map(move |(_, values)| values[row * 64..][..64].to_vec());
+    (0..token_ids.len()).map(|idx| row(idx).collect()).collect()
 }
 
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
@@ -342,8 +345,8 @@ fn a_gate_that_reads_what_is_not_there_is_refused_and_so_is_one_beside_a_plan() 
             "expected at least one of the model's 3",
         );
     }
-    let script = Script { last_rows: 65, ..Script::new(GateDecision::Unsteered) };
-    refused(gated(ask(1, None).request, &Arc::new(script)), "at most 64");
+    let script = Script { mean_from: Some(23), ..Script::new(GateDecision::Unsteered) };
+    refused(gated(ask(1, None).request, &Arc::new(script)), "from row 23 on; the prompt has 23");
     let gate = Arc::new(Script::new(GateDecision::Unsteered));
     refused(gated(ask(1, Some(STEERING)).bind(&lease), &gate), "a plan and a gate");
 }

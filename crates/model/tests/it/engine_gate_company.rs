@@ -1,11 +1,10 @@
 //! Gated requests among others, cut and pushed out in every way; and steering that begins in mid-answer.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use skeg_model::engine::{
-    Engine, EngineConfig, Gate, GateDecision, GenerationRequest, LlamaEngine,
+    Engine, EngineConfig, Gate, GateDecision, GenerationRequest, LlamaEngine, PromptActivations,
 };
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::{Positions, Site};
@@ -14,19 +13,21 @@ use crate::engine_company::{
     Ask, Steering, Visit, any_ask, any_config, engine, in_company_of, vectors, visit,
 };
 use crate::engine_gate::{
-    STEERING, Script, ask, bits, configs, gated, read_by_hand, row_by_hand, steer,
+    STEERING, Script, ask, bits, configs, gated, row_by_hand, rows_by_hand, steer,
 };
 use crate::engine_support::{Answer, alone, answer, request, run_to_end, submit};
 use crate::tiny::tokens;
 
-/// What a gate reads, and after how many tokens it looks at the answer; `None` = the request has no gate.
-type Reads = Option<(Site, Vec<usize>, usize, Option<usize>)>;
+/// Site, layers and first row of the mean that a gate reads, and after how many tokens it looks at the answer; `None` = the
+/// request has no gate.
+type Reads = Option<(Site, Vec<usize>, Option<usize>, Option<usize>)>;
 
 fn any_reads() -> impl Strategy<Value = Reads> {
     let site = prop_oneof![Just(Site::AttnOut), Just(Site::ResidPost)];
     let layers = prop::sample::subsequence(vec![0_usize, 1, 2], 1..=3);
     let every = prop::option::of(1_usize..4);
-    prop::option::weighted(0.7, (site, layers, 1_usize..7, every))
+    let mean_from = prop::option::weighted(0.7, 0_usize..10);
+    prop::option::weighted(0.7, (site, layers, mean_from, every))
 }
 
 /// A request of which some begin alike, so that the prefix cache has something to give.
@@ -44,25 +45,37 @@ fn any_visits() -> impl Strategy<Value = Vec<(Ask, Reads, Visit)>> {
 
 /// The gate that decides what an [`Ask`] says.
 fn script(ask: &Ask, reads: &Reads, lease: &skeg_model::steering::SlotLease) -> Option<Script> {
-    let (site, layers, last_rows, every) = reads.clone()?;
+    let (site, layers, mean_from, every) = reads.clone()?;
+    let mean_from = mean_from.map(|from| from.min(ask.request.prompt_token_ids.len() - 1));
     let decision = match ask.steering {
         Some(_) => steer(ask, lease),
         None => GateDecision::Unsteered,
     };
     let about_answer = every.map(|every| (every, 0, GateDecision::Unsteered));
-    let layers_and_rows = Script { site, layers, last_rows, ..Script::new(decision) };
-    Some(Script { about_answer, ..layers_and_rows })
+    Some(Script { site, layers, mean_from, about_answer, ..Script::new(decision) })
 }
 
-/// Whether a gate was asked about the prompt once, with the rows that a pass of its own gives.
-fn saw_its_prompt(gate: &Script, prompt: &[u32]) -> bool {
-    let first = prompt.len().saturating_sub(gate.last_rows);
-    let expected: Vec<f32> = (first..prompt.len())
-        .flat_map(|row| read_by_hand(prompt, (gate.site, &gate.layers), row))
-        .collect();
-    let seen = gate.seen();
+/// Whether a gate was asked about the prompt once, with what a pass of its own gives.
+pub(crate) fn saw_its_prompt(gate: &Script, prompt: &[u32], block_size: usize) -> bool {
+    let rows = rows_by_hand(prompt, (gate.site, &gate.layers));
+    let mean = gate.mean_from.map(|from| mean_by_hand(&rows, from, block_size)).unwrap_or_default();
+    let (seen, means) = (gate.seen(), gate.means.lock().unwrap());
     let about_prompt: Vec<_> = seen.iter().filter(|(count, _)| *count == 0).collect();
-    matches!(&about_prompt[..], [(_, read)] if bits(read) == bits(&expected))
+    matches!(&about_prompt[..], [(_, read)] if bits(read) == bits(&rows[prompt.len() - 1]))
+        && matches!(&means[..], [read] if bits(read) == bits(&mean))
+}
+
+/// The mean of the rows from one on: summed in order within each block, and then over blocks.
+pub(crate) fn mean_by_hand(rows: &[Vec<f32>], from: usize, block_size: usize) -> Vec<f32> {
+    let mean = |idx: usize| {
+        let mut total = 0.0;
+        for first in (0..rows.len()).step_by(block_size) {
+            let counted = first.max(from)..(first + block_size).min(rows.len()).max(from);
+            total += rows[counted].iter().map(|row| row[idx]).sum::<f32>();
+        }
+        total / (rows.len() - from) as f32
+    };
+    (0..rows[0].len()).map(mean).collect()
 }
 
 proptest! {
@@ -92,62 +105,12 @@ proptest! {
             let Some(answer) = answer else { continue };
             prop_assert_eq!(answer, ask.alone(), "{:?} by {:?} in {:?}", ask, gate, config);
             if let Some(gate) = gate {
-                prop_assert!(saw_its_prompt(gate, &ask.request.prompt_token_ids), "{:?} in {:?}", gate, config);
+                let prompt = &ask.request.prompt_token_ids;
+                prop_assert!(saw_its_prompt(gate, prompt, config.block_size), "{:?} in {:?}", gate, config);
             }
         }
         prop_assert_eq!(engine.stats().read().num_held_blocks, 0);
     }
-}
-
-#[test]
-fn the_last_rows_of_a_prompt_are_read_across_chunks_and_never_taken_from_the_cache() {
-    for budget in [9, 20, 22, 23] {
-        let config = EngineConfig {
-            block_size: 4,
-            max_num_batched_tokens: budget,
-            ..EngineConfig::default()
-        };
-        let mut engine = engine(&config);
-        let plain = ask(1, None);
-        for found in [0, 16] {
-            let before = engine.stats().read().prefix_cache_hit_tokens;
-            let script = Script { last_rows: 4, ..Script::new(GateDecision::Unsteered) };
-            let gate = Arc::new(script);
-            assert_eq!(alone(&mut engine, gated(plain.request.clone(), &gate)), plain.alone());
-            assert!(saw_its_prompt(&gate, &plain.request.prompt_token_ids), "{budget}");
-            // 23 tokens: block 4 of 16..20 holds row 19, the first that is read.
-            assert_eq!(engine.stats().read().prefix_cache_hit_tokens - before, found);
-        }
-    }
-}
-
-#[test]
-fn a_sequence_pushed_out_before_its_verdict_is_asked_once_about_all_rows() {
-    // 16 blocks of 4: while the first decodes, the second has begun its prompt and loses what it has.
-    let config = EngineConfig {
-        block_size: 4,
-        kv_cache_tokens: 64,
-        max_num_batched_tokens: 4,
-        max_num_seqs: 2,
-        ..EngineConfig::default()
-    };
-    let mut engine = engine(&config);
-    let (_, first) = submit(&mut engine, request(tokens(1, 12), 50));
-    while engine.stats().read().computed_rows < 12 + 14 {
-        engine.step().unwrap();
-    }
-    let plain = Ask { request: request(tokens(2, 38), 3), steering: None };
-    let script = Script { last_rows: 30, ..Script::new(GateDecision::Unsteered) };
-    let gate = Arc::new(script);
-    let (_, second) = submit(&mut engine, gated(plain.request.clone(), &gate));
-    while engine.stats().read().preemptions == 0 {
-        engine.step().unwrap();
-    }
-    assert!(gate.seen().is_empty(), "it was pushed out later than this test is about");
-    run_to_end(&mut engine);
-    assert_eq!(answer(&first).tokens.len(), 50);
-    assert_eq!(answer(&second), plain.alone());
-    assert!(saw_its_prompt(&gate, &plain.request.prompt_token_ids));
 }
 
 #[test]
@@ -274,7 +237,7 @@ fn pushed_out_after_steering_began_a_sequence_is_computed_again_as_it_was() {
 }
 
 #[test]
-fn a_gate_may_leave_answers_alone_and_reads_one_row_unless_it_says_otherwise() {
+fn a_gate_may_leave_answers_alone_and_reads_the_last_row_unless_it_says_otherwise() {
     /// Says nothing of what it need not say.
     #[derive(Debug)]
     struct Least;
@@ -288,13 +251,13 @@ fn a_gate_may_leave_answers_alone_and_reads_one_row_unless_it_says_otherwise() {
             &[1]
         }
 
-        fn decide(&self, activations: &[f32]) -> GateDecision {
-            assert_eq!(activations.len(), 64);
+        fn decide(&self, activations: PromptActivations<'_>) -> GateDecision {
+            assert_eq!((activations.last.len(), activations.mean.len()), (64, 0));
             GateDecision::Unsteered
         }
     }
 
-    assert_eq!((Least.last_rows(), Least.recheck_every()), (NonZeroUsize::MIN, None));
+    assert_eq!((Least.mean_from(), Least.recheck_every()), (None, None));
     let plain = ask(1, None);
     let request = GenerationRequest { gate: Some(Arc::new(Least)), ..plain.request.clone() };
     let mut engine = engine(&EngineConfig::default());

@@ -10,6 +10,7 @@ mod engine;
 mod engine_company;
 mod engine_gate;
 mod engine_gate_company;
+mod engine_gate_mean;
 mod engine_preemption;
 mod engine_prefix_cache;
 mod engine_real_model;

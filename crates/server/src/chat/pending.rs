@@ -141,7 +141,7 @@ impl Pending<'_> {
         let Some(input) = probe.activation_input() else {
             return Ok(Settlement::anew(judged.settle(&probe, None)?));
         };
-        let reads = (input.site, input.layers.to_vec());
+        let reads = (input, prompt.token_ids.as_slice());
         let (gate, verdict) = RequestGate::new(Arc::clone(&probe), reads, judged);
         let gate: Arc<dyn Gate> = Arc::new(gate);
         let sequences = self.submit(prompt, &Steering::Gated(gate), false)?;

@@ -9,8 +9,8 @@ use serde_json::json;
 use skeg_lab::judge::{Embed, SentenceEmbedder};
 use skeg_lab::probe::measure::{ProbeReport, SetRow, SetTable, write_pictures};
 use skeg_lab::probe::{
-    Corpus, Evasion, NGrams, Penalties, Probe, ProbeSpec, Reads, SourceSet, Sources, Verdict,
-    evade, style_check, train, verdicts,
+    Corpus, Evasion, NGrams, Penalties, Probe, ProbeSpec, PromptRow, Reads, SourceSet, Sources,
+    Verdict, evade, style_check, train, verdicts,
 };
 use skeg_lab::{DataSet, catqa_categories};
 use skeg_model::LoadedModel;
@@ -45,8 +45,10 @@ knows a set's style looks perfect on a split of its rows and is not. Figures onl
 /// What a probe is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum MemberKind {
-    /// The model's own activations on the prompt
+    /// The model's own activations on the prompt's last row
     Activations,
+    /// The mean of the model's own activations over the prompt's rows
+    Mean,
     /// Hashed n-grams of the text
     Ngrams,
     /// Sentence embeddings of the text; needs --embedder
@@ -85,6 +87,9 @@ pub(super) struct TrainArgs {
     /// Layers whose activations are read, `14,18` or `8-19` [default: around half, three fifths and three quarters of the model]
     #[arg(long)]
     layers: Option<String>,
+    /// Layers of the mean [default: those of --layers]
+    #[arg(long, value_name = "LAYERS")]
+    mean_layers: Option<String>,
     /// L2 penalty of activations and embeddings, on standardised features
     #[arg(long, value_name = "NUM", default_value_t = Penalties::default().dense)]
     l2: f64,
@@ -160,15 +165,24 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
         if args.categories.is_empty() { catqa_categories() } else { args.categories.clone() };
     let corpus = Corpus::new(&read_sources(&args.train, &args.read)?, &categories)?;
     let has = |kind| args.members.contains(&kind);
-    let loaded = Loaded::new(&args.read, has(MemberKind::Activations), has(MemberKind::Embedding))?;
+    let needs_model = has(MemberKind::Activations) || has(MemberKind::Mean);
+    let loaded = Loaded::new(&args.read, needs_model, has(MemberKind::Embedding))?;
     let layers = match (&args.layers, &loaded.model) {
         (Some(text), _) => parse_layers(text)?,
         (None, Some(model)) => default_layers(model.llama.config().num_hidden_layers),
         (None, None) => Vec::new(),
     };
+    let mean_layers = match &args.mean_layers {
+        Some(text) => parse_layers(text).context("--mean-layers")?,
+        None => layers.clone(),
+    };
+    let site = Site::ResidPost;
     let members = args.members.iter().map(|kind| match kind {
         MemberKind::Activations => {
-            Reads::Activations { site: Site::ResidPost, layers: layers.clone() }
+            Reads::Activations { site, layers: layers.clone(), row: PromptRow::Last }
+        }
+        MemberKind::Mean => {
+            Reads::Activations { site, layers: mean_layers.clone(), row: PromptRow::Mean }
         }
         MemberKind::Ngrams => Reads::NGrams(NGrams::default()),
         MemberKind::Embedding => Reads::Embedding,

@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use skeg_lab::probe::{self, Probe, TextScores};
-use skeg_model::engine::{Gate, GateDecision};
+use skeg_lab::probe::{self, ActivationInput, Probe, TextScores};
+use skeg_model::engine::{Gate, GateDecision, PromptActivations};
 use skeg_model::steering::Site;
 use skeg_vector_store::{AutoDecision, Live, Policy};
 use tokio::sync::oneshot;
@@ -49,7 +49,7 @@ impl Judged {
     pub(crate) fn settle(
         &self,
         probe: &Probe,
-        activations: Option<&[f32]>,
+        activations: Option<PromptActivations<'_>>,
     ) -> Result<Resolution, ApiError> {
         let started = Instant::now();
         let verdict = probe.verdict(&self.text, activations).map_err(|error| {
@@ -77,8 +77,9 @@ fn found(policy: &Policy, verdict: &probe::Verdict) -> Found {
 /// The gate of all sequences of one request: the first that is asked decides for all.
 pub(crate) struct RequestGate {
     probe: Arc<Probe>,
-    site: Site,
-    layers: Vec<usize>,
+    reads: ActivationInput,
+    /// First row of its prompt that counts in the mean.
+    mean_from: Option<usize>,
     judged: Judged,
     decision: OnceLock<GateDecision>,
     verdict: Mutex<Option<oneshot::Sender<Result<Settled, ApiError>>>>,
@@ -86,22 +87,22 @@ pub(crate) struct RequestGate {
 
 impl fmt::Debug for RequestGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestGate").field("layers", &self.layers).finish_non_exhaustive()
+        f.debug_struct("RequestGate").field("reads", &self.reads).finish_non_exhaustive()
     }
 }
 
 impl RequestGate {
-    /// A gate that reads these layers, as the probe asks, and where its verdict comes out.
+    /// A gate that reads of this prompt what the probe asks for, and where its verdict comes out.
     pub(crate) fn new(
         probe: Arc<Probe>,
-        (site, layers): (Site, Vec<usize>),
+        (reads, prompt_token_ids): (ActivationInput, &[u32]),
         judged: Judged,
     ) -> (Self, Verdict) {
         let (sender, receiver) = oneshot::channel();
         let gate = Self {
             probe,
-            site,
-            layers,
+            mean_from: reads.mean_from(prompt_token_ids),
+            reads,
             judged,
             decision: OnceLock::new(),
             verdict: Mutex::new(Some(sender)),
@@ -109,7 +110,7 @@ impl RequestGate {
         (gate, receiver)
     }
 
-    fn judge(&self, activations: &[f32]) -> GateDecision {
+    fn judge(&self, activations: PromptActivations<'_>) -> GateDecision {
         let settled = self.judged.settle(&self.probe, Some(activations));
         let decision = settled.as_ref().map_or(GateDecision::Stop, |resolution| {
             self.decision_of(resolution).unwrap_or(GateDecision::Stop)
@@ -143,14 +144,18 @@ impl RequestGate {
 
 impl Gate for RequestGate {
     fn site(&self) -> Site {
-        self.site
+        self.reads.site
     }
 
     fn layers(&self) -> &[usize] {
-        &self.layers
+        &self.reads.layers
     }
 
-    fn decide(&self, activations: &[f32]) -> GateDecision {
+    fn mean_from(&self) -> Option<usize> {
+        self.mean_from
+    }
+
+    fn decide(&self, activations: PromptActivations<'_>) -> GateDecision {
         self.decision.get_or_init(|| self.judge(activations)).clone()
     }
 }

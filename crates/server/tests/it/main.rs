@@ -8,6 +8,7 @@
 
 mod admin;
 mod auto;
+mod auto_mean;
 mod chat;
 mod cli;
 mod client;

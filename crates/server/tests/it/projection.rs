@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use candle_core::DType;
 use serde_json::json;
-use skeg_model::LlamaConfig;
 use skeg_model::engine::{EngineConfig, LlamaEngine};
 use skeg_model::testing::{RandomWeights, random_llama, tiny_config};
+use skeg_model::{Llama, LlamaConfig};
 
 use crate::harness::{END_OF_TURN, MAX_MODEL_LEN, NUM_LAYERS, Server, Setup};
 use crate::scripted::ScriptedEngine;
 use crate::store::HIDDEN_SIZE;
 
-/// A server on a random Llama of the store's size.
-fn server() -> Server {
+/// A random Llama of the store's size.
+pub(crate) fn llama() -> Llama {
     let config = LlamaConfig {
         hidden_size: HIDDEN_SIZE,
         intermediate_size: 16,
@@ -25,16 +25,18 @@ fn server() -> Server {
         max_position_embeddings: MAX_MODEL_LEN,
         ..tiny_config()
     };
-    let llama = random_llama(config, 7, RandomWeights::Dense(DType::F32)).unwrap();
-    let config = EngineConfig { projection_sample_interval: 2, ..EngineConfig::default() };
-    let engine = LlamaEngine::new(Arc::new(llama), &config).unwrap();
-    let setup = Setup::default();
+    random_llama(config, 7, RandomWeights::Dense(DType::F32)).unwrap()
+}
+
+/// A server on it.
+pub(crate) fn server(config: &EngineConfig, setup: Setup) -> Server {
+    let engine = LlamaEngine::new(Arc::new(llama()), config).unwrap();
     let (_, control) = ScriptedEngine::new(setup.script.clone(), false);
     setup.start_on(Box::new(engine), control)
 }
 
 /// The value of a metric without labels but the model's name.
-fn value(metrics: &str, name: &str) -> u64 {
+pub(crate) fn value(metrics: &str, name: &str) -> u64 {
     let start = format!("{name}{{model_name=\"tiny\"}} ");
     let line = metrics.lines().find_map(|line| line.strip_prefix(start.as_str()));
     line.expect("the metric is there").parse().unwrap()
@@ -42,7 +44,8 @@ fn value(metrics: &str, name: &str) -> u64 {
 
 #[tokio::test]
 async fn what_the_probe_measures_is_in_the_metrics() {
-    let server = server();
+    let config = EngineConfig { projection_sample_interval: 2, ..EngineConfig::default() };
+    let server = server(&config, Setup::default());
     let tokens = json!({"max_tokens": 5, "ignore_eos": true});
     let plain = server.chat(&[], tokens.clone()).await;
     assert_eq!(plain.status, 200, "{}", plain.text);

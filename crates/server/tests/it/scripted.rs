@@ -4,8 +4,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use skeg_model::engine::{
-    Engine, Event, EventSink, Finish, FinishReason, GateDecision, GenerationRequest, SeqId,
-    SharedStats, SteeringReport, StepOutcome, TokenLogprob,
+    Engine, Event, EventSink, Finish, FinishReason, GateDecision, GenerationRequest,
+    PromptActivations, SeqId, SharedStats, SteeringReport, StepOutcome, TokenLogprob,
 };
 use skeg_model::steering::{SlotLease, SteeringPlan, SteeringVector};
 use skeg_model::{Error, Result};
@@ -43,7 +43,7 @@ pub(crate) struct Script {
     pub(crate) text: String,
     pub(crate) fail: Option<String>,
     pub(crate) num_slots: usize,
-    /// What gates are shown of every prompt.
+    /// What gates are shown of every prompt's last row.
     pub(crate) activations: Vec<f32>,
 }
 
@@ -116,7 +116,7 @@ impl Running {
         let Some(gate) = self.request.gate.take() else { return true };
         // Locked before the verdict is out, so that whoever has the answer finds the entry.
         let mut journal = journal.lock().unwrap();
-        let decision = gate.decide(activations);
+        let decision = gate.decide(PromptActivations { last: activations, mean: &[] });
         journal.gated.push(decision.clone());
         drop(journal);
         match decision {

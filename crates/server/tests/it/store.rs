@@ -39,6 +39,8 @@ pub(crate) struct TestPolicy {
     pub(crate) other_weights: bool,
     /// Whether there is a probe.
     pub(crate) probe: bool,
+    /// Whether it reads the mean of the prompt's rows as well.
+    pub(crate) mean: bool,
     /// More of the policy: tables.
     pub(crate) more: &'static str,
 }
@@ -52,6 +54,7 @@ impl Default for TestPolicy {
             partial: false,
             other_weights: false,
             probe: false,
+            mean: false,
             more: "",
         }
     }
@@ -92,6 +95,25 @@ fn probe() -> Vec<u8> {
     probe_on(1, HIDDEN_SIZE)
 }
 
+/// [`probe`], with a member whose logit of harm is the second activation of layer 2 in the mean of the rows behind `<user>`.
+pub(crate) fn probe_on_mean() -> Vec<u8> {
+    let mut probe = Probe::from_bytes(&probe()).unwrap();
+    let num_planes = 1 + ACTIONS.len();
+    let mut weights = vec![0.0; num_planes * HIDDEN_SIZE];
+    weights[1] = 1.0;
+    let input = Input::Activations {
+        site: skeg_model::steering::Site::ResidPost,
+        layers: vec![2],
+        hidden_size: HIDDEN_SIZE,
+        row: PromptRow::Mean,
+        prefix_token_ids: b"<user>".iter().copied().map(u32::from).collect(),
+    };
+    probe.members.push(Member { input, planes: Planes::new(weights, vec![0.0; num_planes]) });
+    probe.stack.harm.push(1.0);
+    probe.stack.categories.push(0.0);
+    probe.to_bytes().unwrap()
+}
+
 /// [`probe`] on another layer, of rows of another width.
 pub(crate) fn probe_on(layer: usize, hidden_size: usize) -> Vec<u8> {
     let categories = ACTIONS.iter().map(|(slug, _)| Category::parse(slug).unwrap()).collect();
@@ -108,6 +130,7 @@ pub(crate) fn probe_on(layer: usize, hidden_size: usize) -> Vec<u8> {
         layers: vec![layer],
         hidden_size,
         row: PromptRow::Last,
+        prefix_token_ids: Vec::new(),
     };
     let biases = vec![0.0, 1.0, 0.0, 0.0, 0.0];
     let ngrams = NGrams { log2_buckets: 4, ..NGrams::default() };
@@ -169,7 +192,7 @@ pub(crate) fn generation(test_policy: &TestPolicy) -> NewGeneration {
         },
         measured: Vec::new(),
         policy: policy(test_policy),
-        probe: test_policy.probe.then(probe),
+        probe: test_policy.probe.then(if test_policy.mean { probe_on_mean } else { probe }),
         card: "# Card\n".to_owned(),
         figures: None,
     }

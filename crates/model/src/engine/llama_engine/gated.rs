@@ -3,6 +3,7 @@
 use super::LlamaEngine;
 use crate::batch::PackedBatch;
 use crate::engine::gate::{GateDecision, Question};
+use crate::engine::row_sums::ReadRows;
 use crate::engine::scheduler::Share;
 use crate::engine::sequence::{Advance, Running};
 use crate::hooks::Capture;
@@ -46,18 +47,12 @@ impl GateRows {
         &mut self.capture
     }
 
-    /// For each share, by index, what was read: `[num_rows, num_layers, hidden_size]`.
-    fn take(mut self) -> impl Iterator<Item = (usize, Vec<f32>)> {
+    /// For each share, by index, what was read.
+    fn take(mut self) -> impl Iterator<Item = (usize, ReadRows)> {
         let parts = self.capture.take_all();
         self.shares.into_iter().zip(parts).map(|((share_idx, num_rows), layers)| {
-            let mut activations = Vec::new();
-            for row in 0..num_rows {
-                for (_, values) in &layers {
-                    let hidden_size = values.len() / num_rows;
-                    activations.extend(&values[row * hidden_size..(row + 1) * hidden_size]);
-                }
-            }
-            (share_idx, activations)
+            let layers = layers.into_iter().map(|(_, values)| values).collect();
+            (share_idx, ReadRows { num_rows, layers })
         })
     }
 }
@@ -65,8 +60,9 @@ impl GateRows {
 impl LlamaEngine {
     /// Hands what a step read to the sequences whose gates want it.
     pub(super) fn keep_for_gates(&mut self, shares: &[Share], read: GateRows) {
-        for (share_idx, activations) in read.take() {
-            self.scheduler.sequence_mut(shares[share_idx]).keep_for_gate(&activations);
+        for (share_idx, rows) in read.take() {
+            let share = shares[share_idx];
+            self.scheduler.sequence_mut(share).keep_for_gate(share.num_rows, &rows);
         }
     }
 

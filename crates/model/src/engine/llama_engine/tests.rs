@@ -6,6 +6,7 @@ use candle_core::{DType, Tensor};
 
 use super::*;
 use crate::engine::SinkClosed;
+use crate::engine::row_sums::ReadRows;
 use crate::sampling::SamplingParams;
 use crate::steering::{LayerVector, Operator, Positions, Site, SteeringPlan};
 use crate::testing::{RandomWeights, random_llama, tiny_config};
@@ -113,7 +114,7 @@ impl crate::engine::Gate for Unconcerned {
         &[0]
     }
 
-    fn decide(&self, _: &[f32]) -> crate::engine::GateDecision {
+    fn decide(&self, _: crate::engine::PromptActivations<'_>) -> crate::engine::GateDecision {
         crate::engine::GateDecision::Unsteered
     }
 }
@@ -133,7 +134,8 @@ fn a_gate_is_not_asked_about_what_is_not_finite_and_the_sequence_fails() {
         };
         let id = engine.submit(request, Box::new(Events(Arc::default()))).unwrap();
         let shares = engine.scheduler.schedule();
-        engine.scheduler.sequence_mut(shares[0]).keep_for_gate(&[0.0, value, 0.0]);
+        let read = ReadRows { num_rows: 1, layers: vec![vec![0.0, value, 0.0]] };
+        engine.scheduler.sequence_mut(shares[0]).keep_for_gate(1, &read);
         assert_eq!(matches!(engine.ask_gate(shares[0]), Some(Err(_))), fails, "{value}");
         engine.cancel(id);
     }

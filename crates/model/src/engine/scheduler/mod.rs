@@ -9,7 +9,8 @@
 //!
 //! A sequence starts with the blocks of the prefix cache that hold the first of its tokens, steered as it
 //! wants them, and its own full blocks are entered there after each step. Its last known token is always
-//! computed, since its row yields the next one, and so are the rows that its gate reads.
+//! computed, since its row yields the next one and is read by its gate. A gate that reads the mean of the prompt's rows is
+//! given blocks only with the sums of their rows, until it has decided.
 
 use std::collections::VecDeque;
 
@@ -207,8 +208,8 @@ impl Scheduler {
         self.counts.computed_rows += share.num_rows;
         let num_full = sequence.num_computed() / self.pool.block_size();
         while self.enable_prefix_caching && block_table.num_entered() < num_full {
-            let (key, max_relative_norm) = sequence.block(block_table.num_entered());
-            self.pool.enter(block_table, key, max_relative_norm);
+            let (key, figures) = sequence.block(block_table.num_entered());
+            self.pool.enter(block_table, key, figures);
         }
     }
 
@@ -264,10 +265,19 @@ impl Scheduler {
     }
 }
 
-/// The blocks that hold the first tokens of a sequence of which nothing is in the cache.
+/// The blocks that hold the first tokens of a sequence of which nothing is in the cache, and what its gate reads of them.
 fn find(pool: &BlockPool, sequence: &mut Sequence) -> Vec<Hit> {
     let num_full = sequence.num_findable() / pool.block_size();
-    (0..num_full).map_while(|idx| pool.find(&sequence.block_key(idx))).collect()
+    let usable = (0..num_full).map_while(|idx| {
+        let key = sequence.block_key(idx);
+        match sequence.sum_wanted(idx) {
+            None => pool.find(&key, None),
+            Some((tag, may_lack)) => {
+                pool.find(&key, Some(&tag)).filter(|hit| may_lack || hit.sum.is_some())
+            }
+        }
+    });
+    usable.collect()
 }
 
 #[cfg(test)]
