@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 pub use conditional::ConditionalStrength;
 pub use factor::{DEFAULT_MAX_FACTOR, FactorFigures, StrengthFactor};
 pub use null_space::NullSpace;
+pub(crate) use null_space::principal_axes;
 pub use projection::ProjectionStrength;
 
 /// The width of rows that are all of one width and finite; `what` names them in errors.

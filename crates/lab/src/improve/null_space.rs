@@ -85,7 +85,7 @@ impl NullSpace {
         let (num_rows, variance_held, basis) = (rows.len(), 0.0, Vec::new());
         let mut space = Self { hidden_size, num_rows, variance_held, basis };
         let mut held = 0.0;
-        for (value, vector) in principal_axes(&rows, trace)? {
+        for (value, vector) in principal_axes(&rows, trace, usize::MAX)? {
             if is_enough(&space) {
                 break;
             }
@@ -149,20 +149,29 @@ fn len<S: Serializer>(basis: &Vec<Vec<f64>>, serializer: S) -> Result<S::Ok, S::
     basis.len().serialize(serializer)
 }
 
-/// Eigenvalues of `H^T H` from the largest down with their eigenvectors `[d]`, as far as they are more than rounding.
+/// Eigenvalues of `H^T H` from the largest down with their eigenvectors `[d]`, at most `max_axes` and as far as they are more than
+/// rounding; `trace` is that of `H^T H`, above 0.
 ///
 /// With fewer rows than dimensions they come from `H H^T`, which has the same eigenvalues: if `v` is its eigenvector,
 /// `H^T v / sqrt(eigenvalue)` is the one wanted.
-fn principal_axes(rows: &[Vec<f64>], trace: f64) -> Result<Vec<(f64, Vec<f64>)>> {
+///
+/// # Errors
+/// [`Error::Data`] when the eigenvalues are not found.
+pub(crate) fn principal_axes(
+    rows: &[Vec<f64>],
+    trace: f64,
+    max_axes: usize,
+) -> Result<Vec<(f64, Vec<f64>)>> {
     let (num_rows, hidden_size) = (rows.len(), rows.first().map_or(0, Vec::len));
     let smallest = trace * f64::EPSILON * num_rows.max(hidden_size) as f64;
     let is_more = |pair: &(f64, Vec<f64>)| pair.0 > smallest;
     if num_rows >= hidden_size {
         let pairs = eigen(pair_products(&transposed(rows)))?;
-        return Ok(pairs.into_iter().take_while(is_more).collect());
+        return Ok(pairs.into_iter().take_while(is_more).take(max_axes).collect());
     }
     let mut axes: Vec<(f64, Vec<f64>)> = Vec::new();
-    for (value, vector) in eigen(pair_products(rows))?.into_iter().take_while(is_more) {
+    let pairs = eigen(pair_products(rows))?.into_iter();
+    for (value, vector) in pairs.take_while(is_more).take(max_axes) {
         let mut axis = weighted_sum(rows, &vector);
         // Axes of small eigenvalues carry rounding of the large ones.
         for (_, earlier) in &axes {

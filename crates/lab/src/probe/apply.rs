@@ -26,7 +26,7 @@ pub fn verdicts(
             let model = sources.model.ok_or_else(|| {
                 Error::Spec("the probe reads the model's activations; give the model".to_owned())
             })?;
-            Some(activation_rows(model, &conversations, &input, progress)?)
+            Some(activation_rows((model, sources.cache), &conversations, &input, progress)?)
         }
     };
     let verdict = |(idx, messages): (usize, &&[ChatMessage])| {

@@ -58,9 +58,13 @@ fn words(input: &Input) -> String {
 }
 
 fn source(source: &TrainingSource) -> String {
-    let TrainingSource { name, sha256, num_prompts: [harmful, harmless] } = source;
+    let TrainingSource { name, sha256, num_prompts: [harmful, harmless], num_augmented } = source;
     let files = sha256.join(", ");
-    format!("- Trained on {name}: {harmful} harmful, {harmless} harmless; SHA-256 {files}.")
+    let copies = match num_augmented {
+        0 => String::new(),
+        _ => format!(", {num_augmented} disguised copies"),
+    };
+    format!("- Trained on {name}: {harmful} harmful, {harmless} harmless{copies}; SHA-256 {files}.")
 }
 
 fn deeper(line: &str) -> String {
@@ -98,6 +102,7 @@ mod tests {
                     name: "own".to_owned(),
                     sha256: vec!["ab".to_owned(), "cd".to_owned()],
                     num_prompts: [3, 4],
+                    num_augmented: 5,
                 }],
             },
         }
@@ -112,7 +117,7 @@ mod tests {
             "{first}"
         );
         for part in [
-            "- Trained on own: 3 harmful, 4 harmless; SHA-256 ab, cd.\n",
+            "- Trained on own: 3 harmful, 4 harmless, 5 disguised copies; SHA-256 ab, cd.\n",
             "hashed n-grams of the text, ",
             "### What was measured of it\n\n#### Probe\n\n##### Sets\n\n| a |\n",
         ] {

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use skeg_model::ChatMessage;
 use skeg_vector_store::Category;
 
-use super::Verdict;
+use super::{Evasion, Verdict};
 use crate::data::{DataSet, Item, normalised};
 use crate::error::{Error, Result};
 
@@ -34,6 +34,10 @@ pub struct Prompt {
     pub harmful: bool,
     /// Index of its category in [`Corpus::categories`]; `None` where it is harmless or its set does not say.
     pub category_idx: Option<usize>,
+    /// Id of the harmful prompt that it is the harmless twin of.
+    pub twin_of: Option<String>,
+    /// How it is disguised, where it is a copy that [`super::augment`] made of another prompt.
+    pub copied_as: Option<Evasion>,
 }
 
 /// Labelled conversations of one or more sets.
@@ -89,6 +93,8 @@ impl Corpus {
             conversation: item.conversation(),
             harmful,
             category_idx: slug.and_then(|slug| self.categories.iter().position(|c| *c == slug)),
+            twin_of: item.twin_of.clone(),
+            copied_as: None,
         }
     }
 
@@ -107,12 +113,20 @@ impl Corpus {
         )))
     }
 
-    /// Harmful and harmless prompts of a set.
+    /// Harmful and harmless prompts of a set, without disguised copies.
     #[must_use]
     pub fn counts(&self, set_idx: usize) -> [usize; 2] {
-        let of_set = || self.prompts.iter().filter(|prompt| prompt.set_idx == set_idx);
+        let is_own = |prompt: &&Prompt| prompt.set_idx == set_idx && prompt.copied_as.is_none();
+        let of_set = || self.prompts.iter().filter(is_own);
         let num_harmful = of_set().filter(|prompt| prompt.harmful).count();
         [num_harmful, of_set().count() - num_harmful]
+    }
+
+    /// Disguised copies in a set.
+    #[must_use]
+    pub fn num_augmented(&self, set_idx: usize) -> usize {
+        let is_copy = |prompt: &&Prompt| prompt.set_idx == set_idx && prompt.copied_as.is_some();
+        self.prompts.iter().filter(is_copy).count()
     }
 }
 

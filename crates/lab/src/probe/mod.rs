@@ -9,6 +9,7 @@
 
 mod activation;
 mod apply;
+mod augment;
 mod card;
 mod corpus;
 mod endpoint;
@@ -17,8 +18,11 @@ mod file;
 pub mod measure;
 mod member;
 mod ngrams;
+mod row_cache;
 mod rows;
+mod seen;
 mod style;
+mod subspace;
 mod text;
 mod train;
 mod verdict;
@@ -31,12 +35,15 @@ use crate::error::{Error, Result};
 
 pub use activation::ActivationInput;
 pub use apply::verdicts;
+pub use augment::{Augmentation, augment};
 pub use corpus::{Corpus, Prompt, SourceSet};
 pub use endpoint::{ClassifierOptions, ClassifierShape, EndpointClassifier};
 pub use evasion::{Evasion, evade};
 pub use member::{Input, Member, Planes, PromptRow};
 pub use ngrams::NGrams;
+pub use row_cache::{KeptEmbedder, RowCache};
 pub use rows::{Reads, Sources};
+pub use seen::{SeenFile, SharedTexts, seen_files, shared_texts};
 pub use style::{StyleCheck, style_check};
 pub use text::TextScores;
 pub use train::{HeldOut, Penalties, ProbeSpec, Trained, train};
@@ -73,6 +80,14 @@ pub struct TrainingSource {
     pub sha256: Vec<String>,
     /// Harmful and harmless prompts of it that were used.
     pub num_prompts: [usize; 2],
+    /// Disguised copies of them that were used as well; files of earlier builds do not say, and have none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub num_augmented: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Probe {

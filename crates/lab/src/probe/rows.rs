@@ -8,6 +8,7 @@ use super::activation::{self, ActivationInput};
 use super::corpus::Corpus;
 use super::member::{Input, PromptRow};
 use super::ngrams::NGrams;
+use super::row_cache::{RowCache, Wanted, rows_of};
 use super::text::whole;
 use crate::error::{Error, Result};
 use crate::extract::{
@@ -80,6 +81,8 @@ pub struct Sources<'a> {
     pub model: Option<&'a LoadedModel>,
     /// The embedder.
     pub embedder: Option<&'a dyn Embed>,
+    /// Where the model's rows are kept.
+    pub cache: Option<&'a RowCache>,
 }
 
 impl std::fmt::Debug for Sources<'_> {
@@ -105,9 +108,10 @@ pub(crate) fn rows(
     let inputs = inputs.collect::<Result<Vec<_>>>()?;
     activation::check(inputs.iter())?;
     let activations = match (activation::union(inputs.iter()), sources.model) {
-        (Some(asked), Some(model)) => {
-            Some((activation_rows(model, &conversations, &asked, progress)?, asked))
-        }
+        (Some(asked), Some(model)) => Some((
+            activation_rows((model, sources.cache), &conversations, &asked, progress)?,
+            asked,
+        )),
         _ => None,
     };
     let rows_of = |input: Input| {
@@ -210,13 +214,13 @@ fn row_of(rows: &FeatureRows, idx: usize) -> &[f32] {
     if rows.is_empty() { &[] } else { rows.row(idx) }
 }
 
-/// What is read of each rendered conversation in one pass, by the kernels that serve.
+/// What is read of each rendered conversation in one pass, by the kernels that serve. Rows that the cache has are not computed.
 ///
 /// # Errors
 /// [`Error::Spec`] when a conversation is longer than the context or the model has no template, [`Error::Model`] when a
 /// pass fails.
 pub(crate) fn activation_rows(
-    model: &LoadedModel,
+    (model, cache): (&LoadedModel, Option<&RowCache>),
     conversations: &[&[ChatMessage]],
     asked: &ActivationInput,
     progress: &mut dyn Progress,
@@ -247,15 +251,48 @@ pub(crate) fn activation_rows(
         prompt_form: PromptForm::ChatTemplate,
     };
     let options = RunOptions::default();
-    let read = activations_encoded(&model.llama, &inputs, &spec, &options, progress)?;
-    let width = read.layers.len() * read.hidden_size;
+    let num_reads = usize::from(asked.last) + usize::from(asked.mean_without.is_some());
+    let width = asked.layers.len() * model.llama.config().hidden_size;
+    let wanted = Wanted {
+        what: "prompts",
+        num: conversations.len(),
+        width: num_reads * width,
+        num_steps: num_reads,
+    };
+    let of = |idx: usize| &inputs[idx * num_reads..(idx + 1) * num_reads];
+    let key = |cache: &RowCache, idx: usize| row_key(cache, model, asked, &of(idx)[0].token_ids);
+    let mut compute = |idxs: &[usize], progress: &mut dyn Progress| {
+        let inputs: Vec<EncodedInput> = idxs.iter().flat_map(|&idx| of(idx)).cloned().collect();
+        let read = activations_encoded(&model.llama, &inputs, &spec, &options, progress)?;
+        Ok(read.values)
+    };
+    let values = rows_of(cache, wanted, &key, &mut compute, progress)?;
     let (last, mean) = match (asked.last, asked.mean_without.is_some()) {
-        (true, true) => {
-            read.values.chunks_exact(2 * width).map(|pair| pair.split_at(width)).unzip()
-        }
-        (true, false) => (vec![read.values.as_slice()], Vec::new()),
-        (false, _) => (Vec::new(), vec![read.values.as_slice()]),
+        (true, true) => values.chunks_exact(2 * width).map(|pair| pair.split_at(width)).unzip(),
+        (true, false) => (vec![values.as_slice()], Vec::new()),
+        (false, _) => (Vec::new(), vec![values.as_slice()]),
     };
     let rows = |values: Vec<&[f32]>| FeatureRows::new(values.concat(), width);
     Ok(ActivationRows { last: rows(last), mean: rows(mean) })
+}
+
+/// What decides a conversation's rows: the weights, the kernels and the device, what is read, and the tokens.
+fn row_key(
+    cache: &RowCache,
+    model: &LoadedModel,
+    asked: &ActivationInput,
+    token_ids: &[u32],
+) -> String {
+    let device = model.llama.device().location();
+    let kernels = format!("{device:?} {:?}", model.llama.cpu_kernels());
+    let asked = format!("{asked:?}");
+    let token_ids: Vec<u8> = token_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    cache.key([
+        b"activations".as_slice(),
+        model.identity.architecture_id.as_bytes(),
+        model.identity.weights_id.as_bytes(),
+        kernels.as_bytes(),
+        asked.as_bytes(),
+        &token_ids,
+    ])
 }

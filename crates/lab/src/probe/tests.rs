@@ -46,6 +46,7 @@ fn probe() -> Probe {
                 name: "own".to_owned(),
                 sha256: vec!["ab".repeat(32)],
                 num_prompts: [3, 4],
+                num_augmented: 0,
             }],
         },
         categories,
@@ -77,6 +78,18 @@ fn a_probe_is_read_as_it_was_written_and_its_bytes_are_always_the_same() {
     let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     assert_eq!(header_len % 8, 0, "values begin at a multiple of 8");
     assert_eq!(Probe::from_bytes(&bytes).unwrap(), probe());
+}
+
+#[test]
+fn copies_are_in_the_file_and_a_file_without_their_number_is_read() {
+    let mut one = probe();
+    let bytes = one.to_bytes().unwrap();
+    let says = |bytes: &[u8]| bytes.windows(13).any(|window| window == b"num_augmented");
+    assert!(!says(&bytes), "as builds wrote it that knew of no copies");
+    one.trained_on.sets[0].num_augmented = 2;
+    let bytes = one.to_bytes().unwrap();
+    assert!(says(&bytes));
+    assert_eq!(Probe::from_bytes(&bytes).unwrap().trained_on, one.trained_on);
 }
 
 #[test]

@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::corpus::Corpus;
+use super::corpus::{Corpus, Prompt};
 use super::member::{Member, Planes};
 use super::rows::{Reads, Rows, Sources, rows};
+use super::subspace::plane_within;
 use super::verdict::{Scores, Stack, Verdict};
 use super::{Probe, TrainedOn, TrainingSource};
 use crate::error::{Error, Result};
@@ -26,11 +27,15 @@ pub struct Penalties {
     pub sparse: f64,
     /// Of the stack.
     pub stack: f64,
+    /// Where given, the harm planes of members on activations and embeddings lie in the span of so many main axes of what tells matched
+    /// pairs apart.
+    #[serde(default)]
+    pub harm_rank: Option<usize>,
 }
 
 impl Default for Penalties {
     fn default() -> Self {
-        Self { dense: 0.1, sparse: 1e-5, stack: 1e-4 }
+        Self { dense: 0.1, sparse: 1e-5, stack: 1e-4, harm_rank: None }
     }
 }
 
@@ -64,7 +69,8 @@ pub struct HeldOut {
 /// Trains a probe.
 ///
 /// # Errors
-/// [`Error::Data`] when harmful or harmless prompts are missing, also without one of the sets, or a category has no prompt;
+/// [`Error::Data`] when harmful or harmless prompts are missing, also without one of the sets, or a category has no prompt, or there are
+/// no matched pairs for [`Penalties::harm_rank`];
 /// [`Error::Spec`] when there is no member or a source for one is missing; what model and embedder return.
 pub fn train(
     corpus: &Corpus,
@@ -108,6 +114,7 @@ fn trained_on(corpus: &Corpus) -> TrainedOn {
         name: name.clone(),
         sha256: hashes.clone(),
         num_prompts: corpus.counts(set_idx),
+        num_augmented: corpus.num_augmented(set_idx),
     });
     TrainedOn { sets: sets.collect() }
 }
@@ -153,10 +160,15 @@ impl Trainer<'_> {
         let (category_rows, classes): (Vec<usize>, Vec<usize>) = of_category.into_iter().unzip();
         let classes = (classes.as_slice(), self.corpus.categories.len());
         let equal = vec![1.0; category_rows.len()];
-        Ok(Planes::of(
-            &fit_weighted(&rows.select(prompt_idxs), &positives, &weights, l2)?,
-            &fit_classes(&rows.select(&category_rows), classes, &equal, l2)?,
-        ))
+        let selected = rows.select(prompt_idxs);
+        let harm = match (&selected, self.penalties.harm_rank) {
+            (Rows::Dense(dense), Some(rank)) => {
+                let of_rows: Vec<&Prompt> = prompt_idxs.iter().map(|&idx| &prompts[idx]).collect();
+                plane_within(dense, &of_rows, rank, (&positives, &weights, l2))?
+            }
+            _ => fit_weighted(&selected, &positives, &weights, l2)?,
+        };
+        Ok(Planes::of(&harm, &fit_classes(&rows.select(&category_rows), classes, &equal, l2)?))
     }
 
     /// The stack of held-out scores.

@@ -1,11 +1,13 @@
 //! A probe on the activations of a whole tiny model: what it reads, and what is refused.
 
+use std::ops::ControlFlow;
+
 use candle_core::Device;
 use skeg_lab::data::{DataSet, Item};
 use skeg_lab::probe::{
-    Corpus, Penalties, ProbeSpec, PromptRow, Reads, SourceSet, Sources, train, verdicts,
+    Corpus, Penalties, ProbeSpec, PromptRow, Reads, RowCache, SourceSet, Sources, train, verdicts,
 };
-use skeg_lab::{Error, NoProgress};
+use skeg_lab::{Error, NoProgress, Progress};
 use skeg_model::engine::PromptActivations;
 use skeg_model::steering::Site;
 use skeg_model::{Capture, ChatMessage, Hooks, KvCache, KvCacheDtype, LoadedModel, PackedBatch};
@@ -85,7 +87,7 @@ fn mean(rows: &[Vec<f32>]) -> Vec<f32> {
 fn a_probe_reads_the_last_row_of_the_whole_rendered_conversation() {
     let model = model();
     let corpus = corpus();
-    let sources = Sources { model: Some(&model), embedder: None };
+    let sources = Sources { model: Some(&model), ..Sources::default() };
     let trained = train(&corpus, &spec(), sources, &mut NoProgress).unwrap();
     let found = verdicts(&trained.probe, &corpus, sources, &mut NoProgress).unwrap();
     assert_eq!(found.len(), 24);
@@ -104,7 +106,7 @@ fn a_probe_reads_the_last_row_of_the_whole_rendered_conversation() {
 fn a_probe_reads_the_mean_of_the_rows_behind_what_every_prompt_begins_with() {
     let model = model();
     let corpus = corpus();
-    let sources = Sources { model: Some(&model), embedder: None };
+    let sources = Sources { model: Some(&model), ..Sources::default() };
     let members = vec![reads(&[0], PromptRow::Last), reads(&LAYERS, PromptRow::Mean)];
     let trained =
         train(&corpus, &ProbeSpec { members, ..spec() }, sources, &mut NoProgress).unwrap();
@@ -138,7 +140,7 @@ fn a_probe_reads_the_mean_of_the_rows_behind_what_every_prompt_begins_with() {
 fn both_members_are_read_as_each_alone() {
     let model = model();
     let corpus = corpus();
-    let sources = Sources { model: Some(&model), embedder: None };
+    let sources = Sources { model: Some(&model), ..Sources::default() };
     let last = || reads(&[0], PromptRow::Last);
     let mean = || reads(&LAYERS, PromptRow::Mean);
     let trained = |members: Vec<Reads>| {
@@ -154,14 +156,101 @@ fn both_members_are_read_as_each_alone() {
 #[test]
 fn a_probe_on_activations_needs_the_model_and_its_layers() {
     let model = model();
-    let sources = Sources { model: Some(&model), embedder: None };
+    let sources = Sources { model: Some(&model), ..Sources::default() };
     let trained = train(&corpus(), &spec(), sources, &mut NoProgress).unwrap();
     let error = verdicts(&trained.probe, &corpus(), Sources::default(), &mut NoProgress);
     assert!(matches!(error, Err(Error::Spec(reason)) if reason.contains("give the model")));
     let beyond = ProbeSpec { members: vec![reads(&[3], PromptRow::Last)], ..spec() };
     assert!(train(&corpus(), &beyond, sources, &mut NoProgress).is_err());
     let without = LoadedModel { chat_template: None, ..model };
-    let sources = Sources { model: Some(&without), embedder: None };
+    let sources = Sources { model: Some(&without), ..Sources::default() };
     let error = train(&corpus(), &spec(), sources, &mut NoProgress).unwrap_err().to_string();
     assert!(error.contains("no chat template"), "{error}");
+}
+
+/// Counts what is computed and what is there already.
+#[derive(Default)]
+struct Steps {
+    /// Of each `advance`, in order.
+    steps: Vec<usize>,
+}
+
+impl Progress for Steps {
+    fn start(&mut self, _what: &str, _total: usize) {}
+
+    fn advance(&mut self, num_steps: usize) -> ControlFlow<()> {
+        self.steps.push(num_steps);
+        ControlFlow::Continue(())
+    }
+
+    fn note(&mut self, _message: &str) {}
+
+    fn finish(&mut self) {}
+}
+
+/// The file of a probe on both kinds of rows at these layers.
+fn trained_bytes(sources: Sources<'_>, layers: &[usize], l2: f64, steps: &mut Steps) -> Vec<u8> {
+    let members = [PromptRow::Last, PromptRow::Mean].map(|row| reads(layers, row)).to_vec();
+    let penalties = Penalties { dense: l2, ..Penalties::default() };
+    let spec = ProbeSpec { members, penalties };
+    train(&corpus(), &spec, sources, steps).unwrap().probe.to_bytes().unwrap()
+}
+
+#[test]
+fn kept_rows_are_those_that_would_be_computed_and_only_new_ones_are() {
+    let model = model();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = RowCache::open(folder.path(), "dense").unwrap();
+    let plain = Sources { model: Some(&model), ..Sources::default() };
+    let kept = Sources { cache: Some(&cache), ..plain };
+    let corpus = corpus();
+    // What was there comes first, then what is computed.
+    let num_there = |layers: &[usize], l2: f64, cache: Sources<'_>| {
+        let mut steps = Steps::default();
+        let found = trained_bytes(cache, layers, l2, &mut steps);
+        let expected = trained_bytes(plain, layers, l2, &mut Steps::default());
+        assert!(found == expected, "{layers:?} {l2}");
+        assert_eq!(steps.steps.iter().sum::<usize>(), 48);
+        steps.steps[0]
+    };
+    assert_eq!(num_there(&LAYERS, 0.1, kept), 0);
+    assert_eq!(num_there(&LAYERS, 0.3, kept), 48, "another penalty");
+    assert_eq!(num_there(&[1], 0.1, kept), 0, "another layer");
+    let other = RowCache::open(folder.path(), "quantised").unwrap();
+    assert_eq!(num_there(&LAYERS, 0.1, Sources { cache: Some(&other), ..plain }), 0);
+    let mut other = crate::tiny_model::model();
+    other.identity.weights_id = "another model".to_owned();
+    let other = Sources { model: Some(&other), ..kept };
+    assert_eq!(num_there(&LAYERS, 0.1, other), 0);
+
+    // More data: the rows of one set are there, those of verdicts as well.
+    let mut steps = Steps::default();
+    let mut more = corpus.clone();
+    more.prompts[3].conversation[0].content.push_str(" please");
+    let probe = train(&corpus, &spec(), kept, &mut NoProgress).unwrap().probe;
+    let found = verdicts(&probe, &more, kept, &mut steps).unwrap();
+    assert_eq!(steps.steps, [23, 1]);
+    assert_eq!(found, verdicts(&probe, &more, plain, &mut NoProgress).unwrap());
+}
+
+#[test]
+fn a_harm_plane_of_a_rank_is_another_one_and_needs_twins() {
+    let model = model();
+    let sources = Sources { model: Some(&model), ..Sources::default() };
+    let penalties = Penalties { harm_rank: Some(2), ..Penalties::default() };
+    let of_rank = ProbeSpec { penalties, ..spec() };
+    let mut corpus = corpus();
+    let error = train(&corpus, &of_rank, sources, &mut NoProgress).unwrap_err().to_string();
+    assert!(error.contains("without set `anna`") && error.contains("twin_of"), "{error}");
+    for idx in (2..corpus.prompts.len()).step_by(3) {
+        corpus.prompts[idx].twin_of = Some(corpus.prompts[idx - 1].id.clone());
+    }
+    let [any, within] = [spec(), of_rank].map(|spec| {
+        let held_out = train(&corpus, &spec, sources, &mut NoProgress).unwrap().held_out;
+        held_out.into_iter().map(|one| one.scores[0].clone()).collect::<Vec<_>>()
+    });
+    for (any, within) in any.iter().zip(&within) {
+        assert_ne!(any.harm.to_bits(), within.harm.to_bits());
+        assert_eq!(any.categories, within.categories);
+    }
 }

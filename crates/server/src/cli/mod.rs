@@ -21,6 +21,8 @@ mod model;
 mod policy;
 mod print_flags;
 mod probe;
+mod probe_disguise;
+mod probe_seen;
 mod progress;
 mod recipe;
 mod running;

@@ -9,8 +9,8 @@ use serde_json::json;
 use skeg_lab::judge::{Embed, SentenceEmbedder};
 use skeg_lab::probe::measure::{ProbeReport, SetRow, SetTable, write_pictures};
 use skeg_lab::probe::{
-    Corpus, Evasion, NGrams, Penalties, Probe, ProbeSpec, PromptRow, Reads, SourceSet, Sources,
-    Verdict, evade, style_check, train, verdicts,
+    Corpus, KeptEmbedder, NGrams, Penalties, Probe, ProbeSpec, PromptRow, Reads, RowCache,
+    SourceSet, Sources, Verdict, evade, style_check, train, verdicts,
 };
 use skeg_lab::{DataSet, catqa_categories};
 use skeg_model::LoadedModel;
@@ -21,6 +21,8 @@ use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::layers::parse_layers;
 use super::print_flags::PrintFlags;
+use super::probe_disguise::{AugmentFlags, evasions};
+use super::probe_seen::SeenFlags;
 use super::progress::Bar;
 use super::running::model_path;
 use crate::output;
@@ -36,7 +38,8 @@ pub(super) enum Command {
 const AFTER_HELP: &str = "\
 Examples:
   skeg probe train --train catqa=catqa.jsonl,catqa_twins.jsonl --train pairs=pairs.jsonl --out probe.safetensors
-  skeg probe evaluate --probe probe.safetensors --test alpaca=alpaca.jsonl --test xstest=xstest.jsonl
+  skeg probe train --train a=a.jsonl --train b=b.jsonl --augment all --cache ~/.cache/skeg/probe --out probe.safetensors
+  skeg probe evaluate --probe probe.safetensors --test alpaca=alpaca.jsonl --test xstest=xstest.jsonl --evade all
   skeg vectors publish --probe probe.safetensors --policy policy.toml
 
 Each --train NAME=FILE,FILE is one source: a set with the twins of its prompts. Sources are left out in turn, because a probe that
@@ -61,6 +64,9 @@ struct ReadFlags {
     /// Folder of a BERT sentence embedder, such as all-MiniLM-L6-v2
     #[arg(long, value_name = "DIR")]
     embedder: Option<PathBuf>,
+    /// Keep activations and embeddings in this folder, which is made if need be: another run computes only what is new
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     #[command(flatten)]
     data_flags: DataFlags,
     #[command(flatten)]
@@ -96,6 +102,12 @@ pub(super) struct TrainArgs {
     /// L2 penalty of n-grams
     #[arg(long, value_name = "NUM", default_value_t = Penalties::default().sparse)]
     l2_ngrams: f64,
+    /// Harm in activations and embeddings may be found along so many directions alone: the main ones of what tells prompts from their
+    /// twins (`twin_of`) [default: any]
+    #[arg(long, value_name = "NUM")]
+    rank: Option<usize>,
+    #[command(flatten)]
+    augment: AugmentFlags,
     #[command(flatten)]
     read: ReadFlags,
 }
@@ -119,6 +131,8 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    seen: SeenFlags,
+    #[command(flatten)]
     read: ReadFlags,
 }
 
@@ -132,30 +146,43 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
 /// What rows are made with, as far as it is needed.
 struct Loaded {
     model: Option<LoadedModel>,
-    embedder: Option<SentenceEmbedder>,
+    embedder: Option<Box<dyn Embed>>,
+    cache: Option<RowCache>,
 }
 
 impl Loaded {
     fn new(flags: &ReadFlags, needs_model: bool, needs_embedder: bool) -> anyhow::Result<Self> {
-        let model = if needs_model {
+        let open = |computed_by: &str| {
+            let folder = flags.cache.as_deref();
+            folder.map(|folder| RowCache::open(folder, computed_by)).transpose()
+        };
+        let (model, cache) = if needs_model {
             let config = flags.model_flags.config(None)?;
             let path = model_path(&config.model, flags.model_flags.fetch)?;
-            Some(LoadedModel::load(&path, &config.model.load_options())?)
+            let cache = open(config.model.weights_name())?;
+            (Some(LoadedModel::load(&path, &config.model.load_options())?), cache)
         } else {
-            None
+            (None, None)
         };
         let embedder = match (&flags.embedder, needs_embedder) {
-            (Some(folder), true) => Some(SentenceEmbedder::load(folder)?),
+            (Some(folder), true) => {
+                let embedder = SentenceEmbedder::load(folder)?;
+                Some(match open("embedder")? {
+                    Some(cache) => Box::new(KeptEmbedder::new(embedder, cache)) as Box<dyn Embed>,
+                    None => Box::new(embedder),
+                })
+            }
             (None, true) => bail!("--embedder is missing: sentence embeddings need its folder"),
             (_, false) => None,
         };
-        Ok(Self { model, embedder })
+        Ok(Self { model, embedder, cache })
     }
 
     fn sources(&self) -> Sources<'_> {
         Sources {
             model: self.model.as_ref(),
-            embedder: self.embedder.as_ref().map(|embedder| embedder as &dyn Embed),
+            embedder: self.embedder.as_deref(),
+            cache: self.cache.as_ref(),
         }
     }
 }
@@ -187,10 +214,16 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
         MemberKind::Ngrams => Reads::NGrams(NGrams::default()),
         MemberKind::Embedding => Reads::Embedding,
     });
-    let penalties = Penalties { dense: args.l2, sparse: args.l2_ngrams, ..Penalties::default() };
+    let penalties = Penalties {
+        dense: args.l2,
+        sparse: args.l2_ngrams,
+        harm_rank: args.rank,
+        ..Penalties::default()
+    };
     let spec = ProbeSpec { members: members.collect(), penalties };
     let style = style_check(&corpus)?;
     output::note(&style.words());
+    let corpus = args.augment.augmented(corpus)?;
     let trained = train(&corpus, &spec, loaded.sources(), &mut Bar::new()?)?;
     let bytes = trained.probe.to_bytes()?;
     std::fs::write(&args.out, &bytes)
@@ -205,7 +238,9 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot read {}", args.probe.display()))?;
     let probe = Probe::from_bytes(&bytes)
         .with_context(|| format!("{} is not a probe", args.probe.display()))?;
-    let corpus = Corpus::new(&read_sources(&args.test, &args.read)?, &probe.categories)?;
+    let sets = read_sources(&args.test, &args.read)?;
+    args.seen.check(&probe.trained_on, (&args.test, &sets), &args.read.data_flags)?;
+    let corpus = Corpus::new(&sets, &probe.categories)?;
     let needs_model = probe.activation_input().is_some();
     let loaded = Loaded::new(&args.read, needs_model, probe.embedder().is_some())?;
     let found = verdicts(&probe, &corpus, loaded.sources(), &mut Bar::new()?)?;
@@ -267,13 +302,6 @@ impl Evaluation {
 
 /// Odd, so that no wrapper is one that training on an even seed has seen.
 const EVASION_SEED: u64 = 1;
-
-fn evasions(names: &[String]) -> anyhow::Result<Vec<Evasion>> {
-    if names.iter().any(|name| name == "all") {
-        return Ok(Evasion::ALL.to_vec());
-    }
-    names.iter().map(|name| Ok(name.parse()?)).collect()
-}
 
 /// One line a prompt.
 fn write_scores(path: &Path, corpus: &Corpus, found: &[Verdict]) -> anyhow::Result<()> {

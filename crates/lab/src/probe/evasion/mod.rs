@@ -90,7 +90,7 @@ impl Evasion {
         }
     }
 
-    /// Its name in options and sets, as [`FromStr`] reads it.
+    /// Its name in options and sets, as [`FromStr`] reads it, which takes `-` for `_`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -179,7 +179,8 @@ impl FromStr for Evasion {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|evasion| evasion.as_str() == name).ok_or_else(|| {
+        let wanted = name.replace('-', "_");
+        Self::ALL.into_iter().find(|evasion| evasion.as_str() == wanted).ok_or_else(|| {
             let names = Self::ALL.map(Self::as_str).join(", ");
             Error::Data(format!("unknown evasion `{name}`; expected one of {names}"))
         })

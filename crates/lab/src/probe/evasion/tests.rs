@@ -38,6 +38,8 @@ fn corpus(prompts: &[(&str, bool)]) -> Corpus {
         conversation: user(content),
         harmful: *harmful,
         category_idx: harmful.then_some(0),
+        twin_of: None,
+        copied_as: None,
     };
     Corpus {
         sets: vec![("x".to_owned(), vec!["ab".to_owned()]), ("y".to_owned(), vec![])],
@@ -52,6 +54,7 @@ fn names_are_read_back() {
         assert_eq!(evasion.to_string().parse::<Evasion>().unwrap(), evasion);
     }
     assert_eq!(Evasion::ALL.map(Evasion::name).into_iter().collect::<HashSet<_>>().len(), 12);
+    assert_eq!("role-play".parse::<Evasion>().unwrap(), Evasion::RolePlay);
     let error = "rot14".parse::<Evasion>().unwrap_err().to_string();
     assert!(error.contains("unknown evasion `rot14`; expected one of base64, "), "{error}");
 }
@@ -109,13 +112,15 @@ fn even_and_odd_seeds_share_no_sentence() {
     let sentences = |evasion: Evasion, first: u64| -> BTreeSet<String> {
         let disguised = (0..30).flat_map(|number| evasion.apply(&user(PROMPT), first + 2 * number));
         let contents = disguised.flat_map(|message| {
-            let parts = message.content.replace(PROMPT, "\n\n");
+            let content = message.content.replace(&rot13(PROMPT), "\n\n");
+            let parts = content.replace(PROMPT, "\n\n");
             parts.split("\n\n").map(str::to_owned).collect::<Vec<_>>()
         });
         contents.filter(|part| part.chars().count() > 30).collect()
     };
     for evasion in [
         Evasion::Base64,
+        Evasion::Rot13,
         Evasion::RolePlay,
         Evasion::PrefixInjection,
         Evasion::PaddingAround,
@@ -125,6 +130,25 @@ fn even_and_odd_seeds_share_no_sentence() {
         let (even, odd) = (sentences(evasion, 0), sentences(evasion, 1));
         assert!(even.len() > 1 && odd.len() > 1, "{evasion}");
         assert!(even.is_disjoint(&odd), "{evasion}");
+    }
+}
+
+#[test]
+fn either_half_of_the_seeds_has_three_wrappers_or_more() {
+    for evasion in [
+        Evasion::Base64,
+        Evasion::Rot13,
+        Evasion::RolePlay,
+        Evasion::PrefixInjection,
+        Evasion::SplitOverTurns,
+        Evasion::SystemPrompt,
+        Evasion::ToolResult,
+    ] {
+        for first in [0, 1] {
+            let disguised = (0..60).map(|number| evasion.apply(&user(PROMPT), first + 2 * number));
+            let different: HashSet<String> = disguised.map(|turns| format!("{turns:?}")).collect();
+            assert!(different.len() >= 3, "{evasion}: {}", different.len());
+        }
     }
 }
 

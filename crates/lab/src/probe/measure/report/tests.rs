@@ -12,9 +12,16 @@ pub(in crate::probe::measure) fn measured(
     sets: &[&str],
     rows: &[(usize, bool, Option<usize>, f32, usize)],
 ) -> (Corpus, Vec<Verdict>) {
-    let prompts = rows.iter().enumerate().map(|(idx, &(set_idx, harmful, category_idx, ..))| {
-        Prompt { set_idx, id: format!("p{idx}"), conversation: Vec::new(), harmful, category_idx }
-    });
+    let prompts =
+        rows.iter().enumerate().map(|(idx, &(set_idx, harmful, category_idx, ..))| Prompt {
+            set_idx,
+            id: format!("p{idx}"),
+            conversation: Vec::new(),
+            harmful,
+            category_idx,
+            twin_of: None,
+            copied_as: None,
+        });
     let corpus = Corpus {
         sets: sets.iter().map(|name| ((*name).to_owned(), Vec::new())).collect(),
         categories: categories(),
