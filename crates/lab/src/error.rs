@@ -110,6 +110,8 @@ pub enum Error {
         model: String,
         /// What it did, and what to do.
         reason: String,
+        /// Whether its time was up.
+        timed_out: bool,
     },
     /// A figure cannot be drawn from its data.
     #[error("figure `{title}`: {reason}")]

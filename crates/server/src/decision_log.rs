@@ -43,6 +43,9 @@ pub(crate) struct DecisionLine<'a> {
     pub(crate) category: String,
     pub(crate) source: &'static str,
     pub(crate) confidence: Option<f32>,
+    /// `failed` where the classifier gave no verdict, and the request was answered all the same; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) classifier: Option<&'static str>,
     pub(crate) generation: &'a str,
     pub(crate) action: &'static str,
     pub(crate) strength: Vec<f32>,

@@ -28,6 +28,9 @@ pub(crate) struct SteeringEvidence {
     pub(crate) source: &'static str,
     /// A probe's confidence; `null` unless the category was chosen by one.
     pub(crate) confidence: Option<f32>,
+    /// `failed` where the classifier gave no verdict, and the request was answered all the same; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) classifier: Option<&'static str>,
     pub(crate) generation: String,
     pub(crate) site: Option<Site>,
     pub(crate) layers: Vec<usize>,
@@ -77,6 +80,7 @@ impl SteeringEvidence {
             },
             source: resolution.source.as_str(),
             confidence: resolution.confidence,
+            classifier: resolution.classifier(),
             generation: facts.id.clone(),
             site: steered.then_some(facts.site),
             layers: if steered { facts.layers.clone() } else { Vec::new() },
@@ -107,6 +111,9 @@ pub(crate) fn add_headers(headers: &mut HeaderMap, resolution: &Resolution, gene
     add("x-safety-category-source", resolution.source.as_str());
     if let Some(confidence) = resolution.confidence {
         add("x-safety-confidence", &format!("{confidence:.4}"));
+    }
+    if let Some(classifier) = resolution.classifier() {
+        add("x-safety-classifier", classifier);
     }
     add("x-steering-generation", generation);
     add("x-steering-applied", resolution.applied());

@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::classifier::ClassifierMetrics;
 use crate::gate::GateMetrics;
 use crate::kill_switch::KillSwitch;
 use crate::metrics::{RequestMetrics, SequenceMetrics};
@@ -19,6 +20,7 @@ pub struct Operations {
     pub(crate) requests: RequestMetrics,
     pub(crate) sequences: SequenceMetrics,
     pub(crate) gate: GateMetrics,
+    pub(crate) classifier: ClassifierMetrics,
 }
 
 /// Requests to the admin interface by the status of their answers: what is refused without a key leaves no other trace.

@@ -9,6 +9,7 @@ use skeg_model::{ChatTemplate, Tokenizer};
 use skeg_vector_store::Store;
 
 use crate::auth::Principals;
+use crate::classifier::HttpClassifier;
 use crate::decision_log::DecisionLog;
 use crate::kill_switch::OverrideAction;
 use crate::operations::Operations;
@@ -37,6 +38,8 @@ pub struct AppParts {
     pub store: Arc<Store<SteeringSlots>>,
     /// Where its generations come from.
     pub origin: Origin,
+    /// The classifier that is asked for categories; `None`: a generation's probe, if the store attaches them.
+    pub classifier: Option<HttpClassifier>,
     /// Who may call.
     pub principals: Principals,
     /// Where decisions are written; `None` = nowhere.

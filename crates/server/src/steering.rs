@@ -16,6 +16,7 @@ use skeg_vector_store::{
 };
 
 use crate::canary::CanaryReport;
+use crate::classifier::{ClassifierKind, probe_for_auto};
 use crate::errors::ApiError;
 use crate::evidence::GenerationFacts;
 use crate::resolve::{
@@ -71,21 +72,13 @@ impl SteeringSlots {
 /// The store's `prepare`: registers each category's vector with the engine.
 ///
 /// The closure waits for the engine's step in progress. It fails when the vectors do not fit the model, when no
-/// slot is free, and when the policy needs a probe that cannot be used here.
+/// slot is free, and when the policy says `auto` and nobody here finds categories.
 pub fn steering_slots(
     engine: EngineHandle,
+    classifier: ClassifierKind,
 ) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + Clone + 'static {
     move |generation| {
-        let probe = match (probe_of(generation), &generation.policy.when_missing) {
-            (Ok(probe), _) => probe.map(Arc::new),
-            (Err(reason), store::WhenMissing::Auto) => {
-                return Err(format!("policy.toml: `when_missing` is `auto`, and {reason}"));
-            }
-            (Err(reason), _) => {
-                tracing::warn!(generation = %generation.id, reason, "`auto` is unavailable");
-                None
-            }
-        };
+        let probe = probe_for_auto(generation, classifier)?;
         let site = site(generation.manifest.site);
         let vectors = generation.vectors.values();
         let vectors: Vec<SteeringVector> =
@@ -94,29 +87,6 @@ pub fn steering_slots(
         let slot_by_category =
             generation.vectors.keys().cloned().zip(lease.slots().iter().copied()).collect();
         Ok(SteeringSlots { lease, slot_by_category, probe, canary: None })
-    }
-}
-
-/// The probe of a generation; `None` where it has none.
-fn probe_of(generation: &Generation) -> Result<Option<Probe>, String> {
-    let Some(bytes) = &generation.probe else { return Ok(None) };
-    let probe = Probe::from_bytes(bytes).map_err(|error| format!("probe.safetensors: {error}"))?;
-    let manifest = &generation.manifest;
-    let fits = probe.activation_input().is_none_or(|input| {
-        input.hidden_size == manifest.hidden_size
-            && input.layers.iter().all(|&layer| layer < manifest.num_hidden_layers)
-    });
-    if !fits {
-        return Err(
-            "probe.safetensors: the probe was trained on another model; train it on this one"
-                .to_owned(),
-        );
-    }
-    match probe.embedder() {
-        Some(embedder) => Err(format!(
-            "probe.safetensors: the probe reads embeddings of {embedder}, which a server does not make; train it without that member"
-        )),
-        None => Ok(Some(probe)),
     }
 }
 

@@ -26,9 +26,13 @@ fn options(endpoint: &Endpoint, shape: ClassifierShape) -> ClassifierOptions {
 }
 
 fn classifier(options: ClassifierOptions) -> EndpointClassifier {
+    EndpointClassifier::new(options).unwrap()
+}
+
+fn classify(classifier: &EndpointClassifier) -> skeg_lab::Result<Verdict> {
     let slugs = ["adult_content", "hate_harass_violence", "illegal_activity", "physical_harm"];
     let categories = slugs.map(|slug| Category::parse(slug).unwrap());
-    EndpointClassifier::new(options, &categories).unwrap()
+    classifier.classify(&conversation(), &categories)
 }
 
 fn conversation() -> Vec<ChatMessage> {
@@ -57,7 +61,7 @@ fn error_of(options: ClassifierOptions) -> String {
     let key = Some(ApiKey::new(KEY).unwrap());
     let url = options.base_url.clone();
     let classifier = classifier(ClassifierOptions { api_key: key, ..options });
-    let error = classifier.classify(&conversation()).unwrap_err();
+    let error = classify(&classifier).unwrap_err();
     assert!(matches!(error, Error::Classifier { .. }), "{error:?}");
     let shown = format!("{error} {error:?} {classifier:?}");
     assert!(error.to_string().starts_with(&format!("classifier {url}/")), "{error}");
@@ -74,7 +78,7 @@ fn a_moderation_gives_harm_and_shares() {
     let key = Some(ApiKey::new(KEY).unwrap());
     let options = options(&endpoint, ClassifierShape::Moderations);
     let options = ClassifierOptions { api_key: key, ..options };
-    let verdict = classifier(options).classify(&conversation()).unwrap();
+    let verdict = classify(&classifier(options)).unwrap();
     assert_near(verdict.harm, 0.6);
     let shares = shares(&verdict);
     let slugs: Vec<&str> = shares.iter().map(|(slug, _)| *slug).collect();
@@ -104,7 +108,7 @@ fn a_guard_model_gives_harm_and_shares() {
         ("200 OK", "", json!({"choices": [choice]}).to_string())
     });
     let options = options(&endpoint, ClassifierShape::LlamaGuard);
-    let verdict = classifier(options).classify(&conversation()).unwrap();
+    let verdict = classify(&classifier(options)).unwrap();
     assert_near(verdict.harm, 0.75);
     let expected = [("hate_harass_violence", 0.5), ("physical_harm", 0.5)];
     assert_eq!(shares(&verdict)[..2], expected);
@@ -124,7 +128,7 @@ fn harm_that_is_in_no_category_counts_and_says_nothing_of_the_category() {
     let flagged = Endpoint::start(|_, _| moderation(true, &json!({"spam": 0.9})));
     let guarded = Endpoint::start(|_, _| says("unsafe\nS8"));
     for (endpoint, shape, harm) in [(&flagged, SHAPES[0], 0.9), (&guarded, SHAPES[1], 1.0)] {
-        let verdict = classifier(options(endpoint, shape)).classify(&conversation()).unwrap();
+        let verdict = classify(&classifier(options(endpoint, shape))).unwrap();
         assert_near(verdict.harm, harm);
         for (_, share) in shares(&verdict) {
             assert_near(share, 0.25);
@@ -203,8 +207,8 @@ fn a_failed_request_gives_its_place_back() {
     });
     let options = ClassifierOptions { max_concurrent: 1, ..options(&endpoint, SHAPES[1]) };
     let classifier = classifier(options);
-    assert!(classifier.classify(&conversation()).is_err());
-    assert_near(classifier.classify(&conversation()).unwrap().harm, 0.0);
+    assert!(classify(&classifier).is_err());
+    assert_near(classify(&classifier).unwrap().harm, 0.0);
 }
 
 #[test]
@@ -218,7 +222,7 @@ fn no_more_requests_are_under_way_than_allowed() {
     let options = ClassifierOptions { max_concurrent: 2, ..options(&endpoint, SHAPES[1]) };
     let classifier = classifier(options);
     std::thread::scope(|scope| {
-        for asking in [(); 6].map(|()| scope.spawn(|| classifier.classify(&conversation()))) {
+        for asking in [(); 6].map(|()| scope.spawn(|| classify(&classifier))) {
             asking.join().unwrap().unwrap();
         }
     });

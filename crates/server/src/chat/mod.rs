@@ -73,7 +73,7 @@ pub(crate) async fn completions(
     }
     // The pin: everything below, to the last token, is of this generation, under the override of this moment.
     let live = app.store.current();
-    let has_gate = live.attached.probe.is_some();
+    let has_gate = live.attached.probe.is_some() || app.classifier.is_some();
     let rules = rules(&live.generation.policy, &caller.group, has_gate);
     let resolved = resolve_under(app.overridden(), header.as_deref(), &request.steering, &rules)?;
     let so_far = match &resolved {

@@ -13,6 +13,7 @@ use super::record::Record;
 use super::sequences::{Sequences, Update};
 use super::timing::Timing;
 use super::{Answer, Ready};
+use crate::classifier::Question;
 use crate::errors::ApiError;
 use crate::gate::{Judged, RequestGate, Settled, Verdict};
 use crate::resolve::{Decision, Gated, Resolution, Resolved, Rules};
@@ -60,6 +61,11 @@ impl Pending<'_> {
             Resolved::Now(_) => None,
             Resolved::Gated(_) => self.live.attached.probe.clone(),
         };
+        // Asked when it is known that the request fits: what is refused before goes nowhere.
+        let asked = match (&resolved, &probe) {
+            (Resolved::Gated(_), None) => messages.clone(),
+            _ => Vec::new(),
+        };
         let (token_ids, text) = self.encode(messages, probe.clone()).await?;
         let max_new_tokens = admission::max_new_tokens(self.app, self.request, token_ids.len())?;
         let prompt = Prompt { token_ids, max_new_tokens };
@@ -69,9 +75,7 @@ impl Pending<'_> {
             (Resolved::Gated(gated), Some(probe)) => {
                 self.hear(gated, (probe, text), &prompt).await?
             }
-            (Resolved::Gated(_), None) => {
-                return Err(ApiError::steering_unavailable("there is no classifier"));
-            }
+            (Resolved::Gated(gated), None) => self.ask_classifier(&gated, asked).await?,
         };
         record.settled(resolution.clone());
         let answer = self.answer(resolution, prompt.token_ids.len());
@@ -146,6 +150,23 @@ impl Pending<'_> {
         let gate: Arc<dyn Gate> = Arc::new(gate);
         let sequences = self.submit(prompt, &Steering::Gated(gate), false)?;
         Self::verdict(verdict, sequences).await
+    }
+
+    /// Asks the classifier behind an endpoint, while nothing of the request is in the engine, and settles the request.
+    async fn ask_classifier(
+        &self,
+        gated: &Gated,
+        messages: Vec<ChatMessage>,
+    ) -> Result<Settlement, ApiError> {
+        let Some(classifier) = &self.app.classifier else {
+            return Err(ApiError::steering_unavailable("there is no classifier"));
+        };
+        if gated.compare() {
+            admission::check_one_choice(self.request)?;
+        }
+        let (generation, operations) = (&self.live.generation, &self.app.operations);
+        let question = Question { generation, rules: &self.rules, gated, operations };
+        classifier.settle(question, messages).await.map(Settlement::anew)
     }
 
     /// Waits for the verdict, or for the reason why there is none.

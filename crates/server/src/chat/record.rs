@@ -104,6 +104,7 @@ impl Drop for Record {
             category: resolution.label(),
             source: resolution.source.as_str(),
             confidence: resolution.confidence,
+            classifier: resolution.classifier(),
             generation: &self.generation,
             action: resolution.decision.as_str(),
             strength: resolution.categories.iter().map(|category| category.strength).collect(),

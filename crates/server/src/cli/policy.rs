@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::json;
 use skeg_vector_store::{
-    Files, GenerationId, Policy, load_files, place, policy_schema, with_policy,
+    Files, Generation, GenerationId, Policy, load_files, place, policy_schema, with_policy,
 };
 
 use crate::output;
@@ -107,6 +107,17 @@ fn check_against(
         None => place.current()?.generation,
     };
     let files = replaced(&place.read_files(&id)?, &id, &args.file, text)?;
-    let after = load_files(&place.path_of("generations"), None, &files)?.id;
-    Ok((id, after))
+    let after = load_files(&place.path_of("generations"), None, &files)?;
+    note_on_auto(&after);
+    Ok((id, after.id))
+}
+
+/// Says so where not every server can serve a generation.
+pub(super) fn note_on_auto(generation: &Generation) {
+    if generation.needs_classifier() {
+        output::note(
+            "`when_missing` is `auto` and the generation has no probe.safetensors: only servers with `--classifier http` serve it, and \
+             others refuse it",
+        );
+    }
 }

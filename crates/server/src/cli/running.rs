@@ -9,8 +9,8 @@ use axum::Router;
 use skeg_model::engine::{EngineConfig, EngineHandle, EngineThread, LlamaEngine};
 use skeg_model::{LoadedModel, ModelIdentity};
 use skeg_server::{
-    AppParts, Canary, CanaryModel, CanaryOptions, DecisionLog, Operations, Origin, Principals,
-    SteeringSlots, app, steering_slots,
+    AppParts, Canary, CanaryModel, CanaryOptions, ClassifierKind, DecisionLog, Operations, Origin,
+    Principals, SteeringSlots, app, steering_slots,
 };
 use skeg_vector_store::{Category, Generation, ModelBinding, Store, load_generation, read_current};
 use tokio::sync::watch;
@@ -75,6 +75,10 @@ impl Running {
         audience: Audience,
     ) -> anyhow::Result<Self> {
         let source = VectorSource::of(&config.model)?;
+        let classifier = config.classifier.connect()?;
+        if let Some(classifier) = &classifier {
+            classifier.announce();
+        }
         let model = LoadedModel::load(&path, &config.model.load_options())?;
         let Some(chat_template) = model.chat_template else {
             bail!(
@@ -100,8 +104,8 @@ impl Running {
             };
             Canary::new(model, CanaryOptions::default())
         });
-        let store =
-            open_store(&origin, (&binding, &config.trusted_keys), prepare(engine.clone(), canary))?;
+        let prepare = prepare(engine.clone(), config.classifier.kind(), canary);
+        let store = open_store(&origin, (&binding, &config.trusted_keys), prepare)?;
         let (principals, decision_log) = audience.parts(config)?;
         let operations = Operations::default();
         let router = app(AppParts {
@@ -114,6 +118,7 @@ impl Running {
             engine: engine.clone(),
             store: Arc::clone(&store),
             origin: origin.clone(),
+            classifier,
             principals,
             decision_log,
             limits: config.limits,
@@ -134,9 +139,10 @@ impl Running {
 /// What a generation needs before it goes live: slots, and a canary where there is one.
 fn prepare(
     engine: EngineHandle,
+    classifier: ClassifierKind,
     canary: Option<Canary>,
 ) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + Clone + 'static {
-    let slots = steering_slots(engine);
+    let slots = steering_slots(engine, classifier);
     move |generation| {
         let slots = slots(generation)?;
         match &canary {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use skeg_server::{AuditLog, Drained, Origin, SteeringSlots, Stop, reload_for_signal, serve};
 use skeg_vector_store::mirror::{FollowGuard, FollowOptions};
-use skeg_vector_store::{Reload, Store};
+use skeg_vector_store::{Generation, Reload, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::administration::Administration;
 use super::running::{Audience, EngineEnded, Running, model_path};
 use super::signals;
-use crate::config::{Config, LogConfig, LogFormat, RawConfig};
+use crate::config::{ClassifierConfig, Config, LogConfig, LogFormat, RawConfig};
 use crate::output;
 
 /// Serve a model behind the OpenAI API, steered per request.
@@ -200,9 +200,24 @@ fn summary(config: &Config, running: &Running) -> String {
         format!("vectors  {}", running.origin),
         format!("         generation {}, layers {:?}", live.generation.id, manifest.layers),
         format!("         {}", categories.join(" ")),
+        format!("auto     {}", auto(&config.classifier, &live.generation)),
         format!("callers  {callers}"),
     ];
     lines.join("\n")
+}
+
+/// Who finds categories.
+fn auto(classifier: &ClassifierConfig, generation: &Generation) -> String {
+    match classifier {
+        ClassifierConfig::Http(http) => {
+            format!("asks {} ({}), which gets whole conversations", http.url, http.model)
+        }
+        ClassifierConfig::Generation if generation.has_probe() => {
+            "by the generation's probe".to_owned()
+        }
+        ClassifierConfig::Generation => "not available: the generation has no probe".to_owned(),
+        ClassifierConfig::Off => "off".to_owned(),
+    }
 }
 
 /// A request to begin with.

@@ -141,6 +141,7 @@ pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
         sign_files(&mut files, &candidate, key)?;
         candidate = load_files(&path, Some(&candidate.id), &files)?;
     }
+    policy::note_on_auto(&candidate);
     let is_new = source.is_some() || args.changes_files() || key.is_some();
     let copied = is_new.then_some(&files);
     let trusted = &args.place.flags.trusted_keys()?;

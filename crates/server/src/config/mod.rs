@@ -4,6 +4,7 @@
 //! Flags lie over the environment (`SKEG_*`), that over `skeg.toml`, that over defaults.
 
 mod admin;
+mod classifier;
 mod error;
 mod file;
 mod model;
@@ -20,6 +21,7 @@ use skeg_server::{ConnectionLimits, Limits, PrincipalEntry};
 use skeg_vector_store::TrustedKeys;
 
 pub(crate) use admin::{AdminConfig, RawAdmin};
+pub(crate) use classifier::{ClassifierConfig, RawClassifier};
 pub(crate) use error::ConfigError;
 pub(crate) use file::read as read_file;
 pub(crate) use model::{ModelConfig, cache_dir};
@@ -61,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) engine: EngineSizes,
     /// Whether a generation answers a few prompts before it goes live.
     pub(crate) canary: bool,
+    /// Who finds categories.
+    pub(crate) classifier: ClassifierConfig,
     /// Where decisions are logged.
     pub(crate) decision_log: Option<PathBuf>,
     /// Who may call; empty only on loopback.
@@ -126,6 +130,7 @@ impl TryFrom<RawConfig> for Config {
         let log = LogConfig::from_raw(&raw)?;
         let principals = principals::from_raw(&raw.principal)?;
         let admin = AdminConfig::from_raw(&raw.admin, &principals)?;
+        let classifier = ClassifierConfig::from_raw(&raw.classifier)?;
         let (limits, connections) = limits(&raw)?;
         let host = parse_host(raw.host.as_deref())?;
         if !host.is_loopback() && principals.is_empty() {
@@ -148,6 +153,7 @@ impl TryFrom<RawConfig> for Config {
             grace_period: raw.grace_period.map_or(DEFAULT_GRACE_PERIOD, Duration::from_secs),
             engine,
             canary: !raw.no_canary.unwrap_or(false),
+            classifier,
             decision_log: raw.decision_log,
             principals,
             log,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::RawAdmin;
+use super::{RawAdmin, RawClassifier};
 
 /// Every setting of `skeg serve`, and the keys of `skeg.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
@@ -174,6 +174,10 @@ pub(crate) struct RawConfig {
 
     #[command(flatten)]
     #[serde(default)]
+    pub(crate) classifier: RawClassifier,
+
+    #[command(flatten)]
+    #[serde(default)]
     pub(crate) admin: RawAdmin,
 
     /// Callers; in the file alone, since keys do not belong on a command line.
@@ -228,6 +232,7 @@ impl RawConfig {
                 .or(lower.projection_sample_interval),
             log_format: self.log_format.or(lower.log_format),
             log_level: self.log_level.or(lower.log_level),
+            classifier: self.classifier.over(lower.classifier),
             admin: self.admin.over(lower.admin),
             principal: if self.principal.is_empty() { lower.principal } else { self.principal },
         }

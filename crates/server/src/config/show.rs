@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AdminConfig, Config, LogFormat};
+use super::{AdminConfig, ClassifierConfig, Config, LogFormat};
 
 /// In place of anything that could be used to call the server.
 const REDACTED: &str = "<redacted>";
@@ -65,8 +65,32 @@ impl fmt::Display for Config {
             text(f, "key_sha256", &REDACTED)?;
             text(f, "group", &principal.group)?;
         }
+        classifier(f, &self.classifier)?;
         admin(f, &self.admin)
     }
+}
+
+fn classifier(f: &mut fmt::Formatter<'_>, classifier: &ClassifierConfig) -> fmt::Result {
+    writeln!(f, "[classifier]")?;
+    text(f, "kind", &classifier.kind_name())?;
+    let ClassifierConfig::Http(http) = classifier else { return Ok(()) };
+    text(f, "url", &http.url)?;
+    text(f, "shape", &http.shape_name())?;
+    text(f, "model", &http.model)?;
+    if http.key_env.is_some() {
+        // It may be the key itself, by mistake.
+        text(f, "key_env", &REDACTED)?;
+    }
+    writeln!(f, "timeout_ms = {}", http.timeout.as_millis())?;
+    writeln!(f, "max_concurrent = {}", http.max_concurrent)?;
+    text(f, "on_failure", &http.on_failure.as_str())?;
+    if !http.categories.is_empty() {
+        writeln!(f, "[classifier.categories]")?;
+        for (name, category) in &http.categories {
+            text(f, &format!("{name:?}"), category)?;
+        }
+    }
+    Ok(())
 }
 
 fn admin(f: &mut fmt::Formatter<'_>, admin: &AdminConfig) -> fmt::Result {

@@ -7,7 +7,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 const TEXT_HELP: &str = "Time for the text scores of a gated request, before the engine has it";
 const PROBE_HELP: &str = "Time for the verdict of a gated request, on the engine's thread";
-const CONFIDENCE_HELP: &str = "Probability of harm of gated requests, by the generation's probe";
+const CONFIDENCE_HELP: &str = "Probability of harm of gated requests, by the generation's probe or the classifier behind an \
+    endpoint";
 
 /// Upper bounds in seconds: microseconds for n-grams and probe, milliseconds for a sentence embedder or an endpoint.
 const SECONDS: [f64; 12] =
@@ -41,6 +42,11 @@ impl GateMetrics {
     /// A verdict fell.
     pub(crate) fn judged(&self, took: Duration, harm: f32) {
         self.probe.observe(took.as_secs_f64());
+        self.found(harm);
+    }
+
+    /// Somebody said how likely harm is.
+    pub(crate) fn found(&self, harm: f32) {
         self.confidence.observe(f64::from(harm));
     }
 

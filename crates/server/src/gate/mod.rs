@@ -64,7 +64,7 @@ impl Judged {
 }
 
 /// What a verdict comes to under a policy.
-fn found(policy: &Policy, verdict: &probe::Verdict) -> Found {
+pub(crate) fn found(policy: &Policy, verdict: &probe::Verdict) -> Found {
     match policy.decide(verdict.harm, &verdict.categories) {
         AutoDecision::None => Found::Nothing,
         AutoDecision::Abstain => Found::Unsure,

@@ -55,6 +55,7 @@ fn text(
     operations.requests.register(&mut registry);
     operations.sequences.register(&mut registry);
     operations.gate.register(&mut registry);
+    operations.classifier.register(&mut registry);
     steering.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)?;

@@ -113,6 +113,16 @@ impl Gated {
         Ok(Resolution { overridden: self.overridden, ..resolution })
     }
 
+    /// The resolution where a classifier gave no verdict, with what the operator wants it to count as.
+    pub(crate) fn settle_unclassified(
+        &self,
+        as_if: &Found,
+        rules: &Rules,
+    ) -> Result<Resolution, ApiError> {
+        let resolution = self.settle(as_if, 0.0, rules)?;
+        Ok(Resolution { confidence: None, unclassified: true, ..resolution })
+    }
+
     /// The resolution, with what was found and the probability of harm.
     pub(crate) fn settle(
         &self,

@@ -94,6 +94,8 @@ pub(crate) struct Resolution {
     pub(crate) source: Source,
     /// The gate's probability of harm, where it was asked.
     pub(crate) confidence: Option<f32>,
+    /// The classifier was asked and gave no verdict, and the operator lets such requests through.
+    pub(crate) unclassified: bool,
     /// In the policy's order, each once; empty = none.
     pub(crate) categories: Vec<ResolvedCategory>,
     pub(crate) decision: Decision,
@@ -113,6 +115,11 @@ impl Resolution {
         let slugs: Vec<&str> =
             self.categories.iter().map(|category| category.slug.as_str()).collect();
         slugs.join(",")
+    }
+
+    /// What is said of the classifier where it gave no verdict.
+    pub(crate) fn classifier(&self) -> Option<&'static str> {
+        self.unclassified.then_some("failed")
     }
 
     /// What `x-steering-applied` says before the first byte.
@@ -188,6 +195,7 @@ fn finish(
     Ok(Resolution {
         source,
         confidence,
+        unclassified: false,
         categories,
         decision,
         positions,

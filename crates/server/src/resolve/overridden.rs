@@ -34,6 +34,7 @@ fn refused() -> Resolution {
     Resolution {
         source: Source::Default,
         confidence: None,
+        unclassified: false,
         categories: Vec::new(),
         decision: Decision::Refuse(DEFAULT_REFUSAL.to_owned()),
         positions: Positions::All,

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use skeg_model::engine::GateDecision;
-use skeg_server::steering_slots;
+use skeg_server::{ClassifierKind, steering_slots};
 use skeg_vector_store::{NewGeneration, Store, set_current, write_generation};
 
 use crate::harness::{NUM_LAYERS, Server, Setup};
@@ -251,7 +251,7 @@ async fn a_probe_of_another_model_is_refused_where_policy_needs_it_and_unused_wh
         let new = NewGeneration { probe: Some(probe), ..store::generation(&policy) };
         let id = write_generation(root.path(), &new).unwrap();
         set_current(root.path(), &id, None).unwrap();
-        let slots = steering_slots(server.engine.clone());
+        let slots = steering_slots(server.engine.clone(), ClassifierKind::Generation);
         Store::open(root.path(), store::binding(), slots).map(|_| ()).map_err(|e| e.to_string())
     };
     for (layer, hidden_size) in [(NUM_LAYERS, HIDDEN_SIZE), (1, HIDDEN_SIZE + 1)] {

@@ -11,7 +11,10 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 use skeg_model::engine::{Engine, EngineThread};
 use skeg_model::{ChatTemplate, Tokenizer};
-use skeg_server::{AppParts, DecisionLog, Limits, Operations, Origin, Principals, SteeringSlots};
+use skeg_server::{
+    AppParts, ClassifierKind, DecisionLog, HttpClassifier, Limits, Operations, Origin, Principals,
+    SteeringSlots,
+};
 use skeg_vector_store::{SecretKey, Store};
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -40,6 +43,10 @@ pub(crate) struct Setup {
     pub(crate) signing_key: Option<SecretKey>,
     /// Whether the store's folder is the copy of a place.
     pub(crate) followed: bool,
+    /// The classifier that is asked for categories.
+    pub(crate) classifier: Option<HttpClassifier>,
+    /// Who finds categories where there is no such classifier.
+    pub(crate) kind: ClassifierKind,
 }
 
 impl Default for Setup {
@@ -60,6 +67,8 @@ impl Default for Setup {
             body_read_timeout: Duration::from_secs(60),
             signing_key: None,
             followed: false,
+            classifier: None,
+            kind: ClassifierKind::Generation,
         }
     }
 }
@@ -107,9 +116,10 @@ impl Setup {
             EngineThread::spawn(engine, self.max_admitted, || drop(running)).unwrap();
         let place = tempfile::tempdir().unwrap();
         let followed = self.followed.then(|| place.path());
+        let kind = self.classifier.as_ref().map_or(self.kind, |_| ClassifierKind::Http);
         let (origin, store) = {
             let first = (&self.policy, self.signing_key.as_ref());
-            store::open(files.path(), followed, first, engine.clone())
+            store::open(files.path(), followed, first, (engine.clone(), kind))
         };
         let template =
             "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>";
@@ -127,6 +137,7 @@ impl Setup {
             engine: engine.clone(),
             store: Arc::clone(&store),
             origin: origin.clone(),
+            classifier: self.classifier,
             principals: self.principals,
             decision_log: Some(DecisionLog::to_writer(SharedWriter(Arc::clone(&log))).unwrap()),
             limits: Limits {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use skeg_lab::probe::{Input, Member, NGrams, Planes, Probe, PromptRow, Stack, TrainedOn};
 use skeg_model::engine::EngineHandle;
-use skeg_server::{Origin, SteeringSlots, steering_slots};
+use skeg_server::{ClassifierKind, Origin, SteeringSlots, steering_slots};
 use skeg_vector_store::place::{LocalPlace, Place as _};
 use skeg_vector_store::{
     Category, CategoryVectors, GenerationId, Mirror, ModelBinding, NewGeneration, Operator,
@@ -30,6 +30,8 @@ const ACTIONS: [(&str, &str); 4] = [
 pub(crate) struct TestPolicy {
     /// `none`, `reject` or a category.
     pub(crate) when_missing: &'static str,
+    /// `none`, `reject` or a category.
+    pub(crate) on_abstain: &'static str,
     /// Whether `anonymous` may do everything; otherwise it may name categories only.
     pub(crate) permissive: bool,
     pub(crate) operator: Operator,
@@ -49,6 +51,7 @@ impl Default for TestPolicy {
     fn default() -> Self {
         Self {
             when_missing: "none",
+            on_abstain: "reject",
             permissive: true,
             operator: Operator::Add,
             partial: false,
@@ -72,8 +75,8 @@ pub(crate) fn binding() -> ModelBinding {
 fn policy(policy: &TestPolicy) -> Policy {
     let may = policy.permissive;
     let mut text = format!(
-        "when_missing = \"{}\"\nallow_other_quantisation = {}\n",
-        policy.when_missing, policy.other_weights
+        "when_missing = \"{}\"\non_abstain = \"{}\"\nallow_other_quantisation = {}\n",
+        policy.when_missing, policy.on_abstain, policy.other_weights
     );
     for (slug, action) in ACTIONS {
         text += &format!(
@@ -216,7 +219,7 @@ pub(crate) fn open(
     root: &Path,
     place: Option<&Path>,
     (policy, key): (&TestPolicy, Option<&SecretKey>),
-    engine: EngineHandle,
+    (engine, classifier): (EngineHandle, ClassifierKind),
 ) -> (Origin, Arc<Store<SteeringSlots>>) {
     publish(place.unwrap_or(root), policy);
     let trusted = match key {
@@ -236,7 +239,8 @@ pub(crate) fn open(
             Origin::Followed(Arc::new(mirror))
         }
     };
-    let store = Store::open_trusting(root, binding(), trusted, steering_slots(engine)).unwrap();
+    let slots = steering_slots(engine, classifier);
+    let store = Store::open_trusting(root, binding(), trusted, slots).unwrap();
     let store = Arc::new(store);
     if let Origin::Followed(mirror) = &origin {
         mirror.lead(&store);

@@ -9,8 +9,8 @@ use crate::error::{BadValue, Error, Result};
 use crate::files::{Files, GenerationDir, InMemory, Source};
 use crate::manifest::check::{category_difference, list};
 use crate::{
-    Action, GenerationId, Manifest, ModelBinding, Policy, SafeWindow, Signatures, Strength,
-    WhenMissing, files, hash, vectors,
+    Action, GenerationId, Manifest, ModelBinding, Policy, SafeWindow, Signatures, Strength, files,
+    hash, vectors,
 };
 
 /// Reads a generation and checks all of it; with `model` also that it was made for that model.
@@ -161,18 +161,13 @@ fn utf8(bytes: Cow<'_, [u8]>, path: &Path) -> Result<String> {
     })
 }
 
-/// The policy against the manifest: the same categories, strengths inside what was measured, figures where it wants them, a
-/// probe for `auto`.
+/// The policy against the manifest: the same categories, strengths inside what was measured, figures where it wants them. Who
+/// finds categories for `auto` is the server's to know: [`Generation::needs_classifier`].
 fn check_policy(policy: &Policy, manifest: &Manifest) -> Result<(), Box<BadValue>> {
     if let Some(found) = category_difference(policy.categories.keys(), &manifest.categories) {
         let expected = format!("the manifest's, {}", list(&manifest.categories));
         let advice = "give every category of the generation a rule, and no other";
         return Err(BadValue::new("categories", found, expected, advice));
-    }
-    if policy.when_missing == WhenMissing::Auto && !manifest.files.contains_key(files::PROBE) {
-        let expected = "a category, `none` or `reject`, as the generation has no probe.safetensors";
-        let advice = "train a probe, or choose one of them";
-        return Err(BadValue::new("when_missing", "`auto`", expected, advice));
     }
     for (category, rule) in &policy.categories {
         let field = format!("categories.{category}.strength");

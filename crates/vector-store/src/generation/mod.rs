@@ -20,7 +20,9 @@ pub(crate) use write::check_names;
 pub use write::{NewGeneration, add_generation, write_generation};
 
 use crate::error::{Error, Result};
-use crate::{Category, CategoryVectors, GenerationId, Manifest, Policy, Signatures, files};
+use crate::{
+    Category, CategoryVectors, GenerationId, Manifest, Policy, Signatures, WhenMissing, files,
+};
 
 /// A generation in memory, valid as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +55,13 @@ impl Generation {
     #[must_use]
     pub fn has_probe(&self) -> bool {
         self.probe.is_some()
+    }
+
+    /// Whether its policy has categories found, and it has no probe that could: then it is for servers that ask another
+    /// classifier.
+    #[must_use]
+    pub fn needs_classifier(&self) -> bool {
+        self.policy.when_missing == WhenMissing::Auto && !self.has_probe()
     }
 
     /// Whether it has machine-readable figures.

@@ -28,8 +28,8 @@ const MAX_REFUSAL_BYTES: usize = 4096;
 )]
 #[serde(deny_unknown_fields)]
 pub(super) struct PolicyFile {
-    /// What holds where a request names no category: the rule of a category of this file, `auto` (the probe's verdict; needs a
-    /// probe), `none` (it is answered unsteered) or `reject` (it is refused with `category_required`).
+    /// What holds where a request names no category: the rule of a category of this file, `auto` (a classifier's verdict; needs
+    /// a probe, or servers that ask another one), `none` (it is answered unsteered) or `reject` (it is refused with `category_required`).
     #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::when_missing"))]
     when_missing: String,
     /// What holds where the probe does not know: the rule of a category of this file, `none` or `reject`.

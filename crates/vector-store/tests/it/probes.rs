@@ -6,8 +6,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::path::Path;
 
 use skeg_vector_store::{
-    Category, NewGeneration, load_files, load_generation, read_files, with_policy, with_probe,
-    write_generation,
+    Category, Files, NewGeneration, load_files, load_generation, read_files, with_policy,
+    with_probe, write_generation,
 };
 
 use crate::forge::{check, forge};
@@ -141,16 +141,19 @@ fn a_probe_makes_another_generation_which_auto_may_then_ask() {
     let policy = std::str::from_utf8(&files["policy.toml"]).unwrap();
     let auto = policy.replace("when_missing = \"reject\"", "when_missing = \"auto\"");
     assert_ne!(auto, policy);
-    assert!(with_policy(&files, &auto).unwrap_err().to_string().contains("no probe.safetensors"));
+    let load = |files: &Files| load_files(Path::new(""), None, files).unwrap();
+    // Without a probe it is for servers that ask another classifier.
+    assert!(load(&with_policy(&files, &auto).unwrap()).needs_classifier());
+    assert!(!load(&files).needs_classifier());
 
     let bytes = probe_of(&["fraud_deception", "malware_viruses"].map(category));
     let changed = with_probe(&files, &bytes).unwrap();
-    let load = |files| load_files(Path::new(""), None, files).unwrap();
     let (before, after) = (load(&files), load(&changed));
     assert_eq!(after.probe.as_deref(), Some(&bytes[..]));
     assert_ne!(before.id, after.id);
     assert_eq!((&before.vectors, &before.policy), (&after.vectors, &after.policy));
-    assert!(load(&with_policy(&changed, &auto).unwrap()).has_probe());
+    let asking = load(&with_policy(&changed, &auto).unwrap());
+    assert!(asking.has_probe() && !asking.needs_classifier());
 
     let other = probe_of(&[category("fraud_deception")]);
     assert!(with_probe(&files, &other).unwrap_err().to_string().contains("malware_viruses"));

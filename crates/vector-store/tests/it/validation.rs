@@ -234,25 +234,6 @@ fn only_a_category_with_a_measured_window_steers() {
 }
 
 #[test]
-fn auto_needs_a_probe() {
-    let auto = |forged: &mut crate::forge::Forged| {
-        forged.replace_policy("when_missing = \"reject\"", "when_missing = \"auto\"");
-    };
-    check(
-        auto,
-        "policy.toml: field `when_missing`: found `auto`, expected a category, `none` or `reject`, as the generation \
-         has no probe.safetensors; train a probe, or choose one of them",
-    );
-    let root = tempfile::tempdir().unwrap();
-    let id = forge(root.path(), |forged| {
-        auto(forged);
-        let probe = crate::probes::probe(&["fraud_deception", "malware_viruses", "none"]);
-        forged.files.insert("probe.safetensors".to_owned(), probe);
-    });
-    assert!(load_generation(root.path(), &id, None).unwrap().has_probe());
-}
-
-#[test]
 fn figures_are_an_object_of_a_known_format() {
     let check_figures = |figures: &[u8], expected: &str| {
         check(

@@ -63,6 +63,7 @@ pub(super) enum Failure {
 
 /// What came of one attempt that gave no answer.
 struct Problem {
+    is_timeout: bool,
     /// What the endpoint did, in words that follow its name; never a text that was sent or received.
     reason: String,
     is_of_item: bool,
@@ -160,9 +161,13 @@ impl Client {
     /// The body of the answer to one request, which takes no longer than `within` and is not tried again.
     ///
     /// # Errors
-    /// What the endpoint did, in words that follow its name.
-    pub(crate) fn ask_once(&self, body: &Value, within: Duration) -> Result<String, String> {
-        self.exchange(body, within).map_err(|problem| problem.reason)
+    /// What the endpoint did, in words that follow its name, and whether the time was up.
+    pub(crate) fn ask_once(
+        &self,
+        body: &Value,
+        within: Duration,
+    ) -> Result<String, (String, bool)> {
+        self.exchange(body, within).map_err(|problem| (problem.reason, problem.is_timeout))
     }
 
     /// The text of the completion.
@@ -214,7 +219,7 @@ fn completion(body: &str) -> Option<String> {
 
 impl Problem {
     fn unreadable(reason: String) -> Self {
-        Self { reason, is_of_item: true, may_pass: true, retry_after: None }
+        Self { is_timeout: false, reason, is_of_item: true, may_pass: true, retry_after: None }
     }
 
     /// A failed exchange.
@@ -227,7 +232,8 @@ impl Problem {
             E::ConnectionFailed | E::Protocol(_) => (format!("cannot be reached: {error}"), true),
             other => (format!("cannot be asked: {other}"), false),
         };
-        Self { reason, is_of_item: false, may_pass, retry_after: None }
+        let is_timeout = matches!(error, E::Timeout(_));
+        Self { is_timeout, reason, is_of_item: false, may_pass, retry_after: None }
     }
 
     fn refused(status: StatusCode, headers: &HeaderMap) -> Self {
@@ -246,6 +252,7 @@ impl Problem {
         };
         let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         Self {
+            is_timeout: false,
             reason: format!("answered {status}{meaning}"),
             is_of_item,
             may_pass,
@@ -285,7 +292,8 @@ mod tests {
     use super::*;
 
     fn problem(retry_after: Option<Duration>) -> Problem {
-        Problem { reason: String::new(), is_of_item: false, may_pass: true, retry_after }
+        let reason = String::new();
+        Problem { is_timeout: false, reason, is_of_item: false, may_pass: true, retry_after }
     }
 
     #[test]

@@ -3,9 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 use skeg_model::ChatMessage;
-use skeg_vector_store::Category;
 
-use super::shares::ScoresByCategory;
+use super::shares::{Names, ScoresByCategory};
 use crate::probe::Verdict;
 
 /// What an answer should have held.
@@ -84,7 +83,7 @@ struct Alternative {
 }
 
 /// The verdict of an answer's body, if it is one.
-pub(super) fn verdict(body: &str, categories: &[Category]) -> Option<Verdict> {
+pub(super) fn verdict(body: &str, names: Names<'_>) -> Option<Verdict> {
     let completion: Completion = serde_json::from_str(body).ok()?;
     let Choice { message, logprobs } = completion.choices.into_iter().next()?;
     let mut lines = message.content.trim().lines();
@@ -95,7 +94,7 @@ pub(super) fn verdict(body: &str, categories: &[Category]) -> Option<Verdict> {
         _ => return None,
     };
     let codes = lines.next().unwrap_or_default().split(',').map(str::trim);
-    let mut gathered = ScoresByCategory::new(categories);
+    let mut gathered = ScoresByCategory::new(names);
     for code in codes.filter(|code| is_unsafe && !code.is_empty()) {
         gathered.add(code, 1.0);
     }
@@ -141,7 +140,13 @@ fn begins(token: &str, word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use skeg_vector_store::Category;
+
     use super::*;
+
+    static NO_MAP: BTreeMap<String, Category> = BTreeMap::new();
 
     fn message(role: &str, content: &str) -> ChatMessage {
         ChatMessage { role: role.to_owned(), content: content.to_owned() }
@@ -151,7 +156,8 @@ mod tests {
         let categories = ["adult_content", "physical_harm", "privacy_violation"]
             .map(|slug| Category::parse(slug).unwrap());
         let choice = json!({"message": {"content": content}, "logprobs": logprobs});
-        verdict(&json!({"choices": [choice]}).to_string(), &categories)
+        let names = Names { categories: &categories, map: &NO_MAP };
+        verdict(&json!({"choices": [choice]}).to_string(), names)
     }
 
     fn check(content: &str, logprobs: &Value, harm: f32, shares: &[(&str, f32)]) {

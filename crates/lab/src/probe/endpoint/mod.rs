@@ -19,6 +19,7 @@ use super::Verdict;
 use crate::error::{Error, Result};
 use crate::judge::EndpointClient;
 use limit::Limit;
+use shares::Names;
 
 pub use options::{ClassifierOptions, ClassifierShape};
 
@@ -29,82 +30,112 @@ const SHORTEST: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct EndpointClassifier {
     options: ClassifierOptions,
-    categories: Vec<Category>,
     client: EndpointClient,
     limit: Limit,
 }
 
 impl EndpointClassifier {
-    /// A classifier whose verdicts are on these categories. Nothing is asked yet.
+    /// A classifier that is asked so. Nothing is asked yet.
     ///
     /// # Errors
-    /// [`Error::Spec`] when the address or an option cannot be used, or there is no category.
-    pub fn new(options: ClassifierOptions, categories: &[Category]) -> Result<Self> {
+    /// [`Error::Spec`] when the address or an option cannot be used.
+    pub fn new(options: ClassifierOptions) -> Result<Self> {
         options.check()?;
+        let client = EndpointClient::at(&options.endpoint(), options.shape.path())?;
+        let limit = Limit::new(options.max_concurrent);
+        Ok(Self { options, client, limit })
+    }
+
+    /// How it is asked.
+    #[must_use]
+    pub fn options(&self) -> &ClassifierOptions {
+        &self.options
+    }
+
+    /// The address that gets the conversations.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.client.url()
+    }
+
+    /// The endpoint's verdict on a conversation, on these categories and within [`ClassifierOptions::timeout`].
+    ///
+    /// # Errors
+    /// [`Error::Classifier`] when no place is free in time, the endpoint cannot be reached, refuses, is late, or answers
+    /// something else; [`Error::Spec`] without a category.
+    pub fn classify(&self, messages: &[ChatMessage], categories: &[Category]) -> Result<Verdict> {
+        self.classify_by(messages, categories, Instant::now() + self.options.timeout)
+    }
+
+    /// As [`Self::classify`], for who has waited for a part of the time already.
+    ///
+    /// # Errors
+    /// As [`Self::classify`].
+    pub fn classify_by(
+        &self,
+        messages: &[ChatMessage],
+        categories: &[Category],
+        deadline: Instant,
+    ) -> Result<Verdict> {
         if categories.is_empty() {
             return Err(Error::Spec(
                 "a classifier was given no category to choose from; expected at least one"
                     .to_owned(),
             ));
         }
-        let client = EndpointClient::at(&options.endpoint(), options.shape.path())?;
-        let limit = Limit::new(options.max_concurrent);
-        Ok(Self { options, categories: categories.to_vec(), client, limit })
-    }
-
-    /// The endpoint's verdict on a conversation, within [`ClassifierOptions::timeout`].
-    ///
-    /// # Errors
-    /// [`Error::Classifier`] when no place is free in time, the endpoint cannot be reached, refuses, is late, or answers
-    /// something else.
-    pub fn classify(&self, messages: &[ChatMessage]) -> Result<Verdict> {
-        let ClassifierOptions { model, shape, timeout, max_concurrent, .. } = &self.options;
-        let deadline = Instant::now() + *timeout;
-        let _place = self.limit.take(deadline).ok_or_else(|| {
-            self.error(format!(
-                "has {max_concurrent} requests under way, and none ended within {} s; raise `max_concurrent` if it can \
-                 take more at once, or give it more replicas",
-                timeout.as_secs_f64()
-            ))
-        })?;
-        let body = match shape {
+        let _place = self.limit.take(deadline).ok_or_else(|| self.no_place())?;
+        let model = &self.options.model;
+        let body = match self.options.shape {
             ClassifierShape::Moderations => moderations::request(model, messages),
             ClassifierShape::LlamaGuard => guard::request(model, messages),
         };
-        self.read(&self.ask(&body, deadline)?)
+        let names = Names { categories, map: &self.options.category_map };
+        self.read(&self.ask(&body, deadline)?, names)
+    }
+
+    /// The error of a conversation for which no place was free in time.
+    #[must_use]
+    pub fn no_place(&self) -> Error {
+        let ClassifierOptions { timeout, max_concurrent, .. } = &self.options;
+        let reason = format!(
+            "has {max_concurrent} requests under way, and none ended within {} s; raise `max_concurrent` if it can \
+             take more at once, or give it more replicas",
+            timeout.as_secs_f64()
+        );
+        self.error(reason, true)
     }
 
     fn ask(&self, body: &Value, deadline: Instant) -> Result<String> {
         // A connection takes no time limit of zero.
         let left = deadline.saturating_duration_since(Instant::now()).max(SHORTEST);
-        self.client.ask_once(body, left).map_err(|reason| {
-            self.error(format!(
-                "{reason}; see that it runs, and that address, model and key are right"
-            ))
+        self.client.ask_once(body, left).map_err(|(reason, timed_out)| {
+            let reason =
+                format!("{reason}; see that it runs, and that address, model and key are right");
+            self.error(reason, timed_out)
         })
     }
 
-    fn read(&self, answer: &str) -> Result<Verdict> {
+    fn read(&self, answer: &str, names: Names<'_>) -> Result<Verdict> {
         let (verdict, expected) = match self.options.shape {
             ClassifierShape::Moderations => {
-                (moderations::verdict(answer, &self.categories), moderations::EXPECTED)
+                (moderations::verdict(answer, names), moderations::EXPECTED)
             }
-            ClassifierShape::LlamaGuard => {
-                (guard::verdict(answer, &self.categories), guard::EXPECTED)
-            }
+            ClassifierShape::LlamaGuard => (guard::verdict(answer, names), guard::EXPECTED),
         };
         verdict.ok_or_else(|| {
-            self.error(format!(
+            let reason = format!(
                 "gave an answer without {expected}; see that the model and the shape belong together"
-            ))
+            );
+            self.error(reason, false)
         })
     }
 
-    fn error(&self, reason: String) -> Error {
+    fn error(&self, reason: String, timed_out: bool) -> Error {
         Error::Classifier {
             url: self.client.url().to_owned(),
             model: self.options.model.clone(),
             reason,
+            timed_out,
         }
     }
 }
@@ -125,9 +156,9 @@ mod tests {
     fn a_full_classifier_gives_up_at_the_time_limit_and_asks_nothing() {
         let options =
             ClassifierOptions { timeout: Duration::from_millis(5), max_concurrent: 1, ..options() };
-        let classifier = EndpointClassifier::new(options, &categories()).unwrap();
+        let classifier = EndpointClassifier::new(options).unwrap();
         let place = classifier.limit.take(Instant::now()).unwrap();
-        let error = classifier.classify(&[]).unwrap_err().to_string();
+        let error = classifier.classify(&[], &categories()).unwrap_err().to_string();
         assert_eq!(
             error,
             "classifier http://127.0.0.1:9/v1/chat/completions (model `guard`) has 1 requests under way, and none ended \
@@ -149,11 +180,12 @@ mod tests {
             (closed, "1 to 64"),
             (nowhere, "http:// or https://"),
         ] {
-            let error = EndpointClassifier::new(options, &categories()).unwrap_err();
+            let error = EndpointClassifier::new(options).unwrap_err();
             assert!(matches!(error, Error::Spec(_)), "{error}");
             assert!(error.to_string().contains(expected), "{error}");
         }
-        let error = EndpointClassifier::new(options(), &[]).unwrap_err().to_string();
+        let classifier = EndpointClassifier::new(options()).unwrap();
+        let error = classifier.classify(&[], &[]).unwrap_err().to_string();
         assert!(error.contains("no category"), "{error}");
     }
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use skeg_model::ChatMessage;
-use skeg_vector_store::Category;
 
-use super::shares::ScoresByCategory;
+use super::shares::{Names, ScoresByCategory};
 use crate::probe::Verdict;
 use crate::probe::text::whole;
 
@@ -38,10 +37,10 @@ struct Outcome {
 
 /// The verdict of an answer's body, if it is one. Harm is the largest score of a name that means one of the categories, or
 /// of any name where the text is flagged: what only others call harm counts when the endpoint says so.
-pub(super) fn verdict(body: &str, categories: &[Category]) -> Option<Verdict> {
+pub(super) fn verdict(body: &str, names: Names<'_>) -> Option<Verdict> {
     let answer: Answer = serde_json::from_str(body).ok()?;
     let outcome = answer.results.into_iter().next()?;
-    let mut gathered = ScoresByCategory::new(categories);
+    let mut gathered = ScoresByCategory::new(names);
     for (name, score) in scores(&outcome)? {
         // Noise on what is not asked for would even out the shares.
         if outcome.flagged || gathered.is_mapped(name) {
@@ -66,14 +65,22 @@ fn scores(outcome: &Outcome) -> Option<BTreeMap<&str, f64>> {
 
 #[cfg(test)]
 mod tests {
+    use skeg_vector_store::Category;
+
     use super::*;
+
+    static NO_MAP: BTreeMap<String, Category> = BTreeMap::new();
 
     fn categories() -> Vec<Category> {
         ["adult_content", "physical_harm"].map(|slug| Category::parse(slug).unwrap()).to_vec()
     }
 
+    fn read(body: &str) -> Option<Verdict> {
+        verdict(body, Names { categories: &categories(), map: &NO_MAP })
+    }
+
     fn verdict_of(result: &Value) -> Option<Verdict> {
-        verdict(&json!({"results": [result]}).to_string(), &categories())
+        read(&json!({"results": [result]}).to_string())
     }
 
     fn check(result: &Value, harm: f32, first: &str, share: f32) {
@@ -121,7 +128,7 @@ mod tests {
             assert_eq!(verdict_of(&result), None, "{result}");
         }
         for body in ["", "<html>", "{}", r#"{"results": []}"#, r#"{"error": {}}"#] {
-            assert_eq!(verdict(body, &categories()), None, "{body}");
+            assert_eq!(read(body), None, "{body}");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Where a classifier is and how it is asked.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use skeg_vector_store::Category;
 
 use crate::error::{Error, Result};
 use crate::judge::{ApiKey, EndpointOptions};
@@ -46,10 +48,13 @@ pub struct ClassifierOptions {
     pub timeout: Duration,
     /// Requests under way at once, 1 to [`EndpointOptions::MAX_CONCURRENCY`]; others wait for one to end.
     pub max_concurrent: usize,
+    /// What names of the endpoint's own mean, before what they mean in taxonomies that are known
+    /// ([`skeg_vector_store::resolve_alias`]). A name is matched as it is written.
+    pub category_map: BTreeMap<String, Category>,
 }
 
 impl ClassifierOptions {
-    /// Two seconds a verdict, 8 requests at once, no key.
+    /// Two seconds a verdict, 8 requests at once, no key, no names of its own.
     #[must_use]
     pub fn new(
         base_url: impl Into<String>,
@@ -63,6 +68,7 @@ impl ClassifierOptions {
             shape,
             timeout: Duration::from_secs(2),
             max_concurrent: 8,
+            category_map: BTreeMap::new(),
         }
     }
 

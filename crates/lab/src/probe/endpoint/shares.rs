@@ -1,13 +1,33 @@
 //! From another taxonomy's names to shares of our categories.
 
+use std::collections::BTreeMap;
+
 use skeg_vector_store::{Category, resolve_alias};
 
 use crate::probe::Verdict;
 
+/// The categories of a verdict, and what an endpoint's own names mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names<'a> {
+    pub(super) categories: &'a [Category],
+    pub(super) map: &'a BTreeMap<String, Category>,
+}
+
+impl Names<'_> {
+    /// The category that a name means: as the map says, or as its slug, or as another taxonomy has it.
+    fn position(self, name: &str) -> Option<usize> {
+        let position = |slug: &str| self.categories.iter().position(|own| own.as_str() == slug);
+        if let Some(category) = self.map.get(name) {
+            return position(category.as_str());
+        }
+        position(name).or_else(|| position(resolve_alias(name)?.as_str()))
+    }
+}
+
 /// Scores of names, gathered by the categories they mean.
 #[derive(Debug)]
 pub(super) struct ScoresByCategory<'a> {
-    categories: &'a [Category],
+    names: Names<'a>,
     /// The largest score of the names that mean it; they overlap, so they do not add up.
     scores: Vec<f64>,
     /// The largest score of the names that mean none of them.
@@ -15,24 +35,18 @@ pub(super) struct ScoresByCategory<'a> {
 }
 
 impl<'a> ScoresByCategory<'a> {
-    pub(super) fn new(categories: &'a [Category]) -> Self {
-        Self { categories, scores: vec![0.0; categories.len()], other: 0.0 }
-    }
-
-    /// The category that a name means. A category's own slug comes before the names of other taxonomies.
-    fn position(&self, name: &str) -> Option<usize> {
-        let position = |slug: &str| self.categories.iter().position(|own| own.as_str() == slug);
-        position(name).or_else(|| position(resolve_alias(name)?.as_str()))
+    pub(super) fn new(names: Names<'a>) -> Self {
+        Self { names, scores: vec![0.0; names.categories.len()], other: 0.0 }
     }
 
     /// Whether a name means one of the categories.
     pub(super) fn is_mapped(&self, name: &str) -> bool {
-        self.position(name).is_some()
+        self.names.position(name).is_some()
     }
 
     /// Adds a name's score, 0 or more.
     pub(super) fn add(&mut self, name: &str, score: f64) {
-        let kept = match self.position(name) {
+        let kept = match self.names.position(name) {
             Some(idx) => &mut self.scores[idx],
             None => &mut self.other,
         };
@@ -47,7 +61,7 @@ impl<'a> ScoresByCategory<'a> {
     /// The verdict with this probability of harm. Shares are `(score_c + other / C) / (sum_c score_c + other)`: a name that means
     /// none of the C categories says nothing of which it is, so its score goes to all alike.
     pub(super) fn verdict(&self, harm: f64) -> Verdict {
-        let num_categories = self.categories.len() as f64;
+        let num_categories = self.names.categories.len() as f64;
         let total = self.scores.iter().sum::<f64>() + self.other;
         let share = |score: f64| {
             if total > 0.0 {
@@ -57,7 +71,7 @@ impl<'a> ScoresByCategory<'a> {
             }
         };
         let shares = self.scores.iter().map(|&score| share(score));
-        Verdict::new(harm, self.categories.iter().cloned().zip(shares))
+        Verdict::new(harm, self.names.categories.iter().cloned().zip(shares))
     }
 }
 
@@ -65,10 +79,13 @@ impl<'a> ScoresByCategory<'a> {
 mod tests {
     use super::*;
 
+    static NO_MAP: BTreeMap<String, Category> = BTreeMap::new();
+
     fn shares_of(slugs: &[&str], scores: &[(&str, f64)]) -> Vec<(String, f32)> {
         let categories: Vec<Category> =
             slugs.iter().map(|slug| Category::parse(slug).unwrap()).collect();
-        let mut gathered = ScoresByCategory::new(&categories);
+        let names = Names { categories: &categories, map: &NO_MAP };
+        let mut gathered = ScoresByCategory::new(names);
         for (name, score) in scores {
             gathered.add(name, *score);
         }
@@ -111,11 +128,35 @@ mod tests {
     #[test]
     fn the_largest_score_may_be_one_without_a_category() {
         let categories = [Category::parse("adult_content").unwrap()];
-        let mut gathered = ScoresByCategory::new(&categories);
+        let names = Names { categories: &categories, map: &NO_MAP };
+        let mut gathered = ScoresByCategory::new(names);
         assert!(gathered.is_mapped("sexual") && !gathered.is_mapped("self-harm"));
         gathered.add("sexual", 0.3);
         assert!((gathered.max() - 0.3).abs() < 1e-12);
         gathered.add("weather", 0.8);
         assert!((gathered.max() - 0.8).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_the_map_says_goes_before_what_a_name_means_elsewhere() {
+        let categories = SLUGS.map(|slug| Category::parse(slug).unwrap());
+        let map = |name: &str, slug: &str| (name.to_owned(), Category::parse(slug).unwrap());
+        let map = BTreeMap::from([
+            map("weather", "own_words"),
+            map("sexual", "own_words"),
+            map("hate", "physical_harm"),
+        ]);
+        let names = Names { categories: &categories, map: &map };
+        for (name, expected) in [
+            ("weather", Some(2)),
+            ("sexual", Some(2)),
+            ("adult_content", Some(0)),
+            ("harassment", Some(1)),
+            // Led to a category that is not here.
+            ("hate", None),
+            ("Weather", None),
+        ] {
+            assert_eq!(names.position(name), expected, "{name}");
+        }
     }
 }

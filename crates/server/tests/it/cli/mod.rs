@@ -5,6 +5,7 @@ mod bad_start;
 mod bench;
 mod bench_swaps;
 mod bucket_server;
+mod classifier;
 mod deployment;
 mod extract;
 mod fetch;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use skeg_model::engine::{EngineConfig, EngineThread, LlamaEngine};
 use skeg_model::{LoadOptions, LoadedModel};
-use skeg_server::{Canary, CanaryModel, CanaryOptions, SteeringSlots, steering_slots};
+use skeg_server::{
+    Canary, CanaryModel, CanaryOptions, ClassifierKind, SteeringSlots, steering_slots,
+};
 use skeg_vector_store::{
     Category, Generation, ModelBinding, NewGeneration, Store, load_generation, read_current,
     set_current, write_generation,
@@ -47,7 +49,7 @@ fn open(root: &Path, binding: ModelBinding) -> (Store<SteeringSlots>, EngineThre
         num_hidden_layers,
     };
     let canary = Canary::new(parts, CanaryOptions::default());
-    let slots = steering_slots(engine);
+    let slots = steering_slots(engine, ClassifierKind::Generation);
     let prepare = move |generation: &Generation| canary.examine(generation, slots(generation)?);
     (Store::open(root, binding, prepare).unwrap(), thread)
 }

@@ -12,7 +12,8 @@ use skeg_model::engine::{Engine, EngineConfig, EngineHandle, EngineThread, Llama
 use skeg_model::steering::{LayerVector, Site, SteeringVector};
 use skeg_model::testing::{RandomWeights, random_llama_with, tiny_config};
 use skeg_server::{
-    AppParts, Limits, Operations, Origin, Principals, SteeringSlots, app, steering_slots,
+    AppParts, ClassifierKind, Limits, Operations, Origin, Principals, SteeringSlots, app,
+    steering_slots,
 };
 use skeg_vector_store::place::LocalPlace;
 use skeg_vector_store::{Category, GenerationId, Reload, Store, set_current};
@@ -72,7 +73,8 @@ impl Setup {
         let files = tempfile::tempdir().unwrap();
         let good = write_good(files.path());
         set_current(files.path(), &good[0], None).unwrap();
-        let store = Store::open(files.path(), binding(), steering_slots(engine.clone())).unwrap();
+        let slots = steering_slots(engine.clone(), ClassifierKind::Generation);
+        let store = Store::open(files.path(), binding(), slots).unwrap();
         let store = Arc::new(store);
         let template =
             "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>";
@@ -86,6 +88,7 @@ impl Setup {
             engine: engine.clone(),
             store: Arc::clone(&store),
             origin: Origin::Folder(LocalPlace::new(files.path())),
+            classifier: None,
             principals: Principals::default(),
             decision_log: None,
             limits: Limits::default(),
