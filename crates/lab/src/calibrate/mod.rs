@@ -43,6 +43,7 @@ pub use own::{Evidence, OwnSetting};
 pub use plan::{CONTRAST_RESPONSE_TOKENS, Plan, Recipe};
 pub use publish::{Force, Publication, generation_of};
 pub use recompute::{Difference, Recomputation, Recomputed};
+pub(crate) use sample::shuffle;
 pub use search::Trial;
 pub(crate) use search::{first_of_each, most_answers, search};
 pub use spec::{Bounds, CalibrateSpec, Grid};

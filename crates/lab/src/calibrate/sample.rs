@@ -75,7 +75,7 @@ pub(super) fn sample(
 }
 
 /// Fisher and Yates' shuffle.
-fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
     for last in (1..items.len()).rev() {
         let drawn = ((u64::from(rng.next_u32()) * (last as u64 + 1)) >> 32) as usize;
         items.swap(last, drawn);

@@ -25,6 +25,7 @@ mod style;
 mod subspace;
 mod text;
 mod train;
+mod tune;
 mod verdict;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ pub use seen::{SeenFile, SharedTexts, seen_files, shared_texts};
 pub use style::{StyleCheck, style_check};
 pub use text::TextScores;
 pub use train::{HeldOut, Penalties, ProbeSpec, Trained, train};
+pub use tune::{
+    EmbedderTraining, Heads, TuneReport, TuneSpec, TunedEmbedder, refuse_existing, tune, unseen,
+};
 pub use verdict::{Scores, Stack, Verdict};
 
 /// A classifier of conversations: its members, and how their scores become one verdict.

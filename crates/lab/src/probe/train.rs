@@ -109,7 +109,7 @@ pub fn train(
     Ok(Trained { probe, held_out })
 }
 
-fn trained_on(corpus: &Corpus) -> TrainedOn {
+pub(super) fn trained_on(corpus: &Corpus) -> TrainedOn {
     let sets = corpus.sets.iter().enumerate().map(|(set_idx, (name, hashes))| TrainingSource {
         name: name.clone(),
         sha256: hashes.clone(),
@@ -117,6 +117,16 @@ fn trained_on(corpus: &Corpus) -> TrainedOn {
         num_augmented: corpus.num_augmented(set_idx),
     });
     TrainedOn { sets: sets.collect() }
+}
+
+/// Planes of all prompts of a corpus, of which these are the rows.
+///
+/// # Errors
+/// [`Error::Data`] when harmful or harmless prompts are missing or a category has no prompt.
+pub(super) fn fit_planes(corpus: &Corpus, rows: &Rows, l2: f64) -> Result<Planes> {
+    let penalties = Penalties { dense: l2, ..Penalties::default() };
+    let everything: Vec<usize> = (0..corpus.prompts.len()).collect();
+    Trainer { corpus, penalties }.planes(rows, &everything)
 }
 
 struct Trainer<'a> {

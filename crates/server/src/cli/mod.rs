@@ -23,6 +23,7 @@ mod print_flags;
 mod probe;
 mod probe_disguise;
 mod probe_seen;
+mod probe_tune;
 mod progress;
 mod recipe;
 mod running;

@@ -1,4 +1,4 @@
-//! `skeg probe train|evaluate`: the gate's classifier, and how far it can be believed.
+//! `skeg probe train|evaluate|tune-embedder`: the gate's classifier, and how far it can be believed.
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,7 @@ use super::layers::parse_layers;
 use super::print_flags::PrintFlags;
 use super::probe_disguise::{AugmentFlags, evasions};
 use super::probe_seen::SeenFlags;
+use super::probe_tune::{self, TuneArgs, refuse_seen};
 use super::progress::Bar;
 use super::running::model_path;
 use crate::output;
@@ -33,12 +34,14 @@ use crate::output;
 pub(super) enum Command {
     Train(TrainArgs),
     Evaluate(EvaluateArgs),
+    TuneEmbedder(TuneArgs),
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   skeg probe train --train catqa=catqa.jsonl,catqa_twins.jsonl --train pairs=pairs.jsonl --out probe.safetensors
   skeg probe train --train a=a.jsonl --train b=b.jsonl --augment all --cache ~/.cache/skeg/probe --out probe.safetensors
+  skeg probe tune-embedder --embedder all-MiniLM-L6-v2 --train pairs=pairs.jsonl --measure xstest=xstest.jsonl --out tuned
   skeg probe evaluate --probe probe.safetensors --test alpaca=alpaca.jsonl --test xstest=xstest.jsonl --evade all
   skeg vectors publish --probe probe.safetensors --policy policy.toml
 
@@ -108,6 +111,9 @@ pub(super) struct TrainArgs {
     rank: Option<usize>,
     #[command(flatten)]
     augment: AugmentFlags,
+    /// Train on sources that a tuned embedder has seen; its weight is then too large
+    #[arg(long)]
+    allow_overlap: bool,
     #[command(flatten)]
     read: ReadFlags,
 }
@@ -140,6 +146,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Train(args) => run_train(args),
         Command::Evaluate(args) => run_evaluate(args),
+        Command::TuneEmbedder(args) => probe_tune::run(args),
     }
 }
 
@@ -193,6 +200,9 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
     let corpus = Corpus::new(&read_sources(&args.train, &args.read)?, &categories)?;
     let has = |kind| args.members.contains(&kind);
     let needs_model = has(MemberKind::Activations) || has(MemberKind::Mean);
+    if has(MemberKind::Embedding) && !args.allow_overlap {
+        refuse_seen(args.read.embedder.as_ref(), &corpus)?;
+    }
     let loaded = Loaded::new(&args.read, needs_model, has(MemberKind::Embedding))?;
     let layers = match (&args.layers, &loaded.model) {
         (Some(text), _) => parse_layers(text)?,
@@ -331,15 +341,16 @@ fn default_layers(num_hidden_layers: usize) -> Vec<usize> {
 }
 
 fn read_sources(given: &[String], flags: &ReadFlags) -> anyhow::Result<Vec<SourceSet>> {
-    given.iter().map(|given| read_source(given, flags)).collect()
+    given.iter().map(|given| read_source(given, &flags.data_flags)).collect()
 }
 
-fn read_source(given: &str, flags: &ReadFlags) -> anyhow::Result<SourceSet> {
+/// One source: a name and its files.
+pub(super) fn read_source(given: &str, data_flags: &DataFlags) -> anyhow::Result<SourceSet> {
     let (name, files) = given
         .split_once('=')
         .filter(|(name, files)| !name.is_empty() && !files.is_empty())
         .with_context(|| format!("`{given}`: expected NAME=FILE or NAME=FILE,FILE"))?;
-    let files = files.split(',').map(|file| flags.data_flags.read(file.as_ref()));
+    let files = files.split(',').map(|file| data_flags.read(file.as_ref()));
     let files = files.collect::<skeg_lab::Result<Vec<DataSet>>>()?;
     Ok(SourceSet { name: name.to_owned(), files })
 }

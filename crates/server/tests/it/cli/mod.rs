@@ -14,6 +14,7 @@ mod judges;
 mod model;
 mod policy;
 mod probe;
+mod probe_tune;
 mod serve;
 mod serve_followed;
 mod vectors;
