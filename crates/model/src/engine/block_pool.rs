@@ -78,7 +78,7 @@ pub(super) struct Hit {
     pub(super) block: u32,
     /// [`BlockFigures::max_relative_norm`].
     pub(super) max_relative_norm: Option<f32>,
-    /// The sum that was asked for, if there is one.
+    /// The sum that was asked for.
     pub(super) sum: Option<Arc<[f32]>>,
 }
 
@@ -140,12 +140,17 @@ impl BlockPool {
         num_tokens.div_ceil(self.block_size)
     }
 
-    /// The block under a key, with the sum of this tag.
+    /// The block under a key; where a tag is given, only if it has the sum of it.
     pub(super) fn find(&self, key: &BlockKey, tag: Option<&SumTag>) -> Option<Hit> {
         let block = *self.by_key.get(key)?;
         let entry = self.blocks[block as usize].entry.as_ref()?;
-        let sum = tag.and_then(|tag| entry.sums.iter().find(|sum| sum.tag == *tag));
-        let sum = sum.map(|sum| Arc::clone(&sum.values));
+        let sum = match tag {
+            None => None,
+            Some(tag) => {
+                let sum = entry.sums.iter().find(|sum| sum.tag == *tag)?;
+                Some(Arc::clone(&sum.values))
+            }
+        };
         Some(Hit { block, max_relative_norm: entry.max_relative_norm, sum })
     }
 

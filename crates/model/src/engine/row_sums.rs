@@ -58,8 +58,7 @@ pub(super) struct RowSums {
     /// First row of the sequence that counts.
     from: usize,
     block_size: usize,
-    /// `[num_layers, hidden_size]` of each block as far as its rows are in the cache; `None` where no row counts, or the block was
-    /// found without its sum.
+    /// `[num_layers, hidden_size]` of each block as far as its rows are in the cache; `None` where no row counts.
     blocks: Vec<Option<Arc<[f32]>>>,
 }
 

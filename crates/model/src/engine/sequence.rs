@@ -117,11 +117,9 @@ impl Sequence {
         self.prompt_len() + self.generated.len() - 1
     }
 
-    /// The sum that it takes of block `idx` if it is found, and whether it can do without.
-    pub(super) fn sum_wanted(&self, idx: usize) -> Option<(SumTag, bool)> {
-        let state = self.gate.as_ref()?;
-        let tag = state.sums.as_ref()?.tag(idx)?;
-        Some((tag, state.is_decided))
+    /// The sum without which block `idx` is of no use to it.
+    pub(super) fn sum_wanted(&self, idx: usize) -> Option<SumTag> {
+        self.gate.as_ref()?.sums.as_ref()?.tag(idx)
     }
 
     /// Whether a step has done anything for it yet.

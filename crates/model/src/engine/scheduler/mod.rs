@@ -10,7 +10,7 @@
 //! A sequence starts with the blocks of the prefix cache that hold the first of its tokens, steered as it
 //! wants them, and its own full blocks are entered there after each step. Its last known token is always
 //! computed, since its row yields the next one and is read by its gate. A gate that reads the mean of the prompt's rows is
-//! given blocks only with the sums of their rows, until it has decided.
+//! given blocks only with the sums of their rows.
 
 use std::collections::VecDeque;
 
@@ -268,16 +268,9 @@ impl Scheduler {
 /// The blocks that hold the first tokens of a sequence of which nothing is in the cache, and what its gate reads of them.
 fn find(pool: &BlockPool, sequence: &mut Sequence) -> Vec<Hit> {
     let num_full = sequence.num_findable() / pool.block_size();
-    let usable = (0..num_full).map_while(|idx| {
-        let key = sequence.block_key(idx);
-        match sequence.sum_wanted(idx) {
-            None => pool.find(&key, None),
-            Some((tag, may_lack)) => {
-                pool.find(&key, Some(&tag)).filter(|hit| may_lack || hit.sum.is_some())
-            }
-        }
-    });
-    usable.collect()
+    (0..num_full)
+        .map_while(|idx| pool.find(&sequence.block_key(idx), sequence.sum_wanted(idx).as_ref()))
+        .collect()
 }
 
 #[cfg(test)]
