@@ -52,6 +52,9 @@ pub(crate) struct DecisionLine<'a> {
     pub(crate) steered_prompt_tokens: usize,
     pub(crate) steered_completion_tokens: usize,
     pub(crate) completion_tokens: usize,
+    /// The token of an answer, counted from 0, from which on it was steered, because of what it showed; absent where none was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) steered_from: Option<usize>,
     /// `completed`, `refused`, `failed:<code>` or `client_closed`.
     pub(crate) outcome: String,
     /// The operator's override that was in force; absent without one.

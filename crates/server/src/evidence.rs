@@ -42,6 +42,10 @@ pub(crate) struct SteeringEvidence {
     pub(crate) steered_completion_tokens: usize,
     pub(crate) max_relative_norm: Option<f32>,
     pub(crate) started_at_token: Option<usize>,
+    /// The token of the answer, counted from 0, from which on it was steered, because of what it showed; absent where it was not
+    /// looked at or showed nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) steered_from: Option<usize>,
     /// The category's action is `log`: this answer is not steered.
     pub(crate) shadow: bool,
     /// This is the unsteered answer of a comparison.
@@ -91,6 +95,7 @@ impl SteeringEvidence {
             steered_completion_tokens: report.steered_completion_tokens,
             max_relative_norm: report.max_relative_norm,
             started_at_token: report.started_at_token,
+            steered_from: None,
             shadow: resolution.decision == Decision::Shadow,
             compare: kind == ChoiceKind::Comparison,
             weights_mismatch: facts.weights_mismatch,

@@ -79,6 +79,7 @@ pub fn steering_slots(
 ) -> impl Fn(&Generation) -> Result<SteeringSlots, String> + Send + Sync + Clone + 'static {
     move |generation| {
         let probe = probe_for_auto(generation, classifier)?;
+        check_recheck(generation, probe.as_deref())?;
         let site = site(generation.manifest.site);
         let vectors = generation.vectors.values();
         let vectors: Vec<SteeringVector> =
@@ -87,6 +88,17 @@ pub fn steering_slots(
         let slot_by_category =
             generation.vectors.keys().cloned().zip(lease.slots().iter().copied()).collect();
         Ok(SteeringSlots { lease, slot_by_category, probe, canary: None })
+    }
+}
+
+/// Refuses a policy that has answers looked at by a probe that cannot.
+fn check_recheck(generation: &Generation, probe: Option<&Probe>) -> Result<(), String> {
+    match (generation.policy.auto.recheck_every, probe) {
+        (Some(every), Some(probe)) if probe.answer.is_none() => Err(format!(
+            "policy.toml: `auto.recheck_every` is {every}, and the generation's probe has no answer part; train one with `skeg probe \
+             train --answers`, or leave the field out"
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -97,6 +97,7 @@ mod tests {
                 planes: Planes::new(vec![0.0; width], vec![0.0]),
             }],
             stack: Stack { harm: vec![1.0], bias: 0.0, categories: vec![1.0] },
+            answer: None,
             trained_on: TrainedOn {
                 sets: vec![TrainingSource {
                     name: "own".to_owned(),

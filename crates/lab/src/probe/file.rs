@@ -3,7 +3,8 @@
 //! `__metadata__` holds `classes` (JSON: the categories and `none`, what the vector store checks) and `spec` (JSON: format
 //! version, what each member reads, what it was trained on). Tensors, all f32: `member.{i}.weights` `[1 + C, width]`,
 //! `member.{i}.biases` `[1 + C]`, harm first and then the categories in the order of `classes`; `stack.harm` and `stack.categories`
-//! `[num_members]`, `stack.bias` `[1]`.
+//! `[num_members]`, `stack.bias` `[1]`. A probe that looks at answers has `answer.weights` `[1 + C, width]` and `answer.biases` `[1 + C]`,
+//! of the width of its member on activations, `answer.calibration` `[2]` (scale and bias), and `answer` in its `spec`.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use skeg_vector_store::Category;
 
+use super::answer::{AnswerPart, TrainedOnAnswers, width_of};
 use super::member::{Input, Member, Planes};
 use super::verdict::Stack;
 use super::{Probe, TrainedOn};
@@ -33,6 +35,8 @@ struct Spec {
     format_version: u32,
     members: Vec<Input>,
     trained_on: TrainedOn,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<TrainedOnAnswers>,
 }
 
 /// What any version has.
@@ -54,6 +58,7 @@ impl Probe {
             format_version: FORMAT_VERSION,
             members: self.members.iter().map(|member| member.input.clone()).collect(),
             trained_on: self.trained_on.clone(),
+            answer: self.answer.as_ref().map(|part| part.trained_on),
         };
         let json = |error: serde_json::Error| Error::Data(format!("a probe's metadata: {error}"));
         let texts = BTreeMap::from([
@@ -84,6 +89,7 @@ impl Probe {
             shape: vec![values.len()],
             values,
         }));
+        tensors.extend(self.answer.iter().flat_map(answer_tensors));
         Ok(tensor_file::to_bytes(&texts, &tensors))
     }
 
@@ -95,6 +101,22 @@ impl Probe {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         Reader::new(bytes)?.read()
     }
+}
+
+fn answer_tensors(part: &AnswerPart) -> [NamedTensor<'_>; 3] {
+    let AnswerPart { planes: Planes { weights, biases }, calibration, .. } = part;
+    let num_planes = biases.len();
+    let width = weights.len() / num_planes.max(1);
+    let tensors: [(&str, Vec<usize>, &[f32]); 3] = [
+        ("weights", vec![num_planes, width], weights),
+        ("biases", vec![num_planes], biases),
+        ("calibration", vec![calibration.len()], calibration),
+    ];
+    tensors.map(|(name, shape, values)| NamedTensor {
+        name: format!("answer.{name}"),
+        shape,
+        values,
+    })
 }
 
 fn bad(reason: impl std::fmt::Display) -> Error {
@@ -159,9 +181,21 @@ impl<'a> Reader<'a> {
         let (harm, of_categories) =
             (stack("harm", num_members)?, stack("categories", num_members)?);
         let stack = Stack { harm, bias, categories: of_categories };
-        let probe = Probe { categories, members, stack, trained_on: self.spec.trained_on };
+        let trained_on = self.spec.trained_on.clone();
+        let mut probe = Probe { categories, members, stack, trained_on, answer: None };
+        probe.answer =
+            self.spec.answer.map(|trained_on| self.answer(&probe, trained_on)).transpose()?;
         probe.check()?;
         Ok(probe)
+    }
+
+    fn answer(&self, probe: &Probe, trained_on: TrainedOnAnswers) -> Result<AnswerPart> {
+        let num_planes = 1 + probe.categories.len();
+        let weights = self.tensor("answer.weights", &[num_planes, width_of(probe)?])?;
+        let biases = self.tensor("answer.biases", &[num_planes])?;
+        let calibration = self.tensor("answer.calibration", &[2])?;
+        let calibration = [calibration[0], calibration[1]];
+        Ok(AnswerPart { planes: Planes { weights, biases }, calibration, trained_on })
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {

@@ -8,6 +8,7 @@
 //! [`Probe::verdict`] on the engine's thread, as soon as the prompt's last row is computed.
 
 mod activation;
+mod answer;
 mod apply;
 mod augment;
 mod card;
@@ -35,6 +36,10 @@ use skeg_vector_store::Category;
 use crate::error::{Error, Result};
 
 pub use activation::ActivationInput;
+pub use answer::{
+    AnswerPart, AnswerReport, AnswerRow, AnswerRows, AnswerSpec, AnswerTable, Caught, ReadAnswer,
+    Thresholds, TrainedOnAnswers, measure_answers, read_answers, train_answers,
+};
 pub use apply::verdicts;
 pub use augment::{Augmentation, augment};
 pub use corpus::{Corpus, Prompt, SourceSet};
@@ -64,6 +69,8 @@ pub struct Probe {
     pub stack: Stack,
     /// What it was trained on.
     pub trained_on: TrainedOn,
+    /// What looks at answers, if it was trained to.
+    pub answer: Option<AnswerPart>,
 }
 
 /// What a probe was trained on: figures and hashes, no text.
@@ -150,7 +157,7 @@ impl Probe {
                 ));
             }
         }
-        Ok(())
+        self.answer.as_ref().map_or(Ok(()), |part| part.check(self))
     }
 }
 

@@ -50,6 +50,7 @@ fn probe() -> Probe {
             }],
         },
         categories,
+        answer: None,
     }
 }
 

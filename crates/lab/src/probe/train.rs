@@ -104,7 +104,7 @@ pub fn train(
         })
         .collect();
     let categories = corpus.categories.clone();
-    let probe = Probe { categories, members, stack, trained_on: trained_on(corpus) };
+    let probe = Probe { categories, members, stack, trained_on: trained_on(corpus), answer: None };
     probe.check()?;
     Ok(Trained { probe, held_out })
 }
@@ -207,7 +207,7 @@ fn score(planes: &Planes, rows: &Rows, idx: usize) -> Scores {
 }
 
 /// Weights under which harmful and harmless rows count the same.
-fn balanced(positives: &[bool]) -> Vec<f64> {
+pub(super) fn balanced(positives: &[bool]) -> Vec<f64> {
     let num_positive = positives.iter().filter(|&&positive| positive).count();
     let num_negative = positives.len() - num_positive;
     let weight = |count: usize| 1.0 / (count.max(1) as f64);

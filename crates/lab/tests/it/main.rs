@@ -19,6 +19,7 @@ mod judge;
 mod judges;
 mod likelihood;
 mod probe;
+mod probe_answers;
 mod real_model;
 mod recompute;
 mod study;

@@ -15,10 +15,10 @@ use skeg_vector_store::Category;
 
 use crate::tiny_model::model;
 
-const LAYERS: [usize; 2] = [0, 2];
+pub(crate) const LAYERS: [usize; 2] = [0, 2];
 
 /// Two sources of two kinds of harm and of harmless prompts, one of them a conversation.
-fn corpus() -> Corpus {
+pub(crate) fn corpus() -> Corpus {
     let set = |name: &str| {
         let items = (0..12).map(|idx| {
             let (word, category) =

@@ -12,6 +12,7 @@ use super::meter::Meter;
 use super::sequences::{Sequences, Spec};
 use crate::errors::ApiError;
 use crate::evidence::ChoiceKind;
+use crate::gate::{ChoiceGate, Noted, RequestGate};
 use crate::state::App;
 use crate::wire::ChatRequest;
 
@@ -56,7 +57,7 @@ pub(super) enum Steering {
     None,
     Planned((SteeringPlan, SlotLease)),
     /// What the gate says, of every choice.
-    Gated(Arc<dyn Gate>),
+    Gated(Arc<RequestGate>),
 }
 
 impl From<Option<(SteeringPlan, SlotLease)>> for Steering {
@@ -82,6 +83,7 @@ pub(super) fn submit(
     } else {
         vec![ChoiceKind::Resolved; request.num_choices]
     };
+    let noted: Vec<Noted> = kinds.iter().map(|_| Noted::default()).collect();
     let meter = || Meter::new(app.operations.sequences.clone(), arrived, prompt.len());
     let spec = Spec {
         tokenizer: Arc::clone(&app.tokenizer),
@@ -96,9 +98,10 @@ pub(super) fn submit(
         logprobs: request.sampling.logprobs,
         steered: !matches!(steering, Steering::None),
         kinds: kinds.clone(),
+        noted: noted.clone(),
     };
     let (mut sequences, sinks) = Sequences::new(spec, meter);
-    for ((idx, kind), sink) in (0_u64..).zip(kinds).zip(sinks) {
+    for (((idx, kind), noted), sink) in (0_u64..).zip(kinds).zip(noted).zip(sinks) {
         let seed_step = if compare { 0 } else { idx };
         let sequence = GenerationRequest {
             prompt_token_ids: prompt.to_vec(),
@@ -113,7 +116,9 @@ pub(super) fn submit(
                 _ => None,
             },
             gate: match steering {
-                Steering::Gated(gate) => Some(Arc::clone(gate)),
+                Steering::Gated(gate) => {
+                    Some(Arc::new(ChoiceGate::new(Arc::clone(gate), noted)) as Arc<dyn Gate>)
+                }
                 Steering::None | Steering::Planned(_) => None,
             },
         };

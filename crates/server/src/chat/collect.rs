@@ -1,5 +1,7 @@
 //! The answer that is not streamed: every choice to its end, then one JSON object.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use skeg_model::engine::SteeringReport;
@@ -10,6 +12,7 @@ use super::sequences::{End, Sequences, Update};
 use super::timing::Timing;
 use crate::errors::ApiError;
 use crate::evidence::ChoiceKind;
+use crate::gate::MidAnswer;
 use crate::wire::{ChatCompletion, Choice, ChoiceLogprobs, Message, TokenLogprobEntry, Usage};
 
 #[derive(Default)]
@@ -19,13 +22,14 @@ struct Collected {
     end: Option<End>,
 }
 
+/// The answer, and the strictest of what looks at its choices changed.
 pub(super) async fn respond(
     answer: &Answer,
     mut sequences: Sequences,
     first: Option<Update>,
     mut record: Record,
     timing: Timing,
-) -> Result<Response, ApiError> {
+) -> Result<(Response, Option<Arc<MidAnswer>>), ApiError> {
     let mut choices: Vec<Collected> =
         (0..sequences.num_choices()).map(|_| Collected::default()).collect();
     let mut next = first;
@@ -52,7 +56,7 @@ pub(super) async fn respond(
     let mut response = Json(completion).into_response();
     timing.add_headers(response.headers_mut(), answer.prompt_tokens, completion_tokens);
     record.finished();
-    Ok(response)
+    Ok((response, sequences.strictest_found()))
 }
 
 /// The object around the choices.
@@ -77,13 +81,20 @@ fn finished(answer: &Answer, index: usize, choice: Collected, with_logprobs: boo
         kind: ChoiceKind::Resolved,
         finish_reason: "length",
         report: SteeringReport::default(),
+        found: None,
     });
+    let found = end.found.as_deref();
+    let steering = answer.evidence(end.kind, &end.report, found);
+    // Nothing of an answer that policy refuses is given where all of it is still here.
+    let (content, tokens, refusal) = match found.and_then(MidAnswer::refusal) {
+        Some(refusal) => (None, Vec::new(), Some(refusal.to_owned())),
+        None => (Some(choice.text), choice.logprobs, None),
+    };
     Choice {
         index,
-        message: Message { role: "assistant", content: Some(choice.text), refusal: None },
-        logprobs: with_logprobs
-            .then_some(ChoiceLogprobs { content: choice.logprobs, refusal: None }),
+        message: Message { role: "assistant", content, refusal },
+        logprobs: with_logprobs.then_some(ChoiceLogprobs { content: tokens, refusal: None }),
         finish_reason: end.finish_reason,
-        steering: answer.evidence(end.kind, &end.report),
+        steering,
     }
 }

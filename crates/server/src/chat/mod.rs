@@ -25,6 +25,7 @@ use skeg_model::engine::SteeringReport;
 use crate::auth::Caller;
 use crate::errors::ApiError;
 use crate::evidence::{ChoiceKind, GenerationFacts, SteeringEvidence, add_headers};
+use crate::gate::MidAnswer;
 use crate::layers::{Payload, RequestId};
 use crate::models::check_name;
 use crate::resolve::{Resolution, Resolved, read_header, resolve_under};
@@ -49,8 +50,19 @@ struct Answer {
 }
 
 impl Answer {
-    fn evidence(&self, kind: ChoiceKind, report: &SteeringReport) -> SteeringEvidence {
-        SteeringEvidence::new(&self.resolution, &self.facts, kind, report)
+    /// What a choice says of itself: `found` is what a look at its answer changed.
+    fn evidence(
+        &self,
+        kind: ChoiceKind,
+        report: &SteeringReport,
+        found: Option<&MidAnswer>,
+    ) -> SteeringEvidence {
+        let (resolution, facts) =
+            found.map_or((&self.resolution, &self.facts), |one| (&one.resolution, &one.facts));
+        SteeringEvidence {
+            steered_from: found.and_then(MidAnswer::steered_from),
+            ..SteeringEvidence::new(resolution, facts, kind, report)
+        }
     }
 }
 
@@ -92,17 +104,27 @@ pub(crate) async fn completions(
             return Err(error);
         }
     };
-    let resolution = answer.resolution.clone();
+    let mut resolution = answer.resolution.clone();
+    let mut steered_from = None;
     let mut response = match ready {
         Ready::Refusal(text) => refusal::respond(&answer, &request, text, record, timing),
         Ready::Running(sequences, first) if request.stream => {
             stream::respond(answer, request.include_usage, *sequences, first, record)
         }
         Ready::Running(sequences, first) => {
-            collect::respond(&answer, *sequences, first, record, timing).await?
+            let (response, found) =
+                collect::respond(&answer, *sequences, first, record, timing).await?;
+            if let Some(found) = found {
+                resolution = found.resolution.clone();
+                steered_from = found.steered_from();
+            }
+            response
         }
     };
     add_headers(response.headers_mut(), &resolution, &generation);
+    if let Some(token) = steered_from {
+        response.headers_mut().insert("x-steering-from", token.into());
+    }
     Ok(response)
 }
 

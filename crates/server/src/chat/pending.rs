@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use skeg_lab::probe::{Probe, TextScores};
 use skeg_model::ChatMessage;
-use skeg_model::engine::Gate;
 use skeg_vector_store::Live;
 
 use super::admission::{self, Steering};
@@ -147,8 +146,7 @@ impl Pending<'_> {
         };
         let reads = (input, prompt.token_ids.as_slice());
         let (gate, verdict) = RequestGate::new(Arc::clone(&probe), reads, judged);
-        let gate: Arc<dyn Gate> = Arc::new(gate);
-        let sequences = self.submit(prompt, &Steering::Gated(gate), false)?;
+        let sequences = self.submit(prompt, &Steering::Gated(Arc::new(gate)), false)?;
         Self::verdict(verdict, sequences).await
     }
 

@@ -1,9 +1,12 @@
 //! One request's line of the decision log and its count in the metrics, from the same facts and each exactly once: at its end, or when
 //! it is dropped before.
 
+use std::sync::Arc;
+
 use crate::auth::Caller;
 use crate::decision_log::{DecisionLine, DecisionLog};
 use crate::errors::ApiError;
+use crate::gate::MidAnswer;
 use crate::metrics::{Outcome, RequestMetrics};
 use crate::resolve::{Decision, Resolution};
 use crate::state::{App, unix_time};
@@ -22,6 +25,8 @@ pub(super) struct Record {
     steered_prompt_tokens: usize,
     steered_completion_tokens: usize,
     completion_tokens: usize,
+    /// What looks at the answers changed.
+    found: Option<Arc<MidAnswer>>,
     outcome: Outcome,
     /// The code of the error that it was answered with.
     error_code: &'static str,
@@ -45,6 +50,7 @@ impl Record {
             steered_prompt_tokens: 0,
             steered_completion_tokens: 0,
             completion_tokens: 0,
+            found: None,
             // What is the case if nobody says otherwise before the drop.
             outcome: Outcome::ClientClosed,
             error_code: "",
@@ -62,6 +68,12 @@ impl Record {
         self.steered_prompt_tokens = sum(|taken| taken.report.steered_prompt_tokens);
         self.steered_completion_tokens = sum(|taken| taken.report.steered_completion_tokens);
         self.completion_tokens = sum(|taken| taken.completion_tokens);
+        self.found = sequences.strictest_found();
+    }
+
+    /// What held in the end.
+    fn resolution(&self) -> &Resolution {
+        self.found.as_deref().map_or(&self.resolution, |found| &found.resolution)
     }
 
     /// The answer was given.
@@ -77,7 +89,7 @@ impl Record {
 
     /// The log's word for the end.
     fn outcome(&self) -> String {
-        match (self.outcome, &self.resolution.decision) {
+        match (self.outcome, &self.resolution().decision) {
             (Outcome::Served, Decision::Refuse(_)) => "refused".to_owned(),
             (Outcome::Served, _) => "completed".to_owned(),
             (Outcome::Rejected | Outcome::Failed, _) => format!("failed:{}", self.error_code),
@@ -88,7 +100,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let resolution = &self.resolution;
+        let resolution = self.resolution();
         self.metrics.count(
             resolution,
             self.outcome,
@@ -111,6 +123,7 @@ impl Drop for Record {
             steered_prompt_tokens: self.steered_prompt_tokens,
             steered_completion_tokens: self.steered_completion_tokens,
             completion_tokens: self.completion_tokens,
+            steered_from: self.found.as_deref().and_then(MidAnswer::steered_from),
             outcome: self.outcome(),
             overridden: resolution.overridden,
             lost_before: 0,

@@ -23,7 +23,7 @@ pub(super) fn respond(
     record: Record,
     timing: Timing,
 ) -> Response {
-    let steering = answer.evidence(ChoiceKind::Resolved, &SteeringReport::default());
+    let steering = answer.evidence(ChoiceKind::Resolved, &SteeringReport::default(), None);
     record.finished();
     if !request.stream {
         let message = Message { role: "assistant", content: None, refusal: Some(text) };

@@ -16,7 +16,9 @@ use tokio::sync::mpsc;
 use super::meter::Meter;
 use crate::errors::ApiError;
 use crate::evidence::ChoiceKind;
+use crate::gate::{MidAnswer, Noted};
 use crate::metrics::FinishedReason;
+use crate::resolve::Decision;
 use crate::stop::{Released, StopJail};
 use crate::wire::{TokenLogprobEntry, TopLogprob};
 
@@ -30,6 +32,8 @@ pub(super) struct Spec {
     /// Whether steering is due.
     pub(super) steered: bool,
     pub(super) kinds: Vec<ChoiceKind>,
+    /// Where looks at each choice's answer leave what they found.
+    pub(super) noted: Vec<Noted>,
 }
 
 /// An event of a choice, and when the engine gave it: a slow reader of the answer takes it later.
@@ -60,6 +64,8 @@ struct ChoiceState {
 pub(super) struct Taken {
     pub(super) completion_tokens: usize,
     pub(super) report: SteeringReport,
+    /// The gate ended it.
+    is_stopped: bool,
 }
 
 /// Something to tell the client about one choice.
@@ -79,6 +85,8 @@ pub(super) struct End {
     pub(super) kind: ChoiceKind,
     pub(super) finish_reason: &'static str,
     pub(super) report: SteeringReport,
+    /// What a look at its answer changed.
+    pub(super) found: Option<Arc<MidAnswer>>,
 }
 
 /// The engine gave a sequence up.
@@ -151,6 +159,26 @@ impl Sequences {
         self.choices.iter().map(|choice| choice.taken)
     }
 
+    /// What looks at a choice's answer changed, as far as the choice was taken: the engine may be ahead, and what a reader does not
+    /// take did not happen to its answer.
+    fn found(&self, index: usize) -> Option<Arc<MidAnswer>> {
+        let found = self.spec.noted.get(index)?.get()?;
+        let taken = &self.choices[index].taken;
+        let has_happened = match found.resolution.decision {
+            Decision::Steer => taken.report.started_at_token.is_some(),
+            Decision::Refuse(_) => taken.is_stopped,
+            Decision::Shadow | Decision::Unsteered => {
+                taken.completion_tokens >= found.num_generated
+            }
+        };
+        has_happened.then_some(found)
+    }
+
+    /// The strictest of what looks at the choices' answers changed so far.
+    pub(super) fn strictest_found(&self) -> Option<Arc<MidAnswer>> {
+        (0..self.num_choices()).filter_map(|index| self.found(index)).reduce(MidAnswer::stricter)
+    }
+
     /// Tokens generated so far, all choices together.
     pub(super) fn completion_tokens(&self) -> usize {
         self.taken().map(|taken| taken.completion_tokens).sum()
@@ -203,12 +231,7 @@ impl Sequences {
                 choice.ended = true;
                 choice.meter.ended(FinishedReason::Stop, at);
                 choice.cancelled.store(true, Ordering::Release);
-                let end = End {
-                    kind: self.spec.kinds[index],
-                    finish_reason: "stop",
-                    report: choice.taken.report,
-                };
-                Ok((text, Some(end)))
+                Ok((text, Some(self.end(index, FinishedReason::Stop))))
             }
             Err(error) => Err(self.lost(error.to_string())),
         }
@@ -217,8 +240,11 @@ impl Sequences {
     fn finish(&mut self, index: usize, at: Instant, finish: &Finish) -> Result<Update, Lost> {
         let choice = &mut self.choices[index];
         choice.ended = true;
-        choice.taken =
-            Taken { completion_tokens: finish.completion_tokens, report: finish.steering };
+        choice.taken = Taken {
+            completion_tokens: finish.completion_tokens,
+            report: finish.steering,
+            is_stopped: false,
+        };
         let rest = match choice.detokenizer.finish() {
             Ok(rest) => rest,
             Err(error) => return Err(self.lost(error.to_string())),
@@ -231,14 +257,24 @@ impl Sequences {
             (Released::Text(text), FinishReason::Length) => {
                 (text + &choice.jail.finish(), FinishedReason::Length)
             }
-            (Released::Text(text), FinishReason::Gated) => {
-                (text + &choice.jail.finish(), FinishedReason::ContentFilter)
+            // What was held back stays back.
+            (Released::Text(_), FinishReason::Gated) => {
+                (String::new(), FinishedReason::ContentFilter)
             }
         };
+        choice.taken.is_stopped = reason == FinishedReason::ContentFilter;
         choice.meter.ended(reason, at);
-        let finish_reason = reason.as_str();
-        let end = End { kind: self.spec.kinds[index], finish_reason, report: finish.steering };
-        Ok(Update { index, text, logprob: None, end: Some(end) })
+        Ok(Update { index, text, logprob: None, end: Some(self.end(index, reason)) })
+    }
+
+    /// How a choice ended that has ended.
+    fn end(&self, index: usize, reason: FinishedReason) -> End {
+        End {
+            kind: self.spec.kinds[index],
+            finish_reason: reason.as_str(),
+            report: self.choices[index].taken.report,
+            found: self.found(index),
+        }
     }
 
     /// No choice goes on.

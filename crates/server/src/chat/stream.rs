@@ -11,6 +11,7 @@ use super::Answer;
 use super::frames::{DONE, chunk, error_frame, event_stream, frame, role, usage_chunk};
 use super::record::Record;
 use super::sequences::{Sequences, Update};
+use crate::gate::MidAnswer;
 use crate::wire::{ChoiceLogprobs, ChunkChoice, Delta};
 
 /// Frames that may wait for a slow client. Few: what waits longer stays in the sequences' own channel.
@@ -95,12 +96,19 @@ impl Writer {
             .await?;
         }
         let Some(end) = end else { return Ok(()) };
+        let found = end.found.as_deref();
+        if let Some(refusal) = found.and_then(MidAnswer::refusal) {
+            let delta = Delta { refusal: Some(refusal.to_owned()), ..Delta::default() };
+            let choice =
+                ChunkChoice { index, delta, logprobs: None, finish_reason: None, steering: None };
+            self.send_choice(choice).await?;
+        }
         self.send_choice(ChunkChoice {
             index,
             delta: Delta::default(),
             logprobs: None,
             finish_reason: Some(end.finish_reason),
-            steering: Some(self.answer.evidence(end.kind, &end.report)),
+            steering: Some(self.answer.evidence(end.kind, &end.report, found)),
         })
         .await
     }

@@ -21,6 +21,7 @@ mod model;
 mod policy;
 mod print_flags;
 mod probe;
+mod probe_answers;
 mod probe_disguise;
 mod probe_seen;
 mod probe_tune;

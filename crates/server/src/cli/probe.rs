@@ -9,8 +9,8 @@ use serde_json::json;
 use skeg_lab::judge::{Embed, SentenceEmbedder};
 use skeg_lab::probe::measure::{ProbeReport, SetRow, SetTable, write_pictures};
 use skeg_lab::probe::{
-    Corpus, KeptEmbedder, NGrams, Penalties, Probe, ProbeSpec, PromptRow, Reads, RowCache,
-    SourceSet, Sources, Verdict, evade, style_check, train, verdicts,
+    AnswerReport, AnswerTable, Corpus, KeptEmbedder, NGrams, Penalties, Probe, ProbeSpec,
+    PromptRow, Reads, RowCache, SourceSet, Sources, Verdict, evade, style_check, train, verdicts,
 };
 use skeg_lab::{DataSet, catqa_categories};
 use skeg_model::LoadedModel;
@@ -21,6 +21,7 @@ use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::layers::parse_layers;
 use super::print_flags::PrintFlags;
+use super::probe_answers::{AnswerFlags, ThresholdFlags};
 use super::probe_disguise::{AugmentFlags, evasions};
 use super::probe_seen::SeenFlags;
 use super::probe_tune::{self, TuneArgs, refuse_seen};
@@ -44,6 +45,8 @@ Examples:
   skeg probe tune-embedder --embedder all-MiniLM-L6-v2 --train pairs=pairs.jsonl --measure xstest=xstest.jsonl --out tuned
   skeg probe evaluate --probe probe.safetensors --test alpaca=alpaca.jsonl --test xstest=xstest.jsonl --evade all
   skeg vectors publish --probe probe.safetensors --policy policy.toml
+
+With --answers 40 the probe also learns to look at answers while they are generated (`recheck_every` in the policy).
 
 Each --train NAME=FILE,FILE is one source: a set with the twins of its prompts. Sources are left out in turn, because a probe that
 knows a set's style looks perfect on a split of its rows and is not. Figures only: no text is printed or kept.";
@@ -115,6 +118,8 @@ pub(super) struct TrainArgs {
     #[arg(long)]
     allow_overlap: bool,
     #[command(flatten)]
+    answer_flags: AnswerFlags,
+    #[command(flatten)]
     read: ReadFlags,
 }
 
@@ -138,6 +143,10 @@ pub(super) struct EvaluateArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     seen: SeenFlags,
+    #[command(flatten)]
+    answer_flags: AnswerFlags,
+    #[command(flatten)]
+    thresholds: ThresholdFlags,
     #[command(flatten)]
     read: ReadFlags,
 }
@@ -203,6 +212,7 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
     if has(MemberKind::Embedding) && !args.allow_overlap {
         refuse_seen(args.read.embedder.as_ref(), &corpus)?;
     }
+    args.answer_flags.check(needs_model)?;
     let loaded = Loaded::new(&args.read, needs_model, has(MemberKind::Embedding))?;
     let layers = match (&args.layers, &loaded.model) {
         (Some(text), _) => parse_layers(text)?,
@@ -235,12 +245,36 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
     output::note(&style.words());
     let corpus = args.augment.augmented(corpus)?;
     let trained = train(&corpus, &spec, loaded.sources(), &mut Bar::new()?)?;
-    let bytes = trained.probe.to_bytes()?;
-    std::fs::write(&args.out, &bytes)
+    let mut probe = trained.probe;
+    let answers = args.answer_flags.train(&probe, &corpus, loaded.model, penalties)?;
+    let (part, answers) = answers.unzip();
+    probe.answer = part;
+    std::fs::write(&args.out, probe.to_bytes()?)
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     let held_out: Vec<_> = trained.held_out.into_iter().map(|one| one.verdict).collect();
-    let table = SetTable::new(&corpus, &held_out)?;
-    args.read.print.print(&table, || table.to_plain(), || table.to_markdown())
+    let training = Training { sets: SetTable::new(&corpus, &held_out)?, answers };
+    args.read.print.print(&training, || training.plain(), || training.markdown())
+}
+
+/// What training prints: sources by what did not see them.
+#[derive(Debug, Serialize)]
+struct Training {
+    #[serde(flatten)]
+    sets: SetTable,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answers: Option<AnswerTable>,
+}
+
+impl Training {
+    fn plain(&self) -> String {
+        let answers = self.answers.as_ref().map(|table| format!("\n{}", table.to_plain()));
+        self.sets.to_plain() + &answers.unwrap_or_default()
+    }
+
+    fn markdown(&self) -> String {
+        let answers = self.answers.as_ref().map(|table| format!("\n{}", table.to_markdown()));
+        self.sets.to_markdown() + &answers.unwrap_or_default()
+    }
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
@@ -252,6 +286,7 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     args.seen.check(&probe.trained_on, (&args.test, &sets), &args.read.data_flags)?;
     let corpus = Corpus::new(&sets, &probe.categories)?;
     let needs_model = probe.activation_input().is_some();
+    args.answer_flags.check(needs_model)?;
     let loaded = Loaded::new(&args.read, needs_model, probe.embedder().is_some())?;
     let found = verdicts(&probe, &corpus, loaded.sources(), &mut Bar::new()?)?;
     if let Some(path) = &args.scores {
@@ -269,7 +304,9 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
                 .map(|row| SetRow { set: format!("all+{evasion}"), ..row }),
         );
     }
-    let evaluation = Evaluation { sets: table, report };
+    let measured = (&corpus, found.as_slice());
+    let answers = args.answer_flags.measure(&probe, measured, loaded.model, &args.thresholds)?;
+    let evaluation = Evaluation { sets: table, report, answers };
     if let Some(folder) = &args.out {
         evaluation.write(folder)?;
     }
@@ -281,6 +318,8 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
 struct Evaluation {
     sets: SetTable,
     report: ProbeReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answers: Option<AnswerReport>,
 }
 
 impl Evaluation {
@@ -302,11 +341,16 @@ impl Evaluation {
     }
 
     fn plain(&self) -> String {
-        format!("{}\n{}", self.sets.to_plain(), self.report.to_plain())
+        let answers = self.answers.as_ref().map(|report| format!("\n{}", report.to_plain()));
+        let answers = answers.unwrap_or_default();
+        format!("{}\n{}{answers}", self.sets.to_plain(), self.report.to_plain())
     }
 
     fn markdown(&self) -> String {
-        format!("## Sets\n\n{}\n{}", self.sets.to_markdown(), self.report.to_markdown())
+        let answers = self.answers.as_ref();
+        let answers = answers.map(|report| format!("\n## Answers\n\n{}", report.to_markdown()));
+        let answers = answers.unwrap_or_default();
+        format!("## Sets\n\n{}\n{}{answers}", self.sets.to_markdown(), self.report.to_markdown())
     }
 }
 

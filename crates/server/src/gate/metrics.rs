@@ -1,7 +1,12 @@
 //! What the gate takes and how sure it is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -9,6 +14,35 @@ const TEXT_HELP: &str = "Time for the text scores of a gated request, before the
 const PROBE_HELP: &str = "Time for the verdict of a gated request, on the engine's thread";
 const CONFIDENCE_HELP: &str = "Probability of harm of gated requests, by the generation's probe or the classifier behind an \
     endpoint";
+const RECHECKS_HELP: &str = "Looks at answers to prompts that were found harmless; outcome: harmless, steered (from there on), stopped \
+    (policy refuses what was found), shadow (action log) or not_steerable (policy steers its prompts alone)";
+
+/// What a look at an answer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recheck {
+    Harmless,
+    Steered,
+    Stopped,
+    Shadow,
+    NotSteerable,
+}
+
+impl Recheck {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Harmless => "harmless",
+            Self::Steered => "steered",
+            Self::Stopped => "stopped",
+            Self::Shadow => "shadow",
+            Self::NotSteerable => "not_steerable",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RecheckLabel {
+    outcome: &'static str,
+}
 
 /// Upper bounds in seconds: microseconds for n-grams and probe, milliseconds for a sentence embedder or an endpoint.
 const SECONDS: [f64; 12] =
@@ -21,6 +55,9 @@ pub(crate) struct GateMetrics {
     text: Histogram,
     probe: Histogram,
     confidence: Histogram,
+    rechecks: Family<RecheckLabel, Counter>,
+    /// The log has said that a category is not steered in mid-answer.
+    has_warned: Arc<AtomicBool>,
 }
 
 impl Default for GateMetrics {
@@ -29,6 +66,8 @@ impl Default for GateMetrics {
             text: Histogram::new(SECONDS),
             probe: Histogram::new(SECONDS),
             confidence: Histogram::new(CONFIDENCES),
+            rechecks: Family::default(),
+            has_warned: Arc::default(),
         }
     }
 }
@@ -50,6 +89,22 @@ impl GateMetrics {
         self.confidence.observe(f64::from(harm));
     }
 
+    /// An answer was looked at.
+    pub(super) fn rechecked(&self, outcome: Recheck) {
+        self.rechecks.get_or_create(&RecheckLabel { outcome: outcome.as_str() }).inc();
+    }
+
+    /// Says once that policy has no row left to steer in an answer.
+    pub(super) fn warn_not_steerable(&self, category: &str) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                category,
+                "an answer was found harmful and goes on: the policy steers this category in prompts alone; `positions` of `all` or \
+                 `generation` would steer it from there on (said once)"
+            );
+        }
+    }
+
     pub(crate) fn register(&self, registry: &mut Registry) {
         let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -57,5 +112,6 @@ impl GateMetrics {
         seconds("skeg_probe_text_duration", TEXT_HELP, &self.text);
         seconds("skeg_probe_duration", PROBE_HELP, &self.probe);
         registry.register("skeg_probe_confidence", CONFIDENCE_HELP, self.confidence.clone());
+        registry.register("skeg_gate_rechecks", RECHECKS_HELP, self.rechecks.clone());
     }
 }

@@ -4,23 +4,26 @@
 //! on the engine's thread as soon as the prompt's last row is computed, and [`Gate::decide`] turns it into a resolution by the same
 //! rules as a named category's. What needs no more than a slot that exists is done there and then; the rest (several
 //! categories, a refusal, a comparison) stops the sequence, and the handler goes on as for a request that named what was found.
+//! Answers that go on unsteered are looked at where policy says so ([`ChoiceGate`]).
 
+mod answer;
 mod metrics;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use skeg_lab::probe::{self, ActivationInput, Probe, TextScores};
-use skeg_model::engine::{Gate, GateDecision, PromptActivations};
-use skeg_model::steering::Site;
+use skeg_model::engine::{GateDecision, PromptActivations};
 use skeg_vector_store::{AutoDecision, Live, Policy};
 use tokio::sync::oneshot;
 
 use crate::errors::ApiError;
-use crate::resolve::{Decision, Found, Gated, Resolution, Rules};
+use crate::resolve::{Decision, Found, Gated, Resolution, Rules, Source};
 use crate::steering::{SteeringSlots, plan_of_one};
 
+pub(crate) use answer::{ChoiceGate, MidAnswer, Noted};
 pub(crate) use metrics::GateMetrics;
 
 /// What the gate made of a request.
@@ -81,7 +84,10 @@ pub(crate) struct RequestGate {
     /// First row of its prompt that counts in the mean.
     mean_from: Option<usize>,
     judged: Judged,
-    decision: OnceLock<GateDecision>,
+    /// Tokens between looks at an answer, by policy.
+    recheck_every: Option<NonZeroUsize>,
+    /// What is done by the prompt, and whether the answer is looked at.
+    decision: OnceLock<(GateDecision, bool)>,
     verdict: Mutex<Option<oneshot::Sender<Result<Settled, ApiError>>>>,
 }
 
@@ -99,7 +105,9 @@ impl RequestGate {
         judged: Judged,
     ) -> (Self, Verdict) {
         let (sender, receiver) = oneshot::channel();
+        let recheck_every = judged.live.generation.policy.auto.recheck_every;
         let gate = Self {
+            recheck_every: recheck_every.and_then(NonZeroUsize::new),
             probe,
             mean_from: reads.mean_from(prompt_token_ids),
             reads,
@@ -110,8 +118,14 @@ impl RequestGate {
         (gate, receiver)
     }
 
-    fn judge(&self, activations: PromptActivations<'_>) -> GateDecision {
+    /// What is done with every sequence of the request, by what is read of its prompt.
+    fn decide(&self, activations: PromptActivations<'_>) -> GateDecision {
+        self.decision.get_or_init(|| self.judge(activations)).0.clone()
+    }
+
+    fn judge(&self, activations: PromptActivations<'_>) -> (GateDecision, bool) {
         let settled = self.judged.settle(&self.probe, Some(activations));
+        let is_looked_at = settled.as_ref().is_ok_and(is_found_harmless);
         let decision = settled.as_ref().map_or(GateDecision::Stop, |resolution| {
             self.decision_of(resolution).unwrap_or(GateDecision::Stop)
         });
@@ -122,7 +136,7 @@ impl RequestGate {
         if sender.is_some_and(|sender| sender.send(settled).is_err()) {
             tracing::debug!("nobody waits for the verdict of a gate");
         }
-        decision
+        (decision, is_looked_at)
     }
 
     /// What the engine can do by itself; `None` where the handler has to.
@@ -142,20 +156,7 @@ impl RequestGate {
     }
 }
 
-impl Gate for RequestGate {
-    fn site(&self) -> Site {
-        self.reads.site
-    }
-
-    fn layers(&self) -> &[usize] {
-        &self.reads.layers
-    }
-
-    fn mean_from(&self) -> Option<usize> {
-        self.mean_from
-    }
-
-    fn decide(&self, activations: PromptActivations<'_>) -> GateDecision {
-        self.decision.get_or_init(|| self.judge(activations)).clone()
-    }
+/// Whether the gate found no category, whatever the request named.
+fn is_found_harmless(resolution: &Resolution) -> bool {
+    resolution.categories.is_empty() || resolution.source != Source::Auto
 }

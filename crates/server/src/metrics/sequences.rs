@@ -23,8 +23,7 @@ const REQUEST_BOUNDS: [f64; 21] = [
     480.0, 960.0, 1920.0, 7680.0,
 ];
 
-const FINISHED_HELP: &str =
-    "Sequences that ended; finished_reason: stop, length, abort (the client left) or error";
+const FINISHED_HELP: &str = "Sequences that ended; finished_reason: stop, length, content_filter (a look at the answer ended it), abort (the client left) or error";
 const PROMPT_HELP: &str =
     "Prompt tokens of sequences that came to their first token, cached ones included";
 const GENERATION_HELP: &str = "Tokens generated";

@@ -168,6 +168,24 @@ impl Gated {
     }
 }
 
+impl Gated {
+    /// The resolution by what an answer shows. There is nothing to compare any more, and a strength or positions that the caller may
+    /// not ask for with what was found do not keep it from being steered as policy has it.
+    pub(crate) fn settle_answer(
+        &self,
+        found: &Found,
+        confidence: f32,
+        rules: &Rules,
+    ) -> Result<Resolution, ApiError> {
+        let spec = SteeringSpec { compare: false, ..self.spec.clone() };
+        let as_asked = Self { spec, ..self.clone() };
+        as_asked.settle(found, confidence, rules).or_else(|_| {
+            let of_policy = Self { spec: SteeringSpec::default(), ..as_asked };
+            of_policy.settle(found, confidence, rules)
+        })
+    }
+}
+
 fn unsure(rules: &Rules) -> ApiError {
     let message = format!(
         "it is not clear which category this request belongs to, and the policy rejects such requests; send the header `{HEADER}` with \

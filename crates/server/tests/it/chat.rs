@@ -12,6 +12,7 @@ fn script(text: &str) -> Setup {
             fail: None,
             num_slots: 32,
             activations: Vec::new(),
+            looks: Vec::new(),
         },
         ..Setup::default()
     }
@@ -158,6 +159,7 @@ async fn what_the_engine_gives_up_is_an_error_and_never_half_an_answer() {
         fail: Some("broken".to_owned()),
         num_slots: 32,
         activations: Vec::new(),
+        looks: Vec::new(),
     };
     let server = Setup { script, ..Setup::default() }.start();
     let unsteered = server.chat(&[], json!({})).await;

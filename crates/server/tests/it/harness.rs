@@ -57,6 +57,7 @@ impl Default for Setup {
                 fail: None,
                 num_slots: 32,
                 activations: vec![0.0; store::HIDDEN_SIZE],
+                looks: Vec::new(),
             },
             gated: false,
             max_admitted: 16,

@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod answer_looks;
 mod auto;
 mod auto_mean;
 mod chat;

@@ -28,6 +28,12 @@ pub(crate) fn llama() -> Llama {
     random_llama(config, 7, RandomWeights::Dense(DType::F32)).unwrap()
 }
 
+/// An engine on it, whose steering is measured every other step.
+pub(crate) fn tiny_engine() -> LlamaEngine {
+    let config = EngineConfig { projection_sample_interval: 2, ..EngineConfig::default() };
+    LlamaEngine::new(Arc::new(llama()), &config).unwrap()
+}
+
 /// A server on it.
 pub(crate) fn server(config: &EngineConfig, setup: Setup) -> Server {
     let engine = LlamaEngine::new(Arc::new(llama()), config).unwrap();

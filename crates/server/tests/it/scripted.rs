@@ -1,5 +1,6 @@
 //! An engine that answers by script, and can be held at a gate before each step.
 
+use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -45,12 +46,27 @@ pub(crate) struct Script {
     pub(crate) num_slots: usize,
     /// What gates are shown of every prompt's last row.
     pub(crate) activations: Vec<f32>,
+    /// What they are shown of answers: of the sequence with seed `s` the one at `s`, and after the last of them zeros.
+    pub(crate) looks: Vec<Shown>,
+}
+
+/// What a gate is shown of an answer from so many tokens on; zeros before.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) from: usize,
+    pub(crate) activations: [f32; 4],
 }
 
 impl Script {
     /// An engine whose thread dies at its first step with a sequence.
     pub(crate) fn panics() -> Self {
-        Self { text: PANIC.to_owned(), fail: None, num_slots: 32, activations: Vec::new() }
+        Self {
+            text: PANIC.to_owned(),
+            fail: None,
+            num_slots: 32,
+            activations: Vec::new(),
+            looks: Vec::new(),
+        }
     }
 }
 
@@ -62,6 +78,10 @@ struct Running {
     tokens: Vec<u32>,
     at: usize,
     request: GenerationRequest,
+    /// Its gate has let its prompt pass.
+    is_decided: bool,
+    /// Tokens of its answer when its gate had it steered.
+    looked_at: Option<usize>,
 }
 
 pub(crate) struct ScriptedEngine {
@@ -97,8 +117,20 @@ impl Running {
         if self.request.steering.is_none() {
             return SteeringReport::default();
         }
+        let prompt_tokens = self.request.prompt_token_ids.len();
+        if let Some(from) = self.looked_at {
+            // The row that was looked at yields one more token unsteered.
+            let steered_completion_tokens = self.at.saturating_sub(from + 1);
+            let is_steered = steered_completion_tokens > 0;
+            return SteeringReport {
+                steered_prompt_tokens: 0,
+                steered_completion_tokens,
+                max_relative_norm: is_steered.then_some(MAX_RELATIVE_NORM),
+                started_at_token: is_steered.then_some(prompt_tokens + from),
+            };
+        }
         SteeringReport {
-            steered_prompt_tokens: self.request.prompt_token_ids.len(),
+            steered_prompt_tokens: prompt_tokens,
             steered_completion_tokens: self.at,
             max_relative_norm: Some(MAX_RELATIVE_NORM),
             started_at_token: Some(0),
@@ -112,17 +144,32 @@ impl Running {
     }
 
     /// Asks the gate if there is one; false when it stops the sequence.
-    fn pass_gate(&mut self, activations: &[f32], journal: &Mutex<Journal>) -> bool {
-        let Some(gate) = self.request.gate.take() else { return true };
+    fn pass_gate(&mut self, script: &Script, journal: &Mutex<Journal>) -> bool {
+        let Some(gate) = self.request.gate.clone() else { return true };
+        let every = gate.recheck_every().map_or(0, NonZeroUsize::get);
+        if self.is_decided && !(self.at > 0 && self.at.is_multiple_of(every)) {
+            return true;
+        }
         // Locked before the verdict is out, so that whoever has the answer finds the entry.
         let mut journal = journal.lock().unwrap();
-        let decision = gate.decide(PromptActivations { last: activations, mean: &[] });
+        let decision = if self.is_decided {
+            let shown = script.looks.get(usize::try_from(self.request.sampling.seed).unwrap());
+            let shown = shown.filter(|shown| shown.from <= self.at);
+            gate.recheck(&shown.map_or([0.0; 4], |shown| shown.activations), self.at)
+        } else {
+            gate.decide(PromptActivations { last: &script.activations, mean: &[] })
+        };
         journal.gated.push(decision.clone());
         drop(journal);
         match decision {
-            GateDecision::Unsteered => true,
+            GateDecision::Unsteered => {
+                self.is_decided = true;
+                true
+            }
             GateDecision::Steer(plan, lease) => {
+                self.looked_at = self.is_decided.then_some(self.at);
                 self.request.steering = Some((plan, lease));
+                self.request.gate = None;
                 true
             }
             GateDecision::Stop => {
@@ -177,7 +224,8 @@ impl Engine for ScriptedEngine {
         if self.script.fail.is_none() {
             tokens.push(END_OF_TURN);
         }
-        self.running.push(Running { sink, tokens, at: 0, request });
+        let (is_decided, looked_at) = (false, None);
+        self.running.push(Running { sink, tokens, at: 0, request, is_decided, looked_at });
         Ok(SeqId(0))
     }
 
@@ -229,8 +277,7 @@ impl Engine for ScriptedEngine {
         running.retain_mut(|running| {
             // What fails before its first token was never shown to a gate.
             let fails_at_once = running.tokens.is_empty();
-            (fails_at_once || running.pass_gate(&script.activations, journal))
-                && running.advance(fail.as_ref())
+            (fails_at_once || running.pass_gate(script, journal)) && running.advance(fail.as_ref())
         });
         Ok(StepOutcome::Advanced)
     }

@@ -202,7 +202,13 @@ async fn a_layer_that_a_category_leaves_alone_is_not_steered_for_it() {
 #[tokio::test]
 async fn several_categories_without_room_or_with_another_operator_are_refused() {
     let both = [("x-safety-category", "malware_viruses,fraud_deception")];
-    let script = Script { text: "x".to_owned(), fail: None, num_slots: 4, activations: Vec::new() };
+    let script = Script {
+        text: "x".to_owned(),
+        fail: None,
+        num_slots: 4,
+        activations: Vec::new(),
+        looks: Vec::new(),
+    };
     let full = Setup { script, ..Setup::default() }.start();
     assert_eq!(full.chat(&both, json!({})).await.error(), (429, "no_steering_slot".to_owned()));
     let policy = TestPolicy { operator: Operator::ProjectOut, ..TestPolicy::default() };

@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use skeg_lab::probe::{Input, Member, NGrams, Planes, Probe, PromptRow, Stack, TrainedOn};
+use skeg_lab::probe::{
+    AnswerPart, Input, Member, NGrams, Planes, Probe, PromptRow, Stack, TrainedOn, TrainedOnAnswers,
+};
 use skeg_model::engine::EngineHandle;
 use skeg_server::{ClassifierKind, Origin, SteeringSlots, steering_slots};
 use skeg_vector_store::place::{LocalPlace, Place as _};
@@ -93,9 +95,14 @@ fn policy(policy: &TestPolicy) -> Policy {
 }
 
 /// A probe that reads the four activations of layer 1: the first is a quarter of the logit of harm, the others are the logits of
-/// fraud, malware and politics; that of adult content is 1. The text counts nothing.
+/// fraud, malware and politics; that of adult content is 1. The text counts nothing. It reads answers as it reads prompts, and is half
+/// as sure.
 fn probe() -> Vec<u8> {
-    probe_on(1, HIDDEN_SIZE)
+    let mut probe = Probe::from_bytes(&probe_on(1, HIDDEN_SIZE)).unwrap();
+    let planes = probe.members[0].planes.clone();
+    let trained_on = TrainedOnAnswers::default();
+    probe.answer = Some(AnswerPart { planes, calibration: [0.5, 0.0], trained_on });
+    probe.to_bytes().unwrap()
 }
 
 /// [`probe`], with a member whose logit of harm is the second activation of layer 2 in the mean of the rows behind `<user>`.
@@ -114,6 +121,8 @@ pub(crate) fn probe_on_mean() -> Vec<u8> {
     probe.members.push(Member { input, planes: Planes::new(weights, vec![0.0; num_planes]) });
     probe.stack.harm.push(1.0);
     probe.stack.categories.push(0.0);
+    // Its part on answers would read both layers.
+    probe.answer = None;
     probe.to_bytes().unwrap()
 }
 
@@ -146,6 +155,7 @@ pub(crate) fn probe_on(layer: usize, hidden_size: usize) -> Vec<u8> {
         ],
         stack: Stack { harm: vec![1.0; 2], bias: 0.0, categories: vec![1.0; 2] },
         trained_on: TrainedOn::default(),
+        answer: None,
     };
     probe.to_bytes().unwrap()
 }

@@ -12,6 +12,7 @@ fn script(text: &str) -> Setup {
             fail: None,
             num_slots: 32,
             activations: Vec::new(),
+            looks: Vec::new(),
         },
         ..Setup::default()
     }
@@ -101,6 +102,7 @@ async fn a_stream_that_is_lost_ends_in_an_error_frame_without_done() {
         fail: Some("broken".to_owned()),
         num_slots: 32,
         activations: Vec::new(),
+        looks: Vec::new(),
     };
     let server = Setup { script, ..Setup::default() }.start();
     let header = [("x-safety-category", "fraud_deception")];
@@ -121,6 +123,7 @@ async fn what_the_engine_refuses_at_once_has_a_status_of_its_own() {
         fail: Some("broken".to_owned()),
         num_slots: 32,
         activations: Vec::new(),
+        looks: Vec::new(),
     };
     let server = Setup { script, ..Setup::default() }.start();
     assert_eq!(

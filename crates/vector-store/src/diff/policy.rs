@@ -52,6 +52,8 @@ fn facts(policy: &Policy) -> Vec<Fact> {
         ("auto top_k".to_owned(), auto.top_k.to_string()),
         ("auto min_share".to_owned(), auto.min_share.to_string()),
         ("auto scale_strength".to_owned(), yes_or_no(auto.scale_strength)),
+        ("auto recheck_every".to_owned(), or_none(auto.recheck_every)),
+        ("auto recheck_threshold".to_owned(), or_none(auto.recheck_threshold)),
         ("when_missing".to_owned(), policy.when_missing.as_str().to_owned()),
         ("on_abstain".to_owned(), policy.on_abstain.as_str().to_owned()),
         ("max_combined_norm".to_owned(), policy.max_combined_norm.to_string()),
@@ -71,6 +73,10 @@ fn rule_facts(rule: &CategoryPolicy) -> Vec<Fact> {
         ("refusal".to_owned(), shown(&rule.refusal)),
         ("auto".to_owned(), rule.auto.map_or("as [auto]".to_owned(), thresholds)),
     ]
+}
+
+fn or_none(value: Option<impl ToString>) -> String {
+    value.map_or("none".to_owned(), |value| value.to_string())
 }
 
 fn thresholds(AutoThresholds { threshold, abstain }: AutoThresholds) -> String {

@@ -87,7 +87,9 @@ pub(super) fn load_from(
     let mut take = |name| contents.remove(name).unwrap_or_default();
     let policy_path = dir.file(files::POLICY);
     let policy = Policy::parse_at(&utf8(take(files::POLICY), &policy_path)?, &policy_path)?;
-    check_policy(&policy, &manifest).map_err(|bad| Error::Field(bad.in_file(&policy_path)))?;
+    check_policy(&policy, &manifest)
+        .and_then(|()| check_recheck(&policy, probe.as_deref()))
+        .map_err(|bad| Error::Field(bad.in_file(&policy_path)))?;
     let vectors_path = dir.file(files::VECTORS);
     let vectors = vectors::decode(&take(files::VECTORS), &manifest, &vectors_path)?;
     let card = utf8(take(files::CARD), &dir.file(files::CARD))?;
@@ -183,6 +185,17 @@ fn check_policy(policy: &Policy, manifest: &Manifest) -> Result<(), Box<BadValue
     }
     bounds::check_relative_norms(policy, manifest)?;
     bounds::check_measured(policy, manifest)
+}
+
+/// Answers are looked at by a probe that was trained on answers.
+fn check_recheck(policy: &Policy, probe: Option<&[u8]>) -> Result<(), Box<BadValue>> {
+    let Some(every) = policy.auto.recheck_every else { return Ok(()) };
+    if probe.is_some_and(probe::reads_answers) {
+        return Ok(());
+    }
+    let expected = "no such field, as the generation has no probe with an answer part";
+    let advice = "train one with `skeg probe train --answers`, or leave the field out";
+    Err(BadValue::new("auto.recheck_every", every, expected, advice))
 }
 
 fn check_window(

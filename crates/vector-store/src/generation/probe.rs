@@ -12,6 +12,8 @@ use crate::manifest::check::{category_difference, list};
 const CLASSES: &str = "classes";
 /// The class of what belongs to no category.
 const NONE: &str = "none";
+/// The tensor of a probe that was trained on answers as well.
+const ANSWER: &str = "answer.weights";
 const F32_BYTES: usize = 4;
 const TRAIN_AGAIN: &str =
     "train the probe for this generation's categories and write the generation again";
@@ -43,6 +45,11 @@ pub(super) fn check(bytes: &[u8], manifest: &Manifest, path: &Path) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Whether a probe that [`check`] took can look at answers.
+pub(super) fn reads_answers(bytes: &[u8]) -> bool {
+    SafeTensors::deserialize(bytes).is_ok_and(|tensors| tensors.tensor(ANSWER).is_ok())
 }
 
 fn check_classes(classes: Option<&str>, manifest: &Manifest) -> Result<(), Box<BadValue>> {

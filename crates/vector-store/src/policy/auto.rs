@@ -11,6 +11,8 @@ use crate::error::BadValue;
 
 /// Most categories that one request is steered by.
 const MAX_TOP_K: usize = 8;
+/// Most tokens between two looks at an answer: with more, most answers are over before the first.
+const MAX_RECHECK_EVERY: usize = 1024;
 
 /// When a verdict holds: `0 < abstain <= threshold <= 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -63,11 +65,32 @@ pub struct AutoPolicy {
     pub min_share: f32,
     /// Strength grows with the probability of harm, from the floor at the threshold to the default at 1.
     pub scale_strength: bool,
+    /// The answer to a prompt that was found harmless is looked at every so many tokens; left out: it is not. Needs a probe that
+    /// was trained on answers.
+    #[cfg_attr(feature = "schema", schemars(with = "usize", range(min = 1, max = 1024)))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recheck_every: Option<usize>,
+    /// The probability of harm from which an answer is steered from there on, or ended where policy refuses; left out: as for
+    /// prompts. Needs `recheck_every`.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "f32", extend("exclusiveMinimum" = 0, "maximum" = 1))
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recheck_threshold: Option<f32>,
 }
 
 impl Default for AutoPolicy {
     fn default() -> Self {
-        Self { threshold: 0.5, abstain: None, top_k: 1, min_share: 0.25, scale_strength: false }
+        Self {
+            threshold: 0.5,
+            abstain: None,
+            top_k: 1,
+            min_share: 0.25,
+            scale_strength: false,
+            recheck_every: None,
+            recheck_threshold: None,
+        }
     }
 }
 
@@ -101,11 +124,32 @@ impl AutoPolicy {
             let expected = format!("1 to {MAX_TOP_K} categories");
             return Err(BadValue::new("auto.top_k", self.top_k, expected, "leave it out for 1"));
         }
-        if 0.0 < self.min_share && self.min_share <= 1.0 {
-            return Ok(());
+        if !(0.0 < self.min_share && self.min_share <= 1.0) {
+            let expected = "a share above 0 and up to 1";
+            let advice = "leave it out for 0.25";
+            return Err(BadValue::new("auto.min_share", self.min_share, expected, advice));
         }
-        let expected = "a share above 0 and up to 1";
-        Err(BadValue::new("auto.min_share", self.min_share, expected, "leave it out for 0.25"))
+        self.check_recheck()
+    }
+
+    fn check_recheck(&self) -> Result<(), Box<BadValue>> {
+        if let Some(every) = self.recheck_every.filter(|e| !(1..=MAX_RECHECK_EVERY).contains(e)) {
+            let expected = format!("1 to {MAX_RECHECK_EVERY} tokens");
+            let advice = "leave it out where answers are not to be looked at";
+            return Err(BadValue::new("auto.recheck_every", every, expected, advice));
+        }
+        let Some(threshold) = self.recheck_threshold else { return Ok(()) };
+        if !(0.0 < threshold && threshold <= 1.0) {
+            let expected = "a probability of harm above 0 and up to 1";
+            let advice = "leave it out for the threshold of prompts";
+            return Err(BadValue::new("auto.recheck_threshold", threshold, expected, advice));
+        }
+        if self.recheck_every.is_none() {
+            let expected = "`auto.recheck_every` beside it";
+            let advice = "say how often answers are looked at, or leave both out";
+            return Err(BadValue::new("auto.recheck_threshold", threshold, expected, advice));
+        }
+        Ok(())
     }
 }
 
@@ -144,6 +188,22 @@ impl Policy {
             (category.clone(), weighted.max(rule.strength.floor))
         };
         AutoDecision::Categories(std::iter::once(first).chain(others).map(strength).collect())
+    }
+
+    /// What a verdict on a part of an answer comes to: the first category alone with its strength, since the engine steers on its own by
+    /// nothing else, or `None`, also where no category has a rule. There is no band: an answer is looked at again. As in
+    /// [`Self::decide`] a harm that is not a number counts as certain.
+    #[must_use]
+    pub fn decide_answer(&self, harm: f32, shares: &[(Category, f32)]) -> Option<(Category, f32)> {
+        let harm = if harm.is_nan() { 1.0 } else { harm };
+        let mut known = shares
+            .iter()
+            .filter_map(|(category, _)| self.categories.get(category).map(|rule| (category, rule)));
+        let (category, rule) = known.next()?;
+        let threshold =
+            self.auto.recheck_threshold.unwrap_or(self.auto_thresholds(category).threshold);
+        let strength = self.strength_at(harm, threshold, rule);
+        (harm >= threshold).then(|| (category.clone(), strength))
     }
 
     /// The strength of a category that is the first of its verdict.
@@ -242,6 +302,35 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_steered_by_its_first_category_alone_from_a_threshold_of_its_own() {
+        let answer = |policy: &Policy, harm: f32, of: &[(&str, f32)]| {
+            let found = policy.decide_answer(harm, &shares(of));
+            found.map_or("none".to_owned(), |(c, s)| format!("{c} {s:.2}"))
+        };
+        let own = policy(
+            "[auto]\ntop_k = 3\nmin_share = 0.1\nrecheck_every = 8\nrecheck_threshold = 0.9",
+        );
+        let as_prompts = policy("[auto]\nthreshold = 0.6\nabstain = 0.4\nrecheck_every = 8");
+        for (policy, harm, of, expected) in [
+            (&own, 0.89, MOSTLY_A, "none"),
+            (&own, 0.9, MOSTLY_A, "a 0.80"),
+            (&own, 0.89, MOSTLY_B, "none"),
+            (&own, f32::NAN, MOSTLY_B, "b 0.80"),
+            (&own, 1.0, &[("z", 1.0)], "none"),
+            (&own, 1.0, &[("z", 0.9), ("c", 0.1)], "c 0.80"),
+            (&own, 1.0, &[], "none"),
+            (&as_prompts, 0.59, MOSTLY_A, "none"),
+            (&as_prompts, 0.6, MOSTLY_A, "a 0.80"),
+            (&as_prompts, 0.3, MOSTLY_B, "b 0.80"),
+        ] {
+            assert_eq!(answer(policy, harm, of), expected, "{harm} {of:?}");
+        }
+        let scaled =
+            policy("[auto]\nscale_strength = true\nrecheck_every = 8\nrecheck_threshold = 0.8");
+        assert_eq!(answer(&scaled, 0.9, MOSTLY_A), "a 0.50");
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_the_field() {
         let base = policy("").to_toml().unwrap();
         for (auto, field) in [
@@ -252,6 +341,11 @@ mod tests {
             ("top_k = 0", "auto.top_k"),
             ("top_k = 9", "auto.top_k"),
             ("min_share = 0.0", "auto.min_share"),
+            ("recheck_every = 0", "auto.recheck_every"),
+            ("recheck_every = 1025", "auto.recheck_every"),
+            ("recheck_every = 8\nrecheck_threshold = 0.0", "auto.recheck_threshold"),
+            ("recheck_every = 8\nrecheck_threshold = nan", "auto.recheck_threshold"),
+            ("recheck_threshold = 0.9", "`auto.recheck_every` beside it"),
             ("unknown = 1", "unknown"),
         ] {
             let error =
@@ -265,9 +359,12 @@ mod tests {
 
     #[test]
     fn a_policy_is_written_as_it_was_read() {
-        let auto = "[auto]\nthreshold = 0.6\nabstain = 0.4\ntop_k = 2\nmin_share = 0.1\nscale_strength = true";
+        let auto = "[auto]\nthreshold = 0.6\nabstain = 0.4\ntop_k = 2\nmin_share = 0.1\nscale_strength = true\nrecheck_every = \
+                    1024\nrecheck_threshold = 0.75";
         let policy = policy(auto);
         assert_eq!((policy.auto.top_k, policy.auto.scale_strength), (2, true));
+        let looks = (policy.auto.recheck_every, policy.auto.recheck_threshold);
+        assert_eq!(looks, (Some(1024), Some(0.75)));
         assert_eq!(Policy::parse(&policy.to_toml().unwrap()).unwrap(), policy);
     }
 }

@@ -46,6 +46,8 @@ pub const DEFAULT_MAX_RELATIVE_NORM: f32 = 2.0;
 /// top_k = 1                          # default 1
 /// min_share = 0.25                   # default 0.25
 /// scale_strength = false             # default false
+/// recheck_every = 16                 # default: answers are not looked at
+/// recheck_threshold = 0.9            # default: the threshold
 ///
 /// [categories.malware_viruses]
 /// action = "steer"                   # "steer", "refuse" or "log"

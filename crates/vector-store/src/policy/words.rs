@@ -30,6 +30,13 @@ impl Policy {
                 ));
             }
         }
+        if let Some(every) = self.auto.recheck_every {
+            let from = self.auto.recheck_threshold.unwrap_or(self.auto.threshold);
+            words.push(format!(
+                "the answer to a request that was found harmless is looked at every {every} tokens, and steered or ended from a \
+                 probability of harm of {from}"
+            ));
+        }
         let rules = self.categories.iter();
         words.extend(rules.map(|(category, rule)| format!("{category}: {}", rule.words())));
         let groups = self.groups.iter();

@@ -29,11 +29,15 @@ pub(crate) fn probe_of(categories: &[Category]) -> Vec<u8> {
 }
 
 fn file(classes: Option<&str>, dtype: Dtype, value: f32) -> Vec<u8> {
+    tensor(classes, "weights", dtype, value)
+}
+
+fn tensor(classes: Option<&str>, name: &str, dtype: Dtype, value: f32) -> Vec<u8> {
     let metadata =
         classes.map(|classes| HashMap::from([("classes".to_owned(), classes.to_owned())]));
     let bytes = [1.0_f32.to_le_bytes(), value.to_le_bytes()].concat();
     let view = TensorView::new(dtype, vec![bytes.len() * 8 / dtype.bitsize()], &bytes).unwrap();
-    safetensors::serialize([("weights", view)], metadata).unwrap()
+    safetensors::serialize([(name, view)], metadata).unwrap()
 }
 
 /// Loading a generation with such a probe fails with this text.
@@ -157,4 +161,27 @@ fn a_probe_makes_another_generation_which_auto_may_then_ask() {
 
     let other = probe_of(&[category("fraud_deception")]);
     assert!(with_probe(&files, &other).unwrap_err().to_string().contains("malware_viruses"));
+}
+
+#[test]
+fn answers_are_looked_at_by_a_probe_that_was_trained_on_answers() {
+    let root = tempfile::tempdir().unwrap();
+    let id = write_generation(root.path(), &new_generation(0)).unwrap();
+    let files = read_files(root.path(), &id).unwrap();
+    let policy = std::str::from_utf8(&files["policy.toml"]).unwrap();
+    let looks = format!("{policy}\n[auto]\nrecheck_every = 8\n");
+    let of_prompts =
+        with_probe(&files, &probe_of(&["fraud_deception", "malware_viruses"].map(category)));
+    for files in [&files, &of_prompts.unwrap()] {
+        let error = with_policy(files, &looks).unwrap_err().to_string();
+        assert!(
+            error.contains("auto.recheck_every") && error.contains("skeg probe train --answers"),
+            "{error}"
+        );
+    }
+    let classes = r#"["fraud_deception", "malware_viruses", "none"]"#;
+    let of_answers = tensor(Some(classes), "answer.weights", Dtype::F32, 0.5);
+    let changed = with_policy(&with_probe(&files, &of_answers).unwrap(), &looks).unwrap();
+    let loaded = load_files(Path::new(""), None, &changed).unwrap();
+    assert_eq!(loaded.policy.auto.recheck_every, Some(8));
 }

@@ -27,6 +27,7 @@ fn probe(members: Vec<(Input, Vec<f32>)>) -> Probe {
         categories: vec![Category::parse("fraud").unwrap()],
         stack: Stack { harm: ones.clone(), bias: 0.0, categories: ones },
         members,
+        answer: None,
         trained_on: TrainedOn::default(),
     }
 }

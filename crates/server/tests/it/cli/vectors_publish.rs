@@ -79,6 +79,7 @@ fn a_probe_is_published_with_its_card() {
         categories: categories.map(|slug| Category::parse(slug).unwrap()).to_vec(),
         members: vec![Member { input: Input::NGrams(ngrams), planes }],
         stack: Stack { harm: vec![1.0], bias: 0.0, categories: vec![1.0] },
+        answer: None,
         trained_on: TrainedOn::default(),
     };
     std::fs::write(folder.join("probe"), probe.to_bytes().unwrap()).unwrap();
