@@ -31,6 +31,7 @@ pub mod model_words;
 mod numbers;
 pub mod probe;
 mod progress;
+pub mod served;
 pub mod study;
 mod table;
 mod tensor_file;

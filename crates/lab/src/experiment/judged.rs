@@ -46,7 +46,7 @@ pub struct Judged {
 ///
 /// # Errors
 /// What the judges return.
-pub(super) fn judge(
+pub(crate) fn judge(
     judges: &mut Judges,
     prompts: &[(&str, bool)],
     answers: &[Answer],

@@ -7,6 +7,7 @@ mod judged;
 mod laboratory;
 mod prompts;
 
+pub(crate) use judged::judge;
 pub use judged::{Counts, Judged, Outcome};
 pub use laboratory::{Arm, Laboratory, Scorers};
 pub use prompts::{Prompt, harmful_prompts, harmless_prompts, spread};

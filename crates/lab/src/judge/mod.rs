@@ -35,11 +35,11 @@ pub use agreement::{JudgeAgreement, LabelSource, Labelled, LabelledSet, agreemen
 pub use cache::{Embed, EmbeddingCache};
 pub(crate) use delong::auc;
 pub use embed::{MAX_TOKENS, SentenceEmbedder};
-pub(crate) use endpoint::Client as EndpointClient;
 pub use endpoint::{
     ApiKey, EndpointJudge, EndpointOptions, JudgePrompt, MAX_RETRY_AFTER, Reward, RewardEndpoint,
     RewardForm, RewardScore, Wait,
 };
+pub(crate) use endpoint::{Client as EndpointClient, NoReply, Reply, each};
 pub use features::{FeatureRows, Features};
 pub use folds::FoldedJudge;
 pub use head::{LinearHead, TrainingSet};

@@ -22,6 +22,7 @@ mod probe;
 mod probe_answers;
 mod real_model;
 mod recompute;
+mod served;
 mod study;
 mod tiny_model;
 mod twins;

@@ -164,18 +164,18 @@ impl JudgeFlags {
     ) -> anyhow::Result<EndpointOptions> {
         let mut options = EndpointOptions::new(url, model);
         options.concurrency = usize::from(self.judge_concurrency);
-        if let Some(variable) = key_variable {
-            // Neither message quotes what was given: it may be the key itself.
-            let value = env(variable).with_context(|| {
-                format!("{flag} names a variable that is not set, or is no name of one")
-            })?;
-            options.api_key = Some(
-                ApiKey::new(&value)
-                    .with_context(|| format!("{flag} names a variable that holds no key"))?,
-            );
-        }
+        options.api_key = key_variable.map(|variable| key_in(variable, flag)).transpose()?;
         Ok(options)
     }
+}
+
+/// The key that an environment variable holds; `flag` named the variable.
+pub(super) fn key_in(variable: &str, flag: &str) -> anyhow::Result<ApiKey> {
+    // Neither message quotes what was given: it may be the key itself.
+    let value = env(variable).with_context(|| {
+        format!("{flag} names a variable that is not set, or is no name of one")
+    })?;
+    ApiKey::new(&value).with_context(|| format!("{flag} names a variable that holds no key"))
 }
 
 #[expect(

@@ -9,6 +9,7 @@ mod columns;
 mod conversation;
 mod data_flags;
 mod evaluate;
+mod evaluate_auto;
 mod extract;
 mod extract_guided;
 mod extract_variant;

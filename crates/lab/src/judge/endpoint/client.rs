@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use ureq::Agent;
-use ureq::http::{HeaderMap, HeaderValue, StatusCode, header};
+use ureq::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use ureq::{Agent, Body};
 
 use super::options::EndpointOptions;
 use crate::error::Result;
@@ -69,6 +69,27 @@ struct Problem {
     is_of_item: bool,
     may_pass: bool,
     retry_after: Option<Duration>,
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+/// Why a request got no answer. No text that was sent or received, but for an error's code.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoReply {
+    /// The endpoint said no.
+    Refused {
+        /// With what status.
+        status: StatusCode,
+        /// `error.code` of OpenAI's shape, where it is a plain word.
+        code: Option<String>,
+    },
+    /// It could not be asked, in words that follow its name.
+    Failed(String),
 }
 
 /// Asks one endpoint.
@@ -177,21 +198,58 @@ impl Client {
         })
     }
 
+    /// The answer to one request with further headers, which is not tried again.
+    pub(crate) fn reply(&self, body: &Value, headers: &HeaderMap) -> Result<Reply, NoReply> {
+        let failed = |problem: Problem| NoReply::Failed(problem.reason);
+        let mut response = self.send(body, headers, self.timeout).map_err(failed)?;
+        let text = self.text(&mut response);
+        if response.status() != StatusCode::OK {
+            // A refusal whose body does not arrive is one all the same.
+            let code = text.ok().and_then(|text| error_code(&text));
+            return Err(NoReply::Refused { status: response.status(), code });
+        }
+        let text = text.map_err(failed)?;
+        Ok(Reply { headers: response.into_parts().0.headers, text })
+    }
+
     /// The body of the answer.
     fn exchange(&self, body: &Value, within: Duration) -> Result<String, Problem> {
+        let mut response = self.send(body, &HeaderMap::new(), within)?;
+        if response.status() != StatusCode::OK {
+            return Err(Problem::refused(response.status(), response.headers()));
+        }
+        self.text(&mut response)
+    }
+
+    fn send(
+        &self,
+        body: &Value,
+        headers: &HeaderMap,
+        within: Duration,
+    ) -> Result<Response<Body>, Problem> {
         let request = self.agent.post(&self.url).config().timeout_global(Some(within)).build();
         let mut request = request.header(header::ACCEPT, "application/json");
         if let Some(key) = &self.key {
             request = request.header(header::AUTHORIZATION, key);
         }
-        let mut response =
-            request.send_json(body).map_err(|error| Problem::of(&error, self.timeout))?;
-        if response.status() != StatusCode::OK {
-            return Err(Problem::refused(response.status(), response.headers()));
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
+        request.send_json(body).map_err(|error| Problem::of(&error, self.timeout))
+    }
+
+    fn text(&self, response: &mut Response<Body>) -> Result<String, Problem> {
         let text = response.body_mut().with_config().limit(MAX_BODY_BYTES).read_to_string();
         text.map_err(|error| Problem::of(&error, self.timeout))
     }
+}
+
+/// The code of an error, if it is one word in lower case: nothing that a text could be.
+fn error_code(body: &str) -> Option<String> {
+    let body: Value = serde_json::from_str(body).ok()?;
+    let code = body["error"]["code"].as_str()?;
+    let is_word = code.len() <= 64 && code.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    is_word.then(|| code.to_owned())
 }
 
 #[derive(Deserialize)]
@@ -314,6 +372,16 @@ mod tests {
         for bad in ["-1", "NaN", "soon", "Fri, 31 Dec 1999 23:59:59 GMT"] {
             assert_eq!(seconds(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_code_is_a_word_and_never_a_text() {
+        let body = |code: &str| format!(r#"{{"error":{{"code":"{code}","message":"a text"}}}}"#);
+        assert_eq!(error_code(&body("auto_unavailable")).as_deref(), Some("auto_unavailable"));
+        for other in ["A text.", "a text", &"a".repeat(65)] {
+            assert_eq!(error_code(&body(other)), None, "{other}");
+        }
+        assert_eq!(error_code("<html>"), None);
     }
 
     #[test]

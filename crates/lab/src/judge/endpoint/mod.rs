@@ -20,9 +20,10 @@ use crate::error::Result;
 use crate::progress::{NoProgress, Progress};
 use ask::Endpoint;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, NoReply, Reply};
 pub use client::{MAX_RETRY_AFTER, Wait};
 pub use options::{ApiKey, EndpointOptions};
+pub(crate) use pool::each;
 pub use prompts::JudgePrompt;
 pub use reward::{Reward, RewardEndpoint, RewardForm, RewardScore};
 

@@ -13,7 +13,7 @@ const TICK: Duration = Duration::from_millis(200);
 ///
 /// After `done` has returned `Break`, or `work` has set the flag it is given, no item is begun; what is under way still
 /// comes to `done`.
-pub(super) fn each<T: Sync, R: Send>(
+pub(crate) fn each<T: Sync, R: Send>(
     items: &[T],
     num_threads: usize,
     work: impl Fn(&T, &AtomicBool) -> R + Sync,

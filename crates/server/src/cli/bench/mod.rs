@@ -1,11 +1,12 @@
-//! `skeg bench`: speed in this process, the cost of steering, a load on a running server, what speed costs in accuracy,
-//! and publications under load.
+//! `skeg bench`: speed in this process, the cost of steering and of the gate, a load on a running server, what speed costs in
+//! accuracy, and publications under load.
 //!
 //! What computes figures of measurements (`stats`, `bootstrap`, `draw`) knows nothing of models or HTTP.
 
 mod accuracy;
 mod bootstrap;
 mod draw;
+mod gate;
 mod instructions;
 mod load;
 mod machine;
@@ -28,11 +29,12 @@ use crate::output;
 use instructions::Instructions;
 use machine::Machine;
 
-/// Measure speed: of a model, of steering, of a server, of publications; and accuracy.
+/// Measure speed: of a model, of steering, of the gate, of a server, of publications; and accuracy.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     Model(model::Args),
     Steering(steering::Args),
+    Gate(gate::Args),
     Serve(serve::Args),
     Accuracy(accuracy::Args),
     Swaps(swaps::Args),
@@ -42,6 +44,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Model(args) => model::run(args),
         Command::Steering(args) => steering::run(args),
+        Command::Gate(args) => gate::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Accuracy(args) => accuracy::run(args),
         Command::Swaps(args) => swaps::run(args),

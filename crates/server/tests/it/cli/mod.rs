@@ -7,6 +7,7 @@ mod bench_swaps;
 mod bucket_server;
 mod classifier;
 mod deployment;
+mod evaluate_auto;
 mod extract;
 mod fetch;
 mod files;

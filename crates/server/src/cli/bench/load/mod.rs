@@ -13,7 +13,7 @@ use std::thread::{Builder, scope, sleep};
 use std::time::{Duration, Instant};
 
 pub(super) use client::{Client, Failure};
-pub(super) use prompt::RequestShape;
+pub(super) use prompt::{RequestShape, words};
 pub(super) use summary::{Level, Load};
 pub(super) use target::{Api, endpoint};
 

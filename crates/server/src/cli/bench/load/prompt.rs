@@ -50,10 +50,18 @@ impl RequestShape {
     }
 
     fn prompt(&self, index: u64) -> String {
-        let mut draw = Draw::nth(self.seed, index);
-        let mut word = || WORDS[draw.below(NUM_WORDS) as usize];
-        (0..self.prompt_words).map(|_| word()).collect::<Vec<_>>().join(" ")
+        drawn_words(&mut Draw::nth(self.seed, index), self.prompt_words)
     }
+}
+
+/// So many words, drawn from `seed`.
+pub(in crate::cli::bench) fn words(seed: u64, number: usize) -> String {
+    drawn_words(&mut Draw::new(seed), number)
+}
+
+fn drawn_words(draw: &mut Draw, number: usize) -> String {
+    let mut word = || WORDS[draw.below(NUM_WORDS) as usize];
+    (0..number).map(|_| word()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
