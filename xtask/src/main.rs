@@ -1,4 +1,4 @@
-//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | faults | fleet | vectors | golden`.
+//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | faults | fleet | vectors | probe | golden`.
 
 mod cargo;
 mod ci;
@@ -9,6 +9,7 @@ mod golden;
 mod hub;
 mod model;
 mod output;
+mod probe;
 mod python;
 mod sdk;
 mod server;
@@ -41,6 +42,8 @@ enum Task {
     Tidy,
     /// Make the shipped vectors again from data and compare them with the ones in the repository.
     Vectors(vectors::Args),
+    /// Train the shipped probe again from data, measure it on sets that it never saw; `--ship` makes it live.
+    Probe(probe::Args),
     /// Fetch from a hub on loopback that can be broken: resuming, hashes, revisions, tokens.
     Hub,
     /// Talk to a running server with the official OpenAI package for Python.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
         Task::Vectors(args) => vectors::run(&args),
+        Task::Probe(args) => probe::run(&args),
         Task::Hub => hub::run(),
         Task::Sdk => sdk::run(),
         Task::Fleet => fleet::run(),
