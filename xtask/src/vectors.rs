@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use skeg_vector_store::{
-    Category, CategoryVectors, Generation, Site, load_generation, read_current,
-};
+use skeg_vector_store::{Category, CategoryVectors, Generation, load_generation, read_current};
 
 use crate::{cargo, model, output};
 
@@ -87,10 +85,7 @@ impl Task {
 
     /// The vectors of `shipped` from the data, where it acts, live in `store`.
     fn extract(&self, shipped: &Generation, store: &Path) -> Result<()> {
-        let site = match shipped.manifest.site {
-            Site::AttnOut => "attn_out",
-            Site::ResidPost => "resid_post",
-        };
+        let site = shipped.manifest.site.as_str();
         let layers: Vec<String> = shipped.manifest.layers.iter().map(usize::to_string).collect();
         let mut command = self.skeg(&["extract", "--recipe", "contrast", "--publish"]);
         command.args(["--site", site, "--layers", &layers.join(",")]);

@@ -19,6 +19,14 @@ pub(crate) fn share_cell(share: &Share) -> String {
     if share.total == 0 { "-".to_owned() } else { share.to_string() }
 }
 
+/// The cells of a table: its header, then its rows.
+pub(crate) fn cells<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> Vec<Vec<String>> {
+    std::iter::once(header.map(str::to_owned).to_vec()).chain(rows).collect()
+}
+
 /// Columns padded to their widest cell, two spaces apart.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let num_columns = rows.iter().map(Vec::len).max().unwrap_or(0);

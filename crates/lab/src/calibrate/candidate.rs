@@ -168,10 +168,7 @@ pub(crate) fn words(
     operator: Operator,
     positions: Positions,
 ) -> String {
-    let site = match site {
-        Site::AttnOut => "attn_out",
-        Site::ResidPost => "resid_post",
-    };
+    let site = site.as_str();
     let layers = match (layers.first(), layers.last()) {
         (Some(first), Some(last)) if layers.len() > 1 && last - first + 1 == layers.len() => {
             format!("{first}-{last}")

@@ -1,7 +1,5 @@
 //! What a generation's card says of its probe.
 
-use skeg_model::steering::Site;
-
 use super::member::{Input, PromptRow};
 use super::{Probe, TrainingSource};
 
@@ -41,10 +39,7 @@ impl Probe {
 fn words(input: &Input) -> String {
     match input {
         Input::Activations { site, layers, row, .. } => {
-            let site = match site {
-                Site::AttnOut => "attn_out",
-                Site::ResidPost => "resid_post",
-            };
+            let site = site.as_str();
             let layers: Vec<String> = layers.iter().map(usize::to_string).collect();
             let row = match row {
                 PromptRow::Last => "the last row of the prompt",

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::Device;
 use skeg_lab::data::{DataSet, Item};
 use skeg_lab::probe::{
     Corpus, Penalties, ProbeSpec, PromptRow, Reads, RowCache, SourceSet, Sources, train, verdicts,
@@ -10,10 +9,10 @@ use skeg_lab::probe::{
 use skeg_lab::{Error, NoProgress, Progress};
 use skeg_model::engine::PromptActivations;
 use skeg_model::steering::Site;
-use skeg_model::{Capture, ChatMessage, Hooks, KvCache, KvCacheDtype, LoadedModel, PackedBatch};
+use skeg_model::{ChatMessage, KvCacheDtype, LoadedModel};
 use skeg_vector_store::Category;
 
-use crate::tiny_model::model;
+use crate::tiny_model::{model, rows_of_pass};
 
 pub(crate) const LAYERS: [usize; 2] = [0, 2];
 
@@ -59,22 +58,7 @@ fn spec() -> ProbeSpec {
 fn rows_by_hand(model: &LoadedModel, messages: &[ChatMessage]) -> Vec<Vec<f32>> {
     let text = model.chat_template.as_ref().unwrap().render(messages, true).unwrap();
     let token_ids = model.tokenizer.encode(&text, false).unwrap();
-    let count = token_ids.len();
-    let batch = PackedBatch {
-        token_ids,
-        positions: (0..count).collect(),
-        cu_seqlens: vec![0, count],
-        block_tables: vec![(0..8).collect()],
-        logit_rows: Vec::new(),
-    };
-    let mut cache =
-        KvCache::new(model.llama.config(), 8, 32, KvCacheDtype::F32, &Device::Cpu).unwrap();
-    let mut capture = Capture::new(Site::ResidPost, LAYERS.to_vec(), (0..count).collect());
-    let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
-    model.llama.forward(&batch, &mut cache, &mut hooks).unwrap();
-    let layers = capture.take();
-    let row = |row: usize| layers.iter().flat_map(move |(_, values)| &values[row * 64..][..64]);
-    (0..count).map(|idx| row(idx).copied().collect()).collect()
+    rows_of_pass(&model.llama, token_ids, &LAYERS, KvCacheDtype::F32)
 }
 
 /// The mean of rows.

@@ -1,24 +1,24 @@
 //! The answers of a whole tiny model, read for a probe: which rows of which answers.
 
-use candle_core::Device;
+use std::sync::{Arc, Mutex};
+
 use skeg_lab::evaluate::SharedModel;
 use skeg_lab::probe::{
     ActivationInput, AnswerRows, AnswerSpec, Corpus, Penalties, ProbeSpec, PromptRow, Reads,
     Sources, Thresholds, measure_answers, read_answers, train, train_answers, verdicts,
 };
 use skeg_lab::{Error, NoProgress};
+use skeg_model::KvCacheDtype;
 use skeg_model::engine::{
     Engine as _, EngineConfig, Event, EventSink, GenerationRequest, LlamaEngine, SinkClosed,
     StepOutcome,
 };
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::Site;
-use skeg_model::{Capture, Hooks, KvCache, KvCacheDtype, PackedBatch};
-use std::sync::{Arc, Mutex};
 
 use crate::extraction::StopAfter;
 use crate::probe::{LAYERS, corpus};
-use crate::tiny_model::{CONTEXT, HIDDEN_SIZE, model, shared};
+use crate::tiny_model::{CONTEXT, HIDDEN_SIZE, model, rows_of_pass, shared};
 
 const SPEC: AnswerSpec = AnswerSpec { num_tokens: 6, every: 2, max_prompts: 100, seed: 1 };
 
@@ -76,24 +76,8 @@ fn answer(model: &SharedModel, prompt_token_ids: Vec<u32>, max_new_tokens: usize
 
 /// Some rows at [`LAYERS`] of these tokens, by one pass of its own, with the cache that serves.
 fn rows_by_hand(model: &SharedModel, token_ids: Vec<u32>, rows: &[usize]) -> Vec<f32> {
-    let count = token_ids.len();
-    let batch = PackedBatch {
-        token_ids,
-        positions: (0..count).collect(),
-        cu_seqlens: vec![0, count],
-        block_tables: vec![(0..8).collect()],
-        logit_rows: Vec::new(),
-    };
-    let config = model.llama.config();
-    let mut cache = KvCache::new(config, 8, 32, KvCacheDtype::default(), &Device::Cpu).unwrap();
-    let mut capture = Capture::new(Site::ResidPost, LAYERS.to_vec(), rows.to_vec());
-    let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
-    model.llama.forward(&batch, &mut cache, &mut hooks).unwrap();
-    let layers = capture.take();
-    let of_row = |row: usize| {
-        layers.iter().flat_map(move |(_, values)| &values[row * HIDDEN_SIZE..][..HIDDEN_SIZE])
-    };
-    (0..rows.len()).flat_map(of_row).copied().collect()
+    let all = rows_of_pass(&model.llama, token_ids, &LAYERS, KvCacheDtype::default());
+    rows.iter().flat_map(|&row| all[row].clone()).collect()
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 use skeg_lab::evaluate::SharedModel;
+use skeg_model::steering::Site;
 use skeg_model::testing::{RandomWeights, random_llama_and_tensors, tiny_config};
-use skeg_model::{ChatTemplate, LoadedModel, Tokenizer};
+use skeg_model::{
+    Capture, ChatTemplate, Hooks, KvCache, KvCacheDtype, Llama, LoadedModel, PackedBatch, Tokenizer,
+};
 
 /// Hidden size, layers and context of the model.
 pub(crate) const HIDDEN_SIZE: usize = 64;
@@ -78,4 +81,30 @@ pub(crate) fn rows(layers: &[usize], seed: f32) -> Vec<skeg_model::steering::Lay
         values: (0..HIDDEN_SIZE).map(|i| ((i * 7 + layer * 3) as f32 * seed).sin()).collect(),
     };
     layers.iter().map(row).collect()
+}
+
+/// Every row of these tokens at these layers (`resid_post`), layer by layer, by one pass of its own.
+pub(crate) fn rows_of_pass(
+    llama: &Llama,
+    token_ids: Vec<u32>,
+    layers: &[usize],
+    kv_cache_dtype: KvCacheDtype,
+) -> Vec<Vec<f32>> {
+    let count = token_ids.len();
+    let batch = PackedBatch {
+        token_ids,
+        positions: (0..count).collect(),
+        cu_seqlens: vec![0, count],
+        block_tables: vec![(0..8).collect()],
+        logit_rows: Vec::new(),
+    };
+    let mut cache = KvCache::new(llama.config(), 8, 32, kv_cache_dtype, &Device::Cpu).unwrap();
+    let mut capture = Capture::new(Site::ResidPost, layers.to_vec(), (0..count).collect());
+    let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
+    llama.forward(&batch, &mut cache, &mut hooks).unwrap();
+    let found = capture.take();
+    let row = |row: usize| {
+        found.iter().flat_map(move |(_, values)| &values[row * HIDDEN_SIZE..][..HIDDEN_SIZE])
+    };
+    (0..count).map(|idx| row(idx).copied().collect()).collect()
 }

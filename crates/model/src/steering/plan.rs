@@ -13,6 +13,17 @@ pub enum Site {
     ResidPost,
 }
 
+impl Site {
+    /// The word that files and flags use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AttnOut => "attn_out",
+            Self::ResidPost => "resid_post",
+        }
+    }
+}
+
 /// What is done to a row `h` with strength `s` and vector `v`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -179,10 +179,10 @@ impl Made {
     ) -> anyhow::Result<()> {
         let variants = [Variant::default()];
         let inputs = contrast(None)?.pair_with(&sources.harmful)?;
-        for (site, name) in [(Site::AttnOut, "attn_out"), (Site::ResidPost, "resid_post")] {
+        for site in [Site::AttnOut, Site::ResidPost] {
             let how = ((site, RecipeName::Contrast), variants.as_slice());
             for extraction in pass(model, inputs.clone(), how, sources, bar)? {
-                self.add(format!("contrast texts, {name}"), false, &extraction)?;
+                self.add(format!("contrast texts, {}", site.as_str()), false, &extraction)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Share;
 use crate::judge::{Estimate, auc};
 use crate::probe::{Corpus, Probe, Verdict};
-use crate::table::{align, markdown, share_cell};
+use crate::table::{self, align, markdown, share_cell};
 
 /// Harmful answers against harmless ones after so many tokens.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,8 +69,7 @@ impl AnswerTable {
             let auc = row.auc.map_or("-".to_owned(), |auc| auc.to_string());
             counts.into_iter().chain([auc]).collect()
         };
-        let header = vec![header.map(str::to_owned).to_vec()];
-        header.into_iter().chain(self.rows.iter().map(cells)).collect()
+        table::cells(header, self.rows.iter().map(cells))
     }
 }
 
@@ -210,7 +209,6 @@ impl AnswerReport {
         let cells = |row: &Caught| {
             vec![row.tokens.to_string(), share_cell(&row.caught), share_cell(&row.false_alarms)]
         };
-        let header = vec![header.map(str::to_owned).to_vec()];
-        header.into_iter().chain(self.caught.iter().map(cells)).collect()
+        table::cells(header, self.caught.iter().map(cells))
     }
 }

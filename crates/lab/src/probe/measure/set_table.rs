@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::evaluate::Share;
 use crate::judge::{Estimate, auc};
 use crate::probe::{Corpus, Evasion, Prompt, Verdict};
-use crate::table::{align, markdown, share_cell};
+use crate::table::{self, align, markdown, share_cell};
 
 /// One set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,8 +79,7 @@ impl SetTable {
                 share_cell(&row.top_2),
             ]
         };
-        let header = vec![header.map(str::to_owned).to_vec()];
-        header.into_iter().chain(self.rows.iter().map(cells)).collect()
+        table::cells(header, self.rows.iter().map(cells))
     }
 }
 

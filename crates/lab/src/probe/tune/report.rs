@@ -14,7 +14,7 @@ use crate::probe::rows::{Reads, Rows, Sources, rows};
 use crate::probe::text::whole;
 use crate::probe::{Corpus, Prompt, Stack, Verdict};
 use crate::progress::Progress;
-use crate::table::{align, markdown, share_cell};
+use crate::table::{self, align, markdown, share_cell};
 
 /// A corpus without the prompts whose text is in another, and how many those were.
 #[must_use]
@@ -107,7 +107,7 @@ impl TuneReport {
                 .chain(last)
                 .collect()
         });
-        std::iter::once(header.map(str::to_owned).to_vec()).chain(rows).collect()
+        table::cells(header, rows)
     }
 
     /// One row a set, and one for all.
@@ -118,7 +118,7 @@ impl TuneReport {
             let shares = [&before.top_1, &after.top_1, &before.top_2, &after.top_2];
             std::iter::once(before.set.clone()).chain(shares.map(share_cell)).collect()
         });
-        std::iter::once(header.map(str::to_owned).to_vec()).chain(rows).collect()
+        table::cells(header, rows)
     }
 }
 

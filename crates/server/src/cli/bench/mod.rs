@@ -12,6 +12,7 @@ mod load;
 mod machine;
 mod model;
 mod modes;
+mod paired;
 mod pairs;
 mod rig;
 mod serve;

@@ -6,11 +6,10 @@ use anyhow::bail;
 use serde::Serialize;
 use skeg_model::{KvCacheDtype, Llama, PackedBatch};
 
-use super::bootstrap::bounded_median;
 use super::instructions::Instructions;
 use super::modes::{Mode, Steering};
+use super::paired::{Paired, Pairs};
 use super::rig::Rig;
-use super::stats::median;
 
 /// One cell of the comparison.
 #[derive(Debug, Clone, Copy)]
@@ -41,13 +40,6 @@ pub(super) struct Cost {
     pub(super) instruction_ratio: Option<f64>,
 }
 
-/// The two sides of the pairs of one mode: the mode and `disabled`.
-#[derive(Debug, Default)]
-struct Pairs {
-    seconds: [Vec<f64>; 2],
-    instructions: [Option<u64>; 2],
-}
-
 /// Every mode, interleaved pair by pair in one run.
 pub(super) fn compare(
     llama: &Llama,
@@ -69,22 +61,19 @@ pub(super) fn compare(
     for pair_idx in 0..setting.pairs {
         for (mode_idx, (mode, pairs)) in runs.iter_mut().enumerate() {
             // Either side goes first equally often, in neighbouring pairs of a mode and of a round.
-            let order = if (pair_idx + mode_idx) % 2 == 0 { [0, 1] } else { [1, 0] };
-            for side in order {
+            pairs.measure(pair_idx + mode_idx, instructions, |side| {
                 let mode = [*mode, Mode::Disabled][side];
-                let before = instructions.executed();
                 let started = Instant::now();
                 let mut hooks = steering.hooks(mode, num_seqs, pair_idx);
                 rig.forward(&batch, &mut hooks)?;
-                pairs.seconds[side].push(started.elapsed().as_secs_f64());
-                if let Some((before, after)) = before.zip(instructions.executed()) {
-                    *pairs.instructions[side].get_or_insert(0) += after - before;
-                }
-            }
+                Ok(started.elapsed().as_secs_f64())
+            })?;
             on_pair();
         }
     }
-    let cost = |(mode, pairs): &(Mode, Pairs)| pairs.cost(*mode, layers.len(), setting);
+    let cost = |(mode, pairs): &(Mode, Pairs)| {
+        Ok(cost(&pairs.paired(setting.seed)?, *mode, layers.len(), num_seqs))
+    };
     runs.iter().map(cost).collect()
 }
 
@@ -108,29 +97,19 @@ fn check(
     Ok(())
 }
 
-impl Pairs {
-    fn cost(&self, mode: Mode, num_layers: usize, setting: Setting) -> anyhow::Result<Cost> {
-        let [own, disabled] = &self.seconds;
-        let ratios: Vec<f64> = own.iter().zip(disabled).map(|(own, other)| own / other).collect();
-        let measured = bounded_median(&ratios, setting.seed).zip(median(own)).zip(median(disabled));
-        let Some(((bounded, own), disabled)) = measured else {
-            bail!("no pair was measured; --pairs must be at least 1");
-        };
-        let [own_instructions, other_instructions] = self.instructions;
-        Ok(Cost {
-            num_layers,
-            num_seqs: setting.num_seqs,
-            mode,
-            pairs: ratios.len(),
-            ratio: bounded.median,
-            lower: bounded.lower,
-            upper: bounded.upper,
-            median_step_seconds: own,
-            median_disabled_step_seconds: disabled,
-            instruction_ratio: own_instructions
-                .zip(other_instructions)
-                .map(|(own, other)| own as f64 / other as f64),
-        })
+fn cost(paired: &Paired, mode: Mode, num_layers: usize, num_seqs: usize) -> Cost {
+    let [own, disabled] = paired.seconds;
+    Cost {
+        num_layers,
+        num_seqs,
+        mode,
+        pairs: paired.pairs,
+        ratio: paired.ratio,
+        lower: paired.lower,
+        upper: paired.upper,
+        median_step_seconds: own,
+        median_disabled_step_seconds: disabled,
+        instruction_ratio: paired.instruction_ratio,
     }
 }
 
@@ -143,21 +122,13 @@ mod tests {
         // A machine that slows down over the run: each pair still says 10 % more.
         let disabled: Vec<f64> = (1..=40).map(f64::from).collect();
         let own = disabled.iter().map(|seconds| seconds * 1.1).collect();
-        let pairs = Pairs { seconds: [own, disabled], instructions: [Some(30), Some(20)] };
-        let setting = Setting {
-            num_seqs: 2,
-            context: 8,
-            pairs: 40,
-            chunk: 8,
-            seed: 0,
-            kv_cache_dtype: KvCacheDtype::F16,
-        };
-        let cost = pairs.cost(Mode::PerRequest(4), 3, setting).unwrap();
+        let pairs = Pairs::of([own, disabled], [Some(30), Some(20)]);
+        let cost = cost(&pairs.paired(0).unwrap(), Mode::PerRequest(4), 3, 2);
         for ratio in [cost.ratio, cost.lower, cost.upper] {
             assert!((ratio - 1.1).abs() < 1e-9, "{cost:?}");
         }
         assert!(cost.instruction_ratio.is_some_and(|ratio| (ratio - 1.5).abs() < 1e-9));
         assert!((cost.median_disabled_step_seconds - 20.5).abs() < 1e-9);
-        assert!(Pairs::default().cost(Mode::Disabled, 1, setting).is_err());
+        assert!(Pairs::default().paired(0).is_err());
     }
 }

@@ -257,10 +257,7 @@ impl Report {
 
     fn print_costs(&self, reads: &Reads) -> anyhow::Result<()> {
         let layers: Vec<String> = reads.layers.iter().map(ToString::to_string).collect();
-        let site = match reads.site {
-            Site::AttnOut => "attn_out",
-            Site::ResidPost => "resid_post",
-        };
+        let site = reads.site.as_str();
         let mean = if reads.mean { ", and the mean of the prompt's rows" } else { "" };
         output::line(&format!("the gate reads {site} of layers {}{mean}", layers.join(", ")))?;
         let header = [

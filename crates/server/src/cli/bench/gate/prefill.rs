@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde::Serialize;
 use skeg_model::engine::{
     Engine, EngineConfig, Event, EventSink, Gate, GenerationRequest, LlamaEngine, SinkClosed,
@@ -13,10 +13,9 @@ use skeg_model::engine::{
 use skeg_model::sampling::SamplingParams;
 use skeg_model::{KvCacheDtype, Llama};
 
-use super::super::bootstrap::bounded_median;
 use super::super::draw::Draw;
 use super::super::instructions::Instructions;
-use super::super::stats::median;
+use super::super::paired::{Paired, Pairs};
 use super::reader::Reader;
 
 /// Tokens of a prompt's answer: the first one, which its prefill yields.
@@ -55,13 +54,6 @@ pub(super) struct Cost {
     pub(super) instruction_ratio: Option<f64>,
 }
 
-/// The two sides of the pairs: with the gate and without.
-#[derive(Debug, Default)]
-struct Pairs {
-    seconds: [Vec<f64>; 2],
-    instructions: [Option<u64>; 2],
-}
-
 /// Prefills of the same prompts with `gate` and without, pair by pair in one engine without a prefix cache. Either side
 /// goes first equally often; one pair before them warms up and is not counted.
 pub(super) fn compare(
@@ -97,17 +89,12 @@ pub(super) fn compare(
     let mut pairs = Pairs::default();
     for pair_idx in 0..setting.pairs {
         let prompts = prompts();
-        let order = if pair_idx.is_multiple_of(2) { [0, 1] } else { [1, 0] };
-        for side in order {
-            let before = instructions.executed();
-            pairs.seconds[side].push(prefill(side == 0, &prompts)?.as_secs_f64());
-            if let Some((before, after)) = before.zip(instructions.executed()) {
-                *pairs.instructions[side].get_or_insert(0) += after - before;
-            }
-        }
+        pairs.measure(pair_idx, instructions, |side| {
+            Ok(prefill(side == 0, &prompts)?.as_secs_f64())
+        })?;
         on_pair();
     }
-    pairs.cost(setting)
+    Ok(cost(&pairs.paired(setting.seed)?, setting))
 }
 
 /// An engine as `skeg serve` runs it, with room for the prompts and without a prefix cache.
@@ -184,29 +171,19 @@ impl EventSink for Sink {
     }
 }
 
-impl Pairs {
-    fn cost(&self, setting: Setting) -> anyhow::Result<Cost> {
-        let [gated, ungated] = &self.seconds;
-        let ratios: Vec<f64> = gated.iter().zip(ungated).map(|(own, other)| own / other).collect();
-        let measured =
-            bounded_median(&ratios, setting.seed).zip(median(gated)).zip(median(ungated));
-        let ((bounded, gated), ungated) =
-            measured.context("no pair was measured; --pairs must be at least 1")?;
-        let tokens = (setting.num_seqs * setting.prompt_tokens) as f64;
-        let [own_instructions, other_instructions] = self.instructions;
-        Ok(Cost {
-            num_seqs: setting.num_seqs,
-            prompt_tokens: setting.prompt_tokens,
-            pairs: ratios.len(),
-            ratio: bounded.median,
-            lower: bounded.lower,
-            upper: bounded.upper,
-            gated_tokens_per_second: tokens / gated,
-            ungated_tokens_per_second: tokens / ungated,
-            instruction_ratio: own_instructions
-                .zip(other_instructions)
-                .map(|(own, other)| own as f64 / other as f64),
-        })
+fn cost(paired: &Paired, setting: Setting) -> Cost {
+    let [gated, ungated] = paired.seconds;
+    let tokens = (setting.num_seqs * setting.prompt_tokens) as f64;
+    Cost {
+        num_seqs: setting.num_seqs,
+        prompt_tokens: setting.prompt_tokens,
+        pairs: paired.pairs,
+        ratio: paired.ratio,
+        lower: paired.lower,
+        upper: paired.upper,
+        gated_tokens_per_second: tokens / gated,
+        ungated_tokens_per_second: tokens / ungated,
+        instruction_ratio: paired.instruction_ratio,
     }
 }
 
@@ -223,7 +200,7 @@ mod tests {
         // A machine that slows down over the run: each pair still says 2 % more.
         let ungated: Vec<f64> = (1..=30).map(f64::from).collect();
         let gated = ungated.iter().map(|seconds| seconds * 1.02).collect();
-        let pairs = Pairs { seconds: [gated, ungated], instructions: [Some(30), Some(20)] };
+        let pairs = Pairs::of([gated, ungated], [Some(30), Some(20)]);
         let setting = Setting {
             num_seqs: 4,
             prompt_tokens: 31,
@@ -232,7 +209,7 @@ mod tests {
             seed: 0,
             kv_cache_dtype: KvCacheDtype::F16,
         };
-        let cost = pairs.cost(setting).unwrap();
+        let cost = cost(&pairs.paired(0).unwrap(), setting);
         for ratio in [cost.ratio, cost.lower, cost.upper] {
             assert!(close(ratio, 1.02), "{cost:?}");
         }
@@ -240,6 +217,6 @@ mod tests {
         assert!(close(cost.ungated_tokens_per_second, 8.0), "{cost:?}");
         assert!(close(cost.gated_tokens_per_second, 8.0 / 1.02), "{cost:?}");
         assert!(cost.instruction_ratio.is_some_and(|ratio| close(ratio, 1.5)));
-        assert!(Pairs::default().cost(setting).is_err());
+        assert!(Pairs::default().paired(0).is_err());
     }
 }
