@@ -16,6 +16,7 @@ mod corpus;
 mod endpoint;
 mod evasion;
 mod file;
+mod left_out;
 pub mod measure;
 mod member;
 mod ngrams;

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::corpus::{Corpus, Prompt};
+use super::left_out::for_each_set;
 use super::member::{Member, Planes};
 use super::rows::{Reads, Rows, Sources, rows};
 use super::subspace::plane_within;
@@ -87,7 +88,7 @@ pub fn train(
     let mut by_member = Vec::with_capacity(inputs.len());
     let mut members = Vec::with_capacity(inputs.len());
     for (input, rows) in inputs {
-        by_member.push(trainer.held_out(&rows)?);
+        by_member.push(trainer.held_out(&rows, progress)?);
         let planes = trainer.planes(&rows, &everything)?;
         members.push(Member { input, planes });
     }
@@ -136,22 +137,28 @@ struct Trainer<'a> {
 
 impl Trainer<'_> {
     /// Scores of every prompt by planes that were fitted without its set.
-    fn held_out(&self, rows: &Rows) -> Result<Vec<Scores>> {
-        let prompts = &self.corpus.prompts;
-        let mut scores: Vec<Option<Scores>> = vec![None; prompts.len()];
-        for (set_idx, (name, _)) in self.corpus.sets.iter().enumerate() {
-            let (of_set, others): (Vec<usize>, Vec<usize>) =
-                (0..prompts.len()).partition(|&idx| prompts[idx].set_idx == set_idx);
-            let planes = self.planes(rows, &others).map_err(|error| {
-                Error::Data(format!(
-                    "without set `{name}`: {error}; a probe needs two sources or more, each label and category in two of them"
-                ))
-            })?;
-            for idx in of_set {
-                scores[idx] = Some(score(&planes, rows, idx));
-            }
+    fn held_out(&self, rows: &Rows, progress: &mut dyn Progress) -> Result<Vec<Scores>> {
+        let of_set = |set_idx| self.held_out_of(set_idx, rows);
+        let by_set = for_each_set(self.corpus.sets.len(), of_set, progress)?;
+        let mut scores: Vec<Option<Scores>> = vec![None; self.corpus.prompts.len()];
+        for (idx, of_prompt) in by_set.into_iter().flatten() {
+            scores[idx] = Some(of_prompt);
         }
         Ok(scores.into_iter().flatten().collect())
+    }
+
+    /// Scores of one set's prompts by planes that were fitted without it, each with the prompt's index.
+    fn held_out_of(&self, set_idx: usize, rows: &Rows) -> Result<Vec<(usize, Scores)>> {
+        let prompts = &self.corpus.prompts;
+        let (of_set, others): (Vec<usize>, Vec<usize>) =
+            (0..prompts.len()).partition(|&idx| prompts[idx].set_idx == set_idx);
+        let planes = self.planes(rows, &others).map_err(|error| {
+            Error::Data(format!(
+                "without set `{}`: {error}; a probe needs two sources or more, each label and category in two of them",
+                self.corpus.sets[set_idx].0
+            ))
+        })?;
+        Ok(of_set.into_iter().map(|idx| (idx, score(&planes, rows, idx))).collect())
     }
 
     /// Planes fitted to some prompts: harm to all, categories to the harmful ones that have one.
