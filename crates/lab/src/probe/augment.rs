@@ -100,7 +100,7 @@ mod tests {
     use skeg_model::ChatMessage;
 
     use super::*;
-    use crate::probe::{NGrams, Penalties, ProbeSpec, Reads, Sources, train};
+    use crate::probe::{NGrams, ProbeSpec, Reads, Sources, train};
     use crate::progress::NoProgress;
     use skeg_vector_store::Category;
 
@@ -218,7 +218,7 @@ mod tests {
     fn a_set_is_scored_by_members_that_saw_no_copy_of_it_and_copies_are_counted_apart() {
         let spec = ProbeSpec {
             members: vec![Reads::NGrams(NGrams { log2_buckets: 10, ..NGrams::default() })],
-            penalties: Penalties::default(),
+            ..ProbeSpec::default()
         };
         let plain = corpus();
         let train =

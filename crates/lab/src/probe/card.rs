@@ -8,8 +8,8 @@ const HEADING: &str = "## The gate";
 
 impl Probe {
     /// A generation's card with this probe's section: what it reads, what it was trained on, and below that `report`, Markdown of
-    /// what was measured (as `skeg probe evaluate --out` writes it), its headings three levels down. A section that is there is
-    /// replaced.
+    /// what was measured (as `skeg probe evaluate --out` writes it), its headings three levels down and without its pictures, which
+    /// are not part of a generation. A section that is there is replaced.
     #[must_use]
     pub fn card(&self, card: &str, report: Option<&str>) -> String {
         let without = without_section(card);
@@ -29,7 +29,7 @@ impl Probe {
         lines.extend(self.trained_on.sets.iter().map(source));
         if let Some(report) = report {
             lines.extend([String::new(), "### What was measured of it".to_owned(), String::new()]);
-            lines.extend(report.trim().lines().map(deeper));
+            lines.extend(without_pictures(report).trim().lines().map(deeper));
         }
         lines.push(String::new());
         lines.join("\n")
@@ -60,6 +60,11 @@ fn source(source: &TrainingSource) -> String {
         _ => format!(", {num_augmented} disguised copies"),
     };
     format!("- Trained on {name}: {harmful} harmful, {harmless} harmless{copies}; SHA-256 {files}.")
+}
+
+fn without_pictures(report: &str) -> String {
+    let lines = report.lines().filter(|line| !line.starts_with("!["));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn deeper(line: &str) -> String {
@@ -107,7 +112,8 @@ mod tests {
     #[test]
     fn a_card_names_the_probe_once_whatever_it_said_before() {
         let card = "# Card\n\ntext\n\n## More\n\nfigures\n";
-        let first = probe().card(card, Some("# Probe\n\n## Sets\n\n| a |\n"));
+        let first =
+            probe().card(card, Some("# Probe\n\n## Sets\n\n| a |\n\n![Recall](recall.svg)\n"));
         assert!(
             first.starts_with("# Card\n\ntext\n\n## More\n\nfigures\n\n## The gate\n"),
             "{first}"
@@ -117,7 +123,7 @@ mod tests {
             "hashed n-grams of the text, ",
             "### What was measured of it\n\n#### Probe\n\n##### Sets\n\n| a |\n",
         ] {
-            assert!(first.contains(part), "{part} in {first}");
+            assert!(first.contains(part) && !first.contains("svg"), "{part} in {first}");
         }
         // A section in the middle goes, with the headings inside it; what follows stays.
         let middle = first.replace("\n## More", "\n## The gate\n\nold\n\n### Deep\n\n## More");

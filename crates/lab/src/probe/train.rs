@@ -41,12 +41,15 @@ impl Default for Penalties {
 }
 
 /// What is trained.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ProbeSpec {
     /// The members, at least one.
     pub members: Vec<Reads>,
     /// How strongly they are held back.
     pub penalties: Penalties,
+    /// The set whose prompts say what the categories are. When categories are told apart its prompts count as much as those of all
+    /// others together, however few they are.
+    pub categories_by: Option<String>,
 }
 
 /// A trained probe with the scores that its stack was fitted to.
@@ -72,7 +75,7 @@ pub struct HeldOut {
 /// # Errors
 /// [`Error::Data`] when harmful or harmless prompts are missing, also without one of the sets, or a category has no prompt, or there are
 /// no matched pairs for [`Penalties::harm_rank`];
-/// [`Error::Spec`] when there is no member or a source for one is missing; what model and embedder return.
+/// [`Error::Spec`] when there is no member, a source for one is missing, or no set has the name in [`ProbeSpec::categories_by`]; what model and embedder return.
 pub fn train(
     corpus: &Corpus,
     spec: &ProbeSpec,
@@ -83,7 +86,9 @@ pub fn train(
         return Err(Error::Spec("a probe without a member; name at least one".to_owned()));
     }
     let inputs = rows(corpus, &spec.members, sources, progress)?;
-    let trainer = Trainer { corpus, penalties: spec.penalties };
+    let categories_by =
+        spec.categories_by.as_deref().map(|name| set_idx(corpus, name)).transpose()?;
+    let trainer = Trainer { corpus, penalties: spec.penalties, categories_by };
     let everything: Vec<usize> = (0..corpus.prompts.len()).collect();
     let mut by_member = Vec::with_capacity(inputs.len());
     let mut members = Vec::with_capacity(inputs.len());
@@ -127,12 +132,24 @@ pub(super) fn trained_on(corpus: &Corpus) -> TrainedOn {
 pub(super) fn fit_planes(corpus: &Corpus, rows: &Rows, l2: f64) -> Result<Planes> {
     let penalties = Penalties { dense: l2, ..Penalties::default() };
     let everything: Vec<usize> = (0..corpus.prompts.len()).collect();
-    Trainer { corpus, penalties }.planes(rows, &everything)
+    Trainer { corpus, penalties, categories_by: None }.planes(rows, &everything)
+}
+
+fn set_idx(corpus: &Corpus, name: &str) -> Result<usize> {
+    corpus.sets.iter().position(|(found, _)| found == name).ok_or_else(|| {
+        let names: Vec<&str> = corpus.sets.iter().map(|(name, _)| name.as_str()).collect();
+        Error::Spec(format!(
+            "categories by set `{name}`, which is not trained on; expected one of {}",
+            names.join(", ")
+        ))
+    })
 }
 
 struct Trainer<'a> {
     corpus: &'a Corpus,
     penalties: Penalties,
+    /// Index of the set of [`ProbeSpec::categories_by`].
+    categories_by: Option<usize>,
 }
 
 impl Trainer<'_> {
@@ -176,7 +193,7 @@ impl Trainer<'_> {
             .collect();
         let (category_rows, classes): (Vec<usize>, Vec<usize>) = of_category.into_iter().unzip();
         let classes = (classes.as_slice(), self.corpus.categories.len());
-        let equal = vec![1.0; category_rows.len()];
+        let weights_of_categories = self.category_weights(&category_rows);
         let selected = rows.select(prompt_idxs);
         let harm = match (&selected, self.penalties.harm_rank) {
             (Rows::Dense(dense), Some(rank)) => {
@@ -185,7 +202,19 @@ impl Trainer<'_> {
             }
             _ => fit_weighted(&selected, &positives, &weights, l2)?,
         };
-        Ok(Planes::of(&harm, &fit_classes(&rows.select(&category_rows), classes, &equal, l2)?))
+        Ok(Planes::of(
+            &harm,
+            &fit_classes(&rows.select(&category_rows), classes, &weights_of_categories, l2)?,
+        ))
+    }
+
+    /// How much each prompt counts when categories are told apart.
+    fn category_weights(&self, prompt_idxs: &[usize]) -> Vec<f64> {
+        let says = |idx: &usize| Some(self.corpus.prompts[*idx].set_idx) == self.categories_by;
+        let num_saying = prompt_idxs.iter().filter(|idx| says(idx)).count();
+        let num_others = prompt_idxs.len() - num_saying;
+        let weight = (num_others as f64 / num_saying.max(1) as f64).max(1.0);
+        prompt_idxs.iter().map(|idx| if says(idx) { weight } else { 1.0 }).collect()
     }
 
     /// The stack of held-out scores.
@@ -228,8 +257,8 @@ pub(super) fn balanced(positives: &[bool]) -> Vec<f64> {
 mod tests {
     use skeg_vector_store::Category;
 
-    use super::super::NGrams;
     use super::super::corpus::SourceSet;
+    use super::super::{NGrams, verdicts};
     use super::*;
     use crate::data::{DataSet, Item};
     use crate::progress::NoProgress;
@@ -266,7 +295,7 @@ mod tests {
     fn spec() -> ProbeSpec {
         ProbeSpec {
             members: vec![Reads::NGrams(NGrams { log2_buckets: 10, ..NGrams::default() })],
-            penalties: Penalties::default(),
+            ..ProbeSpec::default()
         }
     }
 
@@ -295,6 +324,38 @@ mod tests {
         corpus.prompts.retain(|prompt| prompt.harmful || prompt.set_idx == 2);
         let error = train(&corpus, &spec(), Sources::default(), &mut NoProgress).unwrap_err();
         assert!(error.to_string().contains("without set `c`"), "{error}");
+    }
+
+    /// Two sets that call the same words by opposite categories: the few prompts of the one that defines them are believed.
+    #[test]
+    fn the_set_that_defines_the_categories_is_believed() {
+        let mut corpus = corpus();
+        let is_few = |idx: usize| idx % 30 < 6;
+        let mut idx = 0;
+        corpus.prompts.retain(|prompt| {
+            idx += 1;
+            prompt.set_idx != 0 || is_few(idx - 1)
+        });
+        for prompt in &mut corpus.prompts {
+            if prompt.set_idx == 0 {
+                prompt.category_idx = prompt.category_idx.map(|category| 1 - category);
+            }
+        }
+        let found = |categories_by: Option<&str>| {
+            let spec = ProbeSpec { categories_by: categories_by.map(str::to_owned), ..spec() };
+            let trained = train(&corpus, &spec, Sources::default(), &mut NoProgress).unwrap();
+            let verdicts = verdicts(&trained.probe, &corpus, Sources::default(), &mut NoProgress);
+            let of_prompts = corpus.prompts.iter().zip(verdicts.unwrap());
+            let harmful = of_prompts.filter(|(prompt, _)| prompt.set_idx == 0 && prompt.harmful);
+            let right = harmful.filter(|(prompt, verdict)| {
+                verdict.first() == prompt.category_idx.map(|idx| &corpus.categories[idx])
+            });
+            right.count()
+        };
+        assert_eq!((found(None), found(Some("a"))), (0, 4));
+        let spec = ProbeSpec { categories_by: Some("z".to_owned()), ..spec() };
+        let error = train(&corpus, &spec, Sources::default(), &mut NoProgress).unwrap_err();
+        assert!(error.to_string().contains("expected one of a, b, c"), "{error}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn reads(layers: &[usize], row: PromptRow) -> Reads {
 }
 
 fn spec() -> ProbeSpec {
-    ProbeSpec { members: vec![reads(&LAYERS, PromptRow::Last)], penalties: Penalties::default() }
+    ProbeSpec { members: vec![reads(&LAYERS, PromptRow::Last)], ..ProbeSpec::default() }
 }
 
 /// The rows of a rendered conversation at [`LAYERS`], by a pass of its own.
@@ -176,7 +176,7 @@ impl Progress for Steps {
 fn trained_bytes(sources: Sources<'_>, layers: &[usize], l2: f64, steps: &mut Steps) -> Vec<u8> {
     let members = [PromptRow::Last, PromptRow::Mean].map(|row| reads(layers, row)).to_vec();
     let penalties = Penalties { dense: l2, ..Penalties::default() };
-    let spec = ProbeSpec { members, penalties };
+    let spec = ProbeSpec { members, penalties, categories_by: None };
     train(&corpus(), &spec, sources, steps).unwrap().probe.to_bytes().unwrap()
 }
 

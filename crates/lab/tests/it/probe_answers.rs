@@ -137,7 +137,7 @@ fn a_probe_of_answers_is_trained_and_measured_from_the_model_alone() {
     let (loaded, corpus) = (model(), corpus());
     let reads =
         Reads::Activations { site: Site::ResidPost, layers: LAYERS.to_vec(), row: PromptRow::Last };
-    let spec = ProbeSpec { members: vec![reads], penalties: Penalties::default() };
+    let spec = ProbeSpec { members: vec![reads], ..ProbeSpec::default() };
     let sources = Sources { model: Some(&loaded), ..Sources::default() };
     let mut probe = train(&corpus, &spec, sources, &mut NoProgress).unwrap().probe;
     let found = verdicts(&probe, &corpus, sources, &mut NoProgress).unwrap();

@@ -24,6 +24,7 @@ mod print_flags;
 mod probe;
 mod probe_answers;
 mod probe_disguise;
+mod probe_read;
 mod probe_seen;
 mod probe_tune;
 mod progress;

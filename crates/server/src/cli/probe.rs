@@ -2,31 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
-use skeg_lab::judge::{Embed, SentenceEmbedder};
 use skeg_lab::probe::measure::{ProbeReport, SetRow, SetTable, write_pictures};
 use skeg_lab::probe::{
-    AnswerReport, AnswerTable, Corpus, KeptEmbedder, NGrams, Penalties, Probe, ProbeSpec,
-    PromptRow, Reads, RowCache, SourceSet, Sources, Verdict, evade, style_check, train, verdicts,
+    AnswerReport, AnswerTable, Corpus, NGrams, Penalties, Probe, ProbeSpec, PromptRow, Reads,
+    SourceSet, Verdict, evade, style_check, train, verdicts,
 };
 use skeg_lab::{DataSet, catqa_categories};
-use skeg_model::LoadedModel;
 use skeg_model::steering::Site;
 use skeg_vector_store::Category;
 
-use super::ModelFlags;
 use super::data_flags::DataFlags;
 use super::layers::parse_layers;
-use super::print_flags::PrintFlags;
 use super::probe_answers::{AnswerFlags, ThresholdFlags};
 use super::probe_disguise::{AugmentFlags, evasions};
+use super::probe_read::{Loaded, ReadFlags};
 use super::probe_seen::SeenFlags;
 use super::probe_tune::{self, TuneArgs, refuse_seen};
 use super::progress::Bar;
-use super::running::model_path;
 use crate::output;
 
 /// Train the classifier of `auto`, and measure it on sets that it never saw.
@@ -64,23 +60,6 @@ enum MemberKind {
     Embedding,
 }
 
-/// How conversations are read, whatever is done with them.
-#[derive(Debug, clap::Args)]
-struct ReadFlags {
-    /// Folder of a BERT sentence embedder, such as all-MiniLM-L6-v2
-    #[arg(long, value_name = "DIR")]
-    embedder: Option<PathBuf>,
-    /// Keep activations and embeddings in this folder, which is made if need be: another run computes only what is new
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    #[command(flatten)]
-    data_flags: DataFlags,
-    #[command(flatten)]
-    print: PrintFlags,
-    #[command(flatten)]
-    model_flags: ModelFlags,
-}
-
 /// Train a probe on labelled prompts, and say what each source is found to be by members that did not see it.
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArgs {
@@ -112,6 +91,9 @@ pub(super) struct TrainArgs {
     /// twins (`twin_of`) [default: any]
     #[arg(long, value_name = "NUM")]
     rank: Option<usize>,
+    /// The source whose prompts say what the categories are: for these it counts as much as all others together
+    #[arg(long, value_name = "NAME")]
+    categories_by: Option<String>,
     #[command(flatten)]
     augment: AugmentFlags,
     /// Train on sources that a tuned embedder has seen; its weight is then too large
@@ -159,50 +141,6 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
     }
 }
 
-/// What rows are made with, as far as it is needed.
-struct Loaded {
-    model: Option<LoadedModel>,
-    embedder: Option<Box<dyn Embed>>,
-    cache: Option<RowCache>,
-}
-
-impl Loaded {
-    fn new(flags: &ReadFlags, needs_model: bool, needs_embedder: bool) -> anyhow::Result<Self> {
-        let open = |computed_by: &str| {
-            let folder = flags.cache.as_deref();
-            folder.map(|folder| RowCache::open(folder, computed_by)).transpose()
-        };
-        let (model, cache) = if needs_model {
-            let config = flags.model_flags.config(None)?;
-            let path = model_path(&config.model, flags.model_flags.fetch)?;
-            let cache = open(config.model.weights_name())?;
-            (Some(LoadedModel::load(&path, &config.model.load_options())?), cache)
-        } else {
-            (None, None)
-        };
-        let embedder = match (&flags.embedder, needs_embedder) {
-            (Some(folder), true) => {
-                let embedder = SentenceEmbedder::load(folder)?;
-                Some(match open("embedder")? {
-                    Some(cache) => Box::new(KeptEmbedder::new(embedder, cache)) as Box<dyn Embed>,
-                    None => Box::new(embedder),
-                })
-            }
-            (None, true) => bail!("--embedder is missing: sentence embeddings need its folder"),
-            (_, false) => None,
-        };
-        Ok(Self { model, embedder, cache })
-    }
-
-    fn sources(&self) -> Sources<'_> {
-        Sources {
-            model: self.model.as_ref(),
-            embedder: self.embedder.as_deref(),
-            cache: self.cache.as_ref(),
-        }
-    }
-}
-
 fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
     let categories =
         if args.categories.is_empty() { catqa_categories() } else { args.categories.clone() };
@@ -240,7 +178,11 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<()> {
         harm_rank: args.rank,
         ..Penalties::default()
     };
-    let spec = ProbeSpec { members: members.collect(), penalties };
+    let spec = ProbeSpec {
+        members: members.collect(),
+        penalties,
+        categories_by: args.categories_by.clone(),
+    };
     let style = style_check(&corpus)?;
     output::note(&style.words());
     let corpus = args.augment.augmented(corpus)?;

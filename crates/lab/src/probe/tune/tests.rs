@@ -285,7 +285,7 @@ fn a_probe_is_trained_on_the_tuned_embeddings() {
     let out = base.path().join("tuned");
     tuned.write(&out).unwrap();
     let loaded = SentenceEmbedder::load(&out).unwrap();
-    let spec = ProbeSpec { members: vec![Reads::Embedding], penalties: Default::default() };
+    let spec = ProbeSpec { members: vec![Reads::Embedding], ..ProbeSpec::default() };
     let sources = Sources { embedder: Some(&loaded), ..Sources::default() };
     let corpus = corpus(&["please", "how"]);
     let trained = crate::probe::train(&corpus, &spec, sources, &mut NoProgress).unwrap();
