@@ -105,7 +105,7 @@ impl Task {
     }
 }
 
-fn current(store: &Path) -> Result<Generation> {
+pub(crate) fn current(store: &Path) -> Result<Generation> {
     let current = read_current(store)?;
     Ok(load_generation(store, &current.generation, None)?)
 }

@@ -9,8 +9,8 @@ use skeg_server::{
     Canary, CanaryModel, CanaryOptions, ClassifierKind, SteeringSlots, steering_slots,
 };
 use skeg_vector_store::{
-    Category, Generation, ModelBinding, NewGeneration, Store, load_generation, read_current,
-    set_current, write_generation,
+    Category, Generation, ModelBinding, NewGeneration, Store, WhenMissing, load_generation,
+    read_current, set_current, write_generation,
 };
 
 use super::process::{model, shipped_vectors};
@@ -25,8 +25,11 @@ fn two_categories(generation: &Generation) -> NewGeneration {
     made.safe_windows.retain(|category, _| kept(category));
     made.policy.categories.retain(|category, _| kept(category));
     made.policy.groups.clear();
+    // The probe knows eleven categories.
+    made.policy.when_missing = WhenMissing::None;
     made.provenance.categories.clear();
-    NewGeneration { measured: Vec::new(), card: "# Card\n".to_owned(), figures: None, ..made }
+    let card = "# Card\n".to_owned();
+    NewGeneration { measured: Vec::new(), probe: None, card, figures: None, ..made }
 }
 
 fn publish(root: &Path, generation: &NewGeneration) -> String {
