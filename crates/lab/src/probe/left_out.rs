@@ -17,7 +17,7 @@ pub(super) fn for_each_set<T: Send>(
     progress: &mut dyn Progress,
 ) -> Result<Vec<T>> {
     let next_set = AtomicUsize::new(0);
-    let (sender, results) = mpsc::channel();
+    let (sender, results) = mpsc::sync_channel(num_sets);
     progress.start("sets left out", num_sets);
     let mut by_set: Vec<Option<T>> = (0..num_sets).map(|_| None).collect();
     std::thread::scope(|scope| {

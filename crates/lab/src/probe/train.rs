@@ -257,8 +257,8 @@ pub(super) fn balanced(positives: &[bool]) -> Vec<f64> {
 mod tests {
     use skeg_vector_store::Category;
 
+    use super::super::NGrams;
     use super::super::corpus::SourceSet;
-    use super::super::{NGrams, verdicts};
     use super::*;
     use crate::data::{DataSet, Item};
     use crate::progress::NoProgress;
@@ -326,35 +326,34 @@ mod tests {
         assert!(error.to_string().contains("without set `c`"), "{error}");
     }
 
-    /// Two sets that call the same words by opposite categories: the few prompts of the one that defines them are believed.
     #[test]
-    fn the_set_that_defines_the_categories_is_believed() {
-        let mut corpus = corpus();
-        let is_few = |idx: usize| idx % 30 < 6;
-        let mut idx = 0;
-        corpus.prompts.retain(|prompt| {
-            idx += 1;
-            prompt.set_idx != 0 || is_few(idx - 1)
-        });
-        for prompt in &mut corpus.prompts {
-            if prompt.set_idx == 0 {
-                prompt.category_idx = prompt.category_idx.map(|category| 1 - category);
-            }
-        }
-        let found = |categories_by: Option<&str>| {
-            let spec = ProbeSpec { categories_by: categories_by.map(str::to_owned), ..spec() };
-            let trained = train(&corpus, &spec, Sources::default(), &mut NoProgress).unwrap();
-            let verdicts = verdicts(&trained.probe, &corpus, Sources::default(), &mut NoProgress);
-            let of_prompts = corpus.prompts.iter().zip(verdicts.unwrap());
-            let harmful = of_prompts.filter(|(prompt, _)| prompt.set_idx == 0 && prompt.harmful);
-            let right = harmful.filter(|(prompt, verdict)| {
-                verdict.first() == prompt.category_idx.map(|idx| &corpus.categories[idx])
-            });
-            right.count()
+    fn the_set_that_defines_the_categories_counts_as_much_as_all_others() {
+        let corpus = corpus();
+        let weights = |categories_by: Option<usize>, prompt_idxs: &[usize]| {
+            let trainer =
+                Trainer { corpus: &corpus, penalties: Penalties::default(), categories_by };
+            trainer.category_weights(prompt_idxs)
         };
-        assert_eq!((found(None), found(Some("a"))), (0, 4));
-        let spec = ProbeSpec { categories_by: Some("z".to_owned()), ..spec() };
-        let error = train(&corpus, &spec, Sources::default(), &mut NoProgress).unwrap_err();
+        // One prompt of set a, three of the others; then more of a than of the others; then none of a, as where it is left out.
+        assert_eq!(weights(Some(0), &[0, 30, 31, 60]), [3.0, 1.0, 1.0, 1.0]);
+        assert_eq!(weights(Some(0), &[0, 1, 30]), [1.0, 1.0, 1.0]);
+        assert_eq!(weights(Some(0), &[30, 60]), [1.0, 1.0]);
+        assert_eq!(weights(None, &[0, 30, 31]), [1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_set_that_defines_the_categories_moves_the_planes_and_must_be_there() {
+        let corpus = corpus();
+        let trained = |categories_by: Option<&str>| {
+            let spec = ProbeSpec { categories_by: categories_by.map(str::to_owned), ..spec() };
+            train(&corpus, &spec, Sources::default(), &mut NoProgress)
+        };
+        let [plain, by_a] = [None, Some("a")].map(|by| trained(by).unwrap().probe.members);
+        let width = plain[0].input.width();
+        let (before, after) = (&plain[0].planes.weights, &by_a[0].planes.weights);
+        assert_eq!(before[..width], after[..width], "harm is as it was");
+        assert_ne!(before[width..], after[width..]);
+        let error = trained(Some("z")).unwrap_err();
         assert!(error.to_string().contains("expected one of a, b, c"), "{error}");
     }
 
