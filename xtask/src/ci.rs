@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{cargo, demo, hub, test, tidy, tools};
+use crate::{cargo, cuda, demo, hub, test, tidy, tools};
 
 pub(crate) fn run() -> Result<()> {
     cargo::run(&mut cargo::cargo(&["fmt", "--all", "--check"]))?;
@@ -20,6 +20,10 @@ pub(crate) fn run() -> Result<()> {
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     deny()?;
+    // It takes shell scripts; what it checks is the same on every system.
+    if cfg!(unix) {
+        cuda::check()?;
+    }
     hub::run()?;
     demo::run(&demo::Args::once())?;
     test::run(&test::Args::everything())

@@ -1,7 +1,8 @@
-//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | faults | fleet | vectors | probe | golden`.
+//! One entry for developers: `cargo xtask demo | test | ci | tidy | hub | sdk | faults | fleet | vectors | probe | golden | cuda`.
 
 mod cargo;
 mod ci;
+mod cuda;
 mod demo;
 mod faults;
 mod fleet;
@@ -36,7 +37,7 @@ enum Task {
     Demo(demo::Args),
     /// Run every test: unit, integration, documentation. Fetches the default model first.
     Test(test::Args),
-    /// What CI runs: fmt, tidy, clippy, rustdoc, test, deny, demo.
+    /// What CI runs: fmt, tidy, clippy (without and with CUDA), rustdoc, test, deny, demo.
     Ci,
     /// Check what no other tool does: file headers, file length, dependency direction, deployment files.
     Tidy,
@@ -54,6 +55,9 @@ enum Task {
     Faults(faults::Args),
     /// Make the golden files again with the Python scripts beside them.
     Golden,
+    /// Check the CUDA build on a machine without GPU and toolkit.
+    #[command(subcommand)]
+    Cuda(cuda::Command),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Task::Fleet => fleet::run(),
         Task::Faults(args) => faults::run(&args),
         Task::Golden => golden::run(),
+        Task::Cuda(command) => cuda::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

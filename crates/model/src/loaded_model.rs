@@ -28,7 +28,8 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// Loads the model at `path`: a `.gguf` file or a Hugging Face folder (see [`ModelFiles`]).
+    /// Loads the model at `path`: a `.gguf` file or a Hugging Face folder (see [`ModelFiles`]). Where it runs is
+    /// [`Llama::device`]; a warning in the log says so where [`DeviceChoice::Auto`](crate::DeviceChoice::Auto) found no GPU.
     ///
     /// # Errors
     /// Every variant of [`Error`] but `Steering` and `Request`, naming the file and the field or tensor.
@@ -38,7 +39,7 @@ impl LoadedModel {
         match &files {
             ModelFiles::Gguf { file } => from_gguf(file, files.folder(), weights_id, options),
             ModelFiles::Safetensors { folder, shards } => {
-                let device = options.device.open()?;
+                let device = options.device.open()?.announced();
                 let json_path = folder.join("config.json");
                 let config = config_from_json(&json_path, &read_json(&json_path)?)?;
                 let mut source = SafetensorsSource::open(folder, shards, &device, options.weights)?;
@@ -64,7 +65,7 @@ fn from_gguf(
     weights_id: String,
     options: &LoadOptions,
 ) -> Result<LoadedModel> {
-    let device = options.device.open()?;
+    let device = options.device.open()?.announced();
     let mut source = GgufSource::open(file, &device, options.weights)?;
     let json = folder.join("tokenizer.json");
     let tokenizer = if json.is_file() {

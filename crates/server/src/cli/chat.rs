@@ -65,7 +65,7 @@ const COMMANDS: &str = "\
 /quit            end";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let config = args.model.config(args.vectors)?;
+    let config = args.model.serving_config(args.vectors)?;
     let path = model_path(&config.model, args.model.fetch)?;
     let running = Running::start(&config, path, Audience::Terminal)?;
     let manner = Manner {

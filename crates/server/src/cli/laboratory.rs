@@ -8,8 +8,8 @@ use skeg_lab::evaluate::{Answerer, CachedAnswerer, EngineAnswerer, SharedModel};
 use skeg_lab::experiment::{Laboratory, Scorers};
 use skeg_lab::judge::Judges;
 use skeg_lab::likelihood::{Likelihood, ModelLikelihood};
+use skeg_model::LoadedModel;
 use skeg_model::engine::EngineConfig;
-use skeg_model::{DeviceChoice, LoadedModel};
 
 use super::ModelFlags;
 use super::running::model_path;
@@ -104,7 +104,7 @@ pub(super) fn answering(
     let engine = EngineAnswerer::new(loaded, &engine_config, flags.max_tokens)?;
     let model = engine.model().clone();
     // Elsewhere than on the CPU answers depend on what is answered beside them.
-    let work_dir = flags.work_dir(config).filter(|_| config.model.device == DeviceChoice::Cpu);
+    let work_dir = flags.work_dir(config).filter(|_| model.llama.device().is_cpu());
     let answerer: Box<dyn Answerer> = match &work_dir {
         Some(folder) => Box::new(CachedAnswerer::open(engine, folder, answers_by.clone())?),
         None => Box::new(engine),

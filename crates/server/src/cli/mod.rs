@@ -48,6 +48,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use skeg_vector_store::TrustedKeys;
+use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, RawConfig};
 
@@ -95,6 +96,9 @@ enum Command {
 impl Cli {
     /// Runs the command.
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if !matches!(self.command, Command::Serve(_)) {
+            show_warnings_of_the_model();
+        }
         match self.command {
             Command::Serve(args) => serve::run(*args),
             Command::Chat(args) => chat::run(args),
@@ -111,6 +115,20 @@ impl Cli {
     }
 }
 
+/// Has the model's warnings, such as that no GPU was found, written to standard error. `serve` has a log for them.
+fn show_warnings_of_the_model() {
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("skeg_model=warn"))
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        // They would go to the same place, and end the program where nobody reads that any more.
+        .log_internal_errors(false)
+        .try_init();
+    // It fails where a log was started before, which then has them.
+    drop(started);
+}
+
 /// Settings of every command that loads a model and its vectors.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelFlags {
@@ -120,7 +138,8 @@ pub(crate) struct ModelFlags {
     /// Model: a catalogue name, a .gguf file or a Hugging Face folder [default: smollm2-135m-instruct]
     #[arg(long, env = "SKEG_MODEL", value_name = "NAME|PATH")]
     model: Option<String>,
-    /// Where the model runs: cpu, cuda or cuda:N [default: cpu]
+    /// Where the model runs: auto, cpu, cuda or cuda:N; auto is a GPU where this build has CUDA and there is one, else the
+    /// CPU [default: auto to chat and to measure speed, cpu for everything else, so that its results do not depend on the machine]
     #[arg(long, env = "SKEG_DEVICE")]
     device: Option<String>,
     /// Weights in memory: `as-stored`, or `f32` (dequantised) [default: as-stored]
@@ -147,6 +166,11 @@ impl ModelFlags {
     /// The configuration with these flags on top, and `vectors` where the command takes a store.
     fn config(&self, vectors: Option<PathBuf>) -> Result<Config, ConfigError> {
         Config::load(self.given(vectors), self.config.as_deref())
+    }
+
+    /// The same for commands that run a model as `serve` does.
+    fn serving_config(&self, vectors: Option<PathBuf>) -> Result<Config, ConfigError> {
+        Config::load_serving(self.given(vectors), self.config.as_deref())
     }
 
     /// The keys that are trusted, whatever the model.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use axum::Router;
 use skeg_model::engine::{EngineConfig, EngineHandle, EngineThread, LlamaEngine};
-use skeg_model::{LoadedModel, ModelIdentity};
+use skeg_model::{LoadedModel, ModelIdentity, device_name};
 use skeg_server::{
     AppParts, Canary, CanaryModel, CanaryOptions, ClassifierKind, DecisionLog, Operations, Origin,
     Principals, SteeringSlots, app, steering_slots,
@@ -53,6 +53,8 @@ pub(super) struct ModelFacts {
     pub(super) path: PathBuf,
     pub(super) identity: ModelIdentity,
     pub(super) max_model_len: usize,
+    /// Where it runs: `cpu`, or `cuda:N`.
+    pub(super) device: String,
 }
 
 /// The model's path, fetched first where that is wanted.
@@ -91,6 +93,7 @@ impl Running {
         let origin = source.open(&binding, &config.trusted_keys)?;
         let num_categories = num_categories(origin.root());
         let num_hidden_layers = model.identity.num_hidden_layers;
+        let device = device_name(model.llama.device());
         let (engine, max_model_len) = start_engine(config, model.llama, num_categories)?;
         let StartedEngine { thread: engine_thread, handle: engine, ended } = engine;
         let tokenizer = Arc::new(model.tokenizer);
@@ -124,7 +127,7 @@ impl Running {
             limits: config.limits,
             operations: operations.clone(),
         });
-        let model = ModelFacts { path, identity: model.identity, max_model_len };
+        let model = ModelFacts { path, identity: model.identity, max_model_len, device };
         let engine_ended = ended;
         Ok(Self { router, store, engine, engine_thread, engine_ended, operations, origin, model })
     }

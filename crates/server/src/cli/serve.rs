@@ -43,7 +43,7 @@ SIGHUP reads the vector store again. At SIGTERM and SIGINT the server is not rea
 requests, lets running answers end within the grace period, and exits with 0.";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let config = Config::load(args.settings, args.config.as_deref())?;
+    let config = Config::load_serving(args.settings, args.config.as_deref())?;
     start_log(&config.log)?;
     output::line(&config.to_string())?;
     let path = model_path(&config.model, args.fetch)?;
@@ -193,7 +193,7 @@ fn summary(config: &Config, running: &Running) -> String {
             identity.num_hidden_layers,
             identity.hidden_size,
             running.model.max_model_len,
-            config.model.device
+            running.model.device
         ),
         format!("         architecture {}", identity.architecture_id),
         format!("         weights {}", identity.weights_id),

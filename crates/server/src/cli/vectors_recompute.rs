@@ -7,7 +7,6 @@ use anyhow::bail;
 use serde_json::{Value, json};
 use skeg_lab::calibrate::{Recomputation, Recomputed};
 use skeg_lab::experiment::Laboratory;
-use skeg_model::DeviceChoice;
 use skeg_vector_store::Generation;
 
 use super::ModelFlags;
@@ -72,7 +71,7 @@ impl RecomputeFlags {
             Laboratory { answerer: &mut *answerer, judges: &mut judges, likelihood: None };
         let with = (&model.identity, max_tokens);
         let recomputed = recomputation.run(&mut laboratory, with, &mut Bar::new()?)?;
-        Ok(Some(Report { recomputed, is_on_cpu: config.model.device == DeviceChoice::Cpu }))
+        Ok(Some(Report { recomputed, is_on_cpu: model.llama.device().is_cpu() }))
     }
 }
 

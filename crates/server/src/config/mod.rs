@@ -111,6 +111,12 @@ impl Config {
         given.over(file::read(file)?).try_into()
     }
 
+    /// As [`Self::load`], for a command that answers or measures speed: where the model runs is `auto` unless something says
+    /// otherwise. Commands whose results are kept and compared stay on the CPU, whose bits are the same everywhere.
+    pub(crate) fn load_serving(given: RawConfig, file: Option<&Path>) -> Result<Self, ConfigError> {
+        given.over(file::read(file)?).over(RawConfig::serving_defaults()).try_into()
+    }
+
     /// `trusted_keys` alone, for commands that need no model.
     pub(crate) fn load_trusted_keys(
         given: RawConfig,

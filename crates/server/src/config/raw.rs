@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use skeg_model::DeviceChoice;
 
 use super::{RawAdmin, RawClassifier};
 
@@ -17,7 +18,8 @@ pub(crate) struct RawConfig {
     /// Model: a catalogue name, a .gguf file or a Hugging Face folder [default: smollm2-135m-instruct]
     #[arg(long, env = "SKEG_MODEL", value_name = "NAME|PATH", help_heading = "Model")]
     pub(crate) model: Option<String>,
-    /// Where the model runs: cpu, cuda or cuda:N [default: cpu]
+    /// Where the model runs: auto, cpu, cuda or cuda:N; auto is a GPU where this build has CUDA and there is one, else the
+    /// CPU [default: auto]
     #[arg(long, env = "SKEG_DEVICE", help_heading = "Model")]
     pub(crate) device: Option<String>,
     /// Weights in memory: `as-stored`, or `f32` (dequantised; slower, more memory) [default: as-stored]
@@ -196,6 +198,11 @@ pub(crate) struct RawPrincipal {
 }
 
 impl RawConfig {
+    /// What lies below everything else where a model answers or its speed is measured.
+    pub(crate) fn serving_defaults() -> Self {
+        Self { device: Some(DeviceChoice::Auto.to_string()), ..Self::default() }
+    }
+
     /// What is set here, and below that what `lower` sets.
     pub(crate) fn over(self, lower: Self) -> Self {
         Self {

@@ -1,5 +1,7 @@
 //! Defaults, checks, layers and redaction.
 
+use skeg_model::DeviceChoice;
+
 use super::*;
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -212,8 +214,24 @@ fn flags_of_administration_lie_over_the_file() {
 }
 
 #[test]
+fn models_that_serve_may_take_a_gpu_and_all_others_stay_on_the_cpu_unless_a_device_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let loaded = |given: &str| {
+        let path = Some(file.path());
+        [Config::load(raw(given), path), Config::load_serving(raw(given), path)]
+            .map(|config| config.unwrap().model.load_options().device)
+    };
+    assert_eq!(loaded(""), [DeviceChoice::Cpu, DeviceChoice::Auto]);
+    assert_eq!(loaded("device = \"auto\""), [DeviceChoice::Auto; 2]);
+    std::fs::write(file.path(), "device = \"cuda:1\"").unwrap();
+    assert_eq!(loaded(""), [DeviceChoice::Cuda(1); 2]);
+    assert_eq!(loaded("device = \"cpu\""), [DeviceChoice::Cpu; 2]);
+}
+
+#[test]
 fn words_that_are_not_known_are_named() {
-    assert!(refused("device = \"tpu\"").contains("`tpu`"));
+    let message = refused("device = \"tpu\"");
+    assert!(message.contains("`tpu`") && message.contains("`auto`"), "{message}");
     assert!(refused("weights = \"q4\"").contains("`q4`"));
     assert!(refused("log_format = \"xml\"").contains("`xml`"));
     assert!(refused("log_level = \"skeg=loudly\"").contains("log_level"));

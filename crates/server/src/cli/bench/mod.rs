@@ -22,7 +22,7 @@ mod swaps;
 mod throughput;
 
 use serde::Serialize;
-use skeg_model::{KvCacheDtype, LoadedModel, ModelFiles};
+use skeg_model::{KvCacheDtype, LoadedModel, ModelFiles, device_name};
 
 use super::ModelFlags;
 use super::running::model_path;
@@ -93,13 +93,13 @@ struct Subject {
 impl InProcess {
     fn load(flags: &InProcessFlags) -> anyhow::Result<Self> {
         let instructions = Instructions::start();
-        let config = flags.model.config(None)?;
+        let config = flags.model.serving_config(None)?;
         let path = model_path(&config.model, flags.model.fetch)?;
         let model = LoadedModel::load(&path, &config.model.load_options())?;
         let subject = Subject {
             model: config.model.source.slug(),
             weight_types: serde_json::to_value(ModelFiles::discover(&path)?.weight_types()?)?,
-            device: config.model.device.to_string(),
+            device: device_name(model.llama.device()),
             weights: config.model.weights_name(),
             kv_cache_dtype: flags.kv_cache_dtype.to_string(),
             cpu_kernels: model.llama.cpu_kernels().to_string(),

@@ -84,6 +84,18 @@ fn a_configuration_that_makes_no_sense_exits_with_64() {
     assert!(!stderr.contains("hunter2"));
 }
 
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn without_cuda_a_named_gpu_ends_the_start_and_auto_is_the_cpu_without_a_word() {
+    let fixture = Fixture::new();
+    fixture.check(&["--device", "cuda"], 1, &["`cuda:0`", "--features cuda", "`auto`"]);
+    let (code, stdout, stderr) = run(fixture.serve().arg("--check-config"));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.lines().any(|line| line == "device = \"auto\""), "{stdout}");
+    assert!(stdout.contains(", on cpu\n"), "{stdout}");
+    assert!(!stderr.contains("CUDA"), "{stderr}");
+}
+
 #[test]
 fn administration_without_keys_or_audit_log_does_not_start() {
     let fixture = Fixture::new();

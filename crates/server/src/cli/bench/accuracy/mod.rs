@@ -133,7 +133,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The same weights in f32.
 fn load_reference(args: &Args) -> anyhow::Result<LoadedModel> {
-    let config = args.common.model.config(None)?;
+    let config = args.common.model.serving_config(None)?;
     let path = model_path(&config.model, args.common.model.fetch)?;
     let options = LoadOptions { weights: WeightForm::F32, ..config.model.load_options() };
     Ok(LoadedModel::load(Path::new(&path), &options)?)

@@ -102,7 +102,7 @@ struct Report {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let config = args.model.config(args.vectors.clone())?;
+    let config = args.model.serving_config(args.vectors.clone())?;
     let path = model_path(&config.model, args.model.fetch)?;
     let path = std::path::absolute(&path).with_context(|| path.display().to_string())?;
     let store = config.model.vectors_root()?;
