@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let task = Task { skeg, model, out, cache };
     task.train(&sets, &args.more)?;
     task.measure(&sets)?;
-    let chosen = threshold::choose(&threshold::read(&task.scores())?)?;
+    let chosen = threshold::choose(&sets::json_lines(&task.scores())?)?;
     output::line(&format!(
         "threshold {}: alarms on {} of {} ordinary prompts that did not choose it",
         chosen.threshold, chosen.num_alarms, chosen.num_others

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Longest prompt that is measured, in bytes: the longest of some sets are whole articles.
@@ -112,8 +113,13 @@ fn text(row: &Value, field: &str) -> String {
 }
 
 fn rows(path: &Path) -> Result<Vec<Value>> {
-    let lines = std::fs::read_to_string(path)
-        .with_context(|| format!("reading the data set {}", path.display()))?;
+    json_lines(path)
+}
+
+/// The rows of a file of JSON Lines.
+pub(super) fn json_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let lines =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     lines
         .lines()
         .map(|line| {

@@ -1,7 +1,5 @@
 //! The threshold of the shipped policy: from one half of the ordinary prompts, so that the other half can say what it does.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
@@ -15,18 +13,6 @@ const FALSE_ALARMS: f64 = 0.005;
 pub(super) struct Scored {
     set: String,
     harm: f32,
-}
-
-/// The verdicts in a file of `skeg probe evaluate --scores`.
-pub(super) fn read(path: &Path) -> Result<Vec<Scored>> {
-    let lines = std::fs::read_to_string(path)
-        .with_context(|| format!("reading the scores {}", path.display()))?;
-    lines
-        .lines()
-        .map(|line| {
-            serde_json::from_str(line).with_context(|| format!("a line of {}", path.display()))
-        })
-        .collect()
 }
 
 /// What was chosen, and what it does to the prompts that did not choose.
@@ -48,10 +34,9 @@ pub(super) fn choose(scores: &[Scored]) -> Result<Threshold> {
     let alarms = |of: &[(usize, f32)], threshold: f32| {
         of.iter().filter(|(_, harm)| *harm >= threshold).count()
     };
-    let hundredths = (1..=100_u8).map(|hundredth| f32::from(hundredth) / 100.0);
+    let mut hundredths = (1..=100_u8).map(|hundredth| f32::from(hundredth) / 100.0);
     let most = choosing.len() as f64 * FALSE_ALARMS;
     let threshold = hundredths
-        .into_iter()
         .find(|&threshold| alarms(&choosing, threshold) as f64 <= most)
         .filter(|_| !others.is_empty())
         .with_context(|| {
