@@ -29,7 +29,7 @@ mod tokenizer;
 pub use batch::PackedBatch;
 pub use chat_template::{ChatMessage, ChatTemplate};
 pub use config::{Architecture, LlamaConfig, RopeScaling};
-pub use device::{DeviceChoice, Opened, device_name};
+pub use device::{DeviceChoice, Opened, TimedRuns, device_name, time_copies, time_products};
 pub use error::{Error, Result};
 pub use hooks::{
     Capture, Hooks, ProjectionFinding, ProjectionProbe, ProjectionSample, SteerRows, When,

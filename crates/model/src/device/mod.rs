@@ -2,6 +2,9 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+mod limits;
+
+pub use limits::{TimedRuns, time_copies, time_products};
 
 use std::fmt;
 use std::str::FromStr;

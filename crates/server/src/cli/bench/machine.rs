@@ -40,6 +40,15 @@ pub(super) fn resident_bytes(process_id: u32) -> Option<u64> {
     }
 }
 
+/// The memory that programs can still be given without swapping, in bytes; `None` where the system does not say.
+pub(super) fn available_bytes() -> Option<u64> {
+    if cfg!(target_os = "linux") {
+        parse_status(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+    } else {
+        None
+    }
+}
+
 /// A line such as `VmHWM:    1234 kB` of a process's `status`.
 fn parse_status(status: &str, field: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
@@ -65,5 +74,6 @@ mod tests {
     fn this_process_has_a_peak() {
         assert!(peak_memory_bytes().is_some_and(|bytes| bytes > 1 << 16));
         assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 1 << 16));
+        assert!(available_bytes().is_some_and(|bytes| bytes > 1 << 16));
     }
 }

@@ -7,6 +7,7 @@ mod accuracy;
 mod bootstrap;
 mod draw;
 mod gate;
+mod gpu;
 mod instructions;
 mod load;
 mod machine;
@@ -30,12 +31,13 @@ use crate::output;
 use instructions::Instructions;
 use machine::Machine;
 
-/// Measure speed: of a model, of steering, of the gate, of a server, of publications; and accuracy.
+/// Measure speed: of a model, of steering, of the gate, of a server, of publications, against a device's limits; and accuracy.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     Model(model::Args),
     Steering(steering::Args),
     Gate(gate::Args),
+    Gpu(gpu::Args),
     Serve(serve::Args),
     Accuracy(accuracy::Args),
     Swaps(swaps::Args),
@@ -46,6 +48,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
         Command::Model(args) => model::run(args),
         Command::Steering(args) => steering::run(args),
         Command::Gate(args) => gate::run(args),
+        Command::Gpu(args) => gpu::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Accuracy(args) => accuracy::run(args),
         Command::Swaps(args) => swaps::run(args),
@@ -81,6 +84,7 @@ struct Subject {
     model: String,
     /// Numeric types of the matrices, with how many tensors are of each.
     weight_types: serde_json::Value,
+    weight_file_bytes: u64,
     device: String,
     weights: &'static str,
     kv_cache_dtype: String,
@@ -96,9 +100,12 @@ impl InProcess {
         let config = flags.model.serving_config(None)?;
         let path = model_path(&config.model, flags.model.fetch)?;
         let model = LoadedModel::load(&path, &config.model.load_options())?;
+        let files = ModelFiles::discover(&path)?;
+        let sizes = files.weight_files().iter().map(|file| Ok(std::fs::metadata(file)?.len()));
         let subject = Subject {
             model: config.model.source.slug(),
-            weight_types: serde_json::to_value(ModelFiles::discover(&path)?.weight_types()?)?,
+            weight_types: serde_json::to_value(files.weight_types()?)?,
+            weight_file_bytes: sizes.sum::<std::io::Result<u64>>()?,
             device: device_name(model.llama.device()),
             weights: config.model.weights_name(),
             kv_cache_dtype: flags.kv_cache_dtype.to_string(),

@@ -94,25 +94,11 @@ impl Steering {
         seed: u64,
     ) -> anyhow::Result<Self> {
         let config = llama.config();
-        let mut draw = Draw::new(seed);
         let number = modes.iter().map(|mode| mode.num_configurations()).max().unwrap_or(0).max(1);
-        let vectors: Vec<SteeringVector> =
-            (0..number).map(|_| vector(config, layers, &mut draw)).collect();
+        let vectors = vectors(config, layers, number, seed);
         let mut tables = SteeringTables::new(config, vectors.len() + 1, llama.device());
         let lease = tables.register(&vectors)?;
-        let strengths = (1..=16_u8).cycle().map(|nth| f32::from(nth) / 16.0);
-        let plans = lease.slots().iter().zip(strengths).map(|(&slot, strength)| {
-            let mut slot_by_layer = vec![0; config.num_hidden_layers];
-            layers.iter().for_each(|&layer| slot_by_layer[layer] = slot);
-            SteeringPlan {
-                site: Site::AttnOut,
-                operator: Operator::Add,
-                positions: Positions::All,
-                strength,
-                slot_by_layer,
-            }
-        });
-        Ok(Self { plans: plans.collect(), tables, _lease: lease })
+        Ok(Self { plans: plans(config, layers, &lease), tables, _lease: lease })
     }
 
     /// The hooks of one step with `num_rows` rows.
@@ -121,6 +107,38 @@ impl Steering {
         let rows = || SteerRows::new(&self.tables, (0..num_rows).map(plan).collect());
         Hooks { steer: (mode != Mode::Disabled).then(rows), capture: None }
     }
+}
+
+/// So many vectors for `layers` at the attention output, drawn from `seed`.
+pub(super) fn vectors(
+    config: &LlamaConfig,
+    layers: &[usize],
+    number: usize,
+    seed: u64,
+) -> Vec<SteeringVector> {
+    let mut draw = Draw::new(seed);
+    (0..number).map(|_| vector(config, layers, &mut draw)).collect()
+}
+
+/// One plan a slot, each with its own strength.
+pub(super) fn plans(
+    config: &LlamaConfig,
+    layers: &[usize],
+    lease: &SlotLease,
+) -> Vec<SteeringPlan> {
+    let strengths = (1..=16_u8).cycle().map(|nth| f32::from(nth) / 16.0);
+    let plan = |(&slot, strength): (&u32, f32)| {
+        let mut slot_by_layer = vec![0; config.num_hidden_layers];
+        layers.iter().for_each(|&layer| slot_by_layer[layer] = slot);
+        SteeringPlan {
+            site: Site::AttnOut,
+            operator: Operator::Add,
+            positions: Positions::All,
+            strength,
+            slot_by_layer,
+        }
+    };
+    lease.slots().iter().zip(strengths).map(plan).collect()
 }
 
 fn vector(config: &LlamaConfig, layers: &[usize], draw: &mut Draw) -> SteeringVector {

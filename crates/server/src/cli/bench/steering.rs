@@ -164,33 +164,7 @@ fn layer_sets(counts: &[LayerCount], num_hidden_layers: usize) -> Vec<Vec<usize>
 impl Report {
     fn print(&self) -> anyhow::Result<()> {
         super::print_head(&self.subject, &self.machine)?;
-        let header = [
-            "LAYERS",
-            "SEQS",
-            "MODE",
-            "RATIO",
-            "LOWER",
-            "UPPER",
-            "STEP MS",
-            "DISABLED MS",
-            "INSTRUCTIONS",
-        ];
-        let mut table = Table::new(&header);
-        for cost in &self.costs {
-            table.row(vec![
-                cost.num_layers.to_string(),
-                cost.num_seqs.to_string(),
-                cost.mode.to_string(),
-                format!("{:.4}", cost.ratio),
-                format!("{:.4}", cost.lower),
-                format!("{:.4}", cost.upper),
-                format!("{:.3}", cost.median_step_seconds * 1e3),
-                format!("{:.3}", cost.median_disabled_step_seconds * 1e3),
-                cost.instruction_ratio
-                    .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.5}")),
-            ]);
-        }
-        table.print()?;
+        table(&self.costs).print()?;
         super::print_foot(self.peak_memory_bytes, self.instructions_refused.as_deref())
     }
 
@@ -217,6 +191,35 @@ impl Report {
             points: points.collect(),
         }
     }
+}
+
+/// One row a setting and mode.
+pub(super) fn table(costs: &[Cost]) -> Table {
+    let mut table = Table::new(&[
+        "LAYERS",
+        "SEQS",
+        "MODE",
+        "RATIO",
+        "LOWER",
+        "UPPER",
+        "STEP MS",
+        "DISABLED MS",
+        "INSTRUCTIONS",
+    ]);
+    for cost in costs {
+        table.row(vec![
+            cost.num_layers.to_string(),
+            cost.num_seqs.to_string(),
+            cost.mode.to_string(),
+            format!("{:.4}", cost.ratio),
+            format!("{:.4}", cost.lower),
+            format!("{:.4}", cost.upper),
+            format!("{:.3}", cost.median_step_seconds * 1e3),
+            format!("{:.3}", cost.median_disabled_step_seconds * 1e3),
+            cost.instruction_ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.5}")),
+        ]);
+    }
+    table
 }
 
 /// A mode's name as it fits below a chart's axis.

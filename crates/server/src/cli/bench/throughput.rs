@@ -59,6 +59,16 @@ pub(super) fn decode(
     let mut rig =
         Rig::new(llama, num_seqs, context + effort.steps, effort.kv_cache_dtype, effort.seed)?;
     rig.prefill(0..num_seqs, context, effort.chunk)?;
+    decode_on(&mut rig, (num_seqs, context), effort, instructions)
+}
+
+/// [`decode`] on sequences whose context is there, with room for the steps after it.
+pub(super) fn decode_on(
+    rig: &mut Rig<'_>,
+    (num_seqs, context): (usize, usize),
+    effort: Effort,
+    instructions: &mut Instructions,
+) -> anyhow::Result<Throughput> {
     let repetitions = repeat(effort.repetitions, instructions, || {
         let mut elapsed = Duration::ZERO;
         for position in context..context + effort.steps {

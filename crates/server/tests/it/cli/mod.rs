@@ -3,6 +3,7 @@
 mod audit;
 mod bad_start;
 mod bench;
+mod bench_gpu;
 mod bench_swaps;
 mod bucket_server;
 mod classifier;
