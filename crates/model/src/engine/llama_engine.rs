@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{Hooks, ProjectionSample, SteerRows};
 use crate::kv_cache::KvCache;
 use crate::llama::Llama;
+use crate::sampling::{Ask, StepOutput};
 use crate::steering::{SlotLease, SteeringTables, SteeringVector};
 use gated::GateRows;
 
@@ -129,8 +130,20 @@ impl LlamaEngine {
         batch
     }
 
+    /// What the shares' sequences ask of the batch's rows of logits.
+    fn asks(&mut self, shares: &[Share]) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        for share in shares {
+            let sequence = self.scheduler.sequence_mut(*share);
+            if yields_token(sequence, *share) {
+                asks.push(sequence.ask());
+            }
+        }
+        asks
+    }
+
     /// Runs the batch with every row's plan, and reads the rows that gates are to see.
-    fn forward(&mut self, shares: &[Share], batch: &PackedBatch) -> Result<Computed> {
+    fn forward(&mut self, shares: &[Share], batch: &PackedBatch, asks: &[Ask]) -> Result<Computed> {
         let mut plans = Vec::with_capacity(batch.total_tokens());
         for share in shares {
             let sequence = &self.scheduler.running()[share.running_idx].sequence;
@@ -145,14 +158,12 @@ impl LlamaEngine {
         });
         let capture = read.as_mut().map(GateRows::capture);
         let mut hooks = Hooks { steer, capture };
-        let logits = self.llama.forward(batch, &mut self.cache, &mut hooks)?;
+        let output = self.llama.step(batch, &mut self.cache, &mut hooks, asks)?;
         let measured = hooks.steer.map(|steer| steer.measured().to_vec());
-        #[expect(clippy::disallowed_methods, reason = "sampling happens on the host")]
-        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        Ok(Computed { logits, measured, read })
+        Ok(Computed { output, measured, read })
     }
 
-    /// Books what the step computed, samples where logits were asked for, and lets ended sequences go. `broken` are
+    /// Books what the step computed, hands each sequence its next token, and lets ended sequences go. `broken` are
     /// the live probe's samples in which steering did not happen: the sequences of their vectors end.
     fn distribute(
         &mut self,
@@ -161,19 +172,18 @@ impl LlamaEngine {
         computed: Computed,
         broken: &[ProjectionSample],
     ) {
-        let Computed { logits, measured, read } = computed;
+        let Computed { output, measured, read } = computed;
         if let Some(read) = read {
             self.keep_for_gates(shares, read);
         }
-        let vocab_size = self.llama.config().vocab_size;
-        let mut logit_rows = logits.chunks_exact(vocab_size);
+        let mut answers = output.answers();
         let mut ended = match broken {
             [] => Vec::new(),
             broken => self.scheduler.give_up(broken),
         };
         for (share, rows) in shares.iter().zip(batch.cu_seqlens.windows(2)) {
             let yields = yields_token(self.scheduler.sequence_mut(*share), *share);
-            let logits = if yields { logit_rows.next() } else { None };
+            let answer = if yields { answers.next() } else { None };
             if ended.contains(&share.running_idx) {
                 continue;
             }
@@ -185,8 +195,8 @@ impl LlamaEngine {
             let gated = self.ask_gate(*share);
             let sequence = self.scheduler.sequence_mut(*share);
             let outcome = gated.unwrap_or_else(|| {
-                let row = logits.ok_or_else(|| "the step gave too few rows of logits".to_owned());
-                row.and_then(|row| sequence.advance(row))
+                let answer = answer.ok_or_else(|| "the step gave too few answers".to_owned());
+                answer.and_then(|answer| sequence.advance(answer))
             });
             match outcome {
                 Ok(Advance::Continues) => {}
@@ -216,7 +226,8 @@ impl LlamaEngine {
             return Ok(StepOutcome::Idle);
         }
         let batch = self.pack(&shares);
-        match self.forward(&shares, &batch) {
+        let asks = self.asks(&shares);
+        match self.forward(&shares, &batch, &asks) {
             Ok(computed) => {
                 let broken = self.live_probe.book();
                 self.distribute(&shares, &batch, computed, &broken);
@@ -232,8 +243,8 @@ impl LlamaEngine {
 
 /// What a step computed.
 struct Computed {
-    /// `[num_logit_rows, vocab_size]`.
-    logits: Vec<f32>,
+    /// An answer for each of the batch's rows of logits.
+    output: StepOutput,
     /// Where rows were steered, what the hooks measured of each row.
     measured: Option<Vec<Option<f32>>>,
     /// What gates are to see.

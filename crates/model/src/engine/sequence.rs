@@ -9,7 +9,7 @@ use super::request::{Event, EventSink, Finish, FinishReason, GenerationRequest, 
 use super::request::{SinkClosed, SteeringReport};
 use super::row_sums::{ReadRows, SumTag};
 use crate::hooks::ProjectionSample;
-use crate::sampling::Sampler;
+use crate::sampling::{Answer, Ask, Sampler};
 use crate::steering::{SlotLease, SteeringId, SteeringPlan};
 
 /// A request, what was computed and generated of it, and where its events go.
@@ -316,12 +316,19 @@ impl Sequence {
         report.max_relative_norm = larger(report.max_relative_norm, relative_norm);
     }
 
-    /// Chooses the next token from a row of logits and reports it. True when the answer is complete.
+    /// What is asked of the row that yields its next token: the row itself where its gate is asked first, since the gate may
+    /// have the token dropped, and no draw that is dropped may move its generator on.
+    pub(super) fn ask(&mut self) -> Ask {
+        let question = self.gate.as_ref().and_then(|state| state.question(self.generated.len()));
+        if question.is_some() { Ask::Logits } else { self.sampler.ask() }
+    }
+
+    /// Takes the next token from what [`Self::ask`] got and reports it.
     ///
     /// # Errors
     /// A text for [`Event::Failed`] when the logits are not finite.
-    pub(super) fn advance(&mut self, logits: &[f32]) -> Result<Advance, String> {
-        let sampled = self.sampler.sample(logits, &self.request.stop_token_ids)?;
+    pub(super) fn advance(&mut self, answer: Answer<'_>) -> Result<Advance, String> {
+        let sampled = self.sampler.accept(answer, &self.request.stop_token_ids)?;
         let token_id = sampled.token.token_id;
         self.generated.push(token_id);
         let stops =

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{Capture, Hooks};
 use crate::kernels::{Cpu, CpuKernels, CpuOptions};
 use crate::kv_cache::KvCache;
+use crate::sampling::{Ask, StepOutput};
 use block::{Block, RmsNorm, Step};
 use linear::{Bias, Embedding, Linear};
 use rope::Rope;
@@ -175,5 +176,29 @@ impl Llama {
             x = block.forward(&x, cache.layer(layer), &step, hooks)?; // [total_tokens, hidden_size]
         }
         Ok(x)
+    }
+
+    /// [`Self::forward`], with what each of `batch.logit_rows` is asked: where a token is asked for, no logits are handed out.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and [`Error::Request`] unless there is one ask a row.
+    pub(crate) fn step(
+        &self,
+        batch: &PackedBatch,
+        cache: &mut KvCache,
+        hooks: &mut Hooks<'_>,
+        asks: &[Ask],
+    ) -> Result<StepOutput> {
+        if asks.len() != batch.logit_rows.len() {
+            return Err(Error::Request(format!(
+                "{} asks of {} rows of logits; expected one a row",
+                asks.len(),
+                batch.logit_rows.len()
+            )));
+        }
+        let logits = self.forward(batch, cache, hooks)?; // [num_logit_rows, vocab_size]
+        #[expect(clippy::disallowed_methods, reason = "the host chooses")]
+        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+        Ok(StepOutput::of_rows(asks, logits, self.config.vocab_size))
     }
 }

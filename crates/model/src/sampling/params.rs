@@ -62,6 +62,11 @@ const MAX_LOGIT_BIAS: usize = 300;
 const MAX_TOP_LOGPROBS: usize = 20;
 
 impl SamplingParams {
+    /// Whether any token may be drawn, however unlikely.
+    pub(super) fn keeps_all(&self) -> bool {
+        self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0
+    }
+
     /// Whether the repetition penalty does anything.
     pub(super) fn penalises_repetition(&self) -> bool {
         (self.repetition_penalty - 1.0).abs() > f32::EPSILON

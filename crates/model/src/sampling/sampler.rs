@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use super::SamplingParams;
 use super::filter::{self, keep_min_p, keep_top_k, keep_top_p};
 use super::logprobs::Logprobs;
+use super::{Answer, Ask, SamplingParams, draw};
 use crate::engine::TokenLogprob;
 use crate::kernels;
 
@@ -22,7 +22,7 @@ pub struct Sampled {
 }
 
 /// The state of one sequence's sampling: its generator and which tokens it has seen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sampler {
     params: SamplingParams,
     rng: ChaCha12Rng,
@@ -45,50 +45,92 @@ impl Sampler {
         Self { params, rng, prompt, generated: BTreeMap::new(), num_generated: 0 }
     }
 
-    /// Chooses the next token.
-    ///
-    /// # Shapes
-    /// - `logits`: `[vocab_size]`, raw
+    /// What is asked of the row that yields the next token. A draw takes its number from the generator here, once a token: an
+    /// answer to [`Ask::Draw`] must be accepted, or the sequence given up.
+    pub fn ask(&mut self) -> Ask {
+        let params = &self.params;
+        if params.logprobs || self.forced().is_some() || self.adjusts() {
+            Ask::Logits
+        } else if params.temperature == 0.0 {
+            Ask::Greedy
+        } else if params.keeps_all() {
+            Ask::Draw { temperature: params.temperature, unit: self.unit() }
+        } else {
+            Ask::Logits
+        }
+    }
+
+    /// Takes the next token from the answer to [`Self::ask`], or from a row of logits where nothing was asked.
     ///
     /// # Errors
-    /// A text naming the first logit that is not finite: the model's arithmetic broke down, and nothing
-    /// drawn from it means anything.
-    pub fn sample(&mut self, logits: &[f32], stop_token_ids: &[u32]) -> Result<Sampled, String> {
-        let (_, all_finite) = kernels::largest(logits);
-        if !all_finite && let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
-            return Err(format!("the logit of token {id} is {}, not a finite number", logits[id]));
-        }
-        let token_id = match self.params.forced_token_ids.get(self.num_generated) {
-            Some(&forced) => forced,
-            None => self.choose(logits, stop_token_ids),
+    /// A text that says that a logit is not finite, and which if the row is here: the model's arithmetic broke down, and
+    /// nothing drawn from it means anything.
+    pub fn accept(
+        &mut self,
+        answer: Answer<'_>,
+        stop_token_ids: &[u32],
+    ) -> Result<Sampled, String> {
+        let token_id = match answer {
+            Answer::Token { id, is_finite: true } => id,
+            Answer::Token { is_finite: false, .. } => {
+                return Err("a logit of the row is not a finite number".to_owned());
+            }
+            Answer::Logits(logits) => {
+                check_finite(logits)?;
+                self.forced().unwrap_or_else(|| self.choose(logits, stop_token_ids))
+            }
         };
         *self.generated.entry(token_id).or_insert(0) += 1;
         self.num_generated += 1;
-        if !self.params.logprobs {
-            let token = TokenLogprob { token_id, logprob: 0.0 };
-            return Ok(Sampled { token, top: Vec::new() });
+        match answer {
+            Answer::Logits(logits) if self.params.logprobs => {
+                let logprobs = Logprobs::new(logits);
+                Ok(Sampled {
+                    token: logprobs.of(token_id),
+                    top: logprobs.top(self.params.num_top_logprobs),
+                })
+            }
+            Answer::Logits(_) | Answer::Token { .. } => {
+                let token = TokenLogprob { token_id, logprob: 0.0 };
+                Ok(Sampled { token, top: Vec::new() })
+            }
         }
-        let logprobs = Logprobs::new(logits);
-        Ok(Sampled {
-            token: logprobs.of(token_id),
-            top: logprobs.top(self.params.num_top_logprobs),
-        })
+    }
+
+    /// The token that is taken whatever the row says.
+    fn forced(&self) -> Option<u32> {
+        self.params.forced_token_ids.get(self.num_generated).copied()
     }
 
     fn choose(&mut self, logits: &[f32], stop_token_ids: &[u32]) -> u32 {
         let adjusted = self.adjust(logits, stop_token_ids);
-        if self.params.temperature == 0.0 { argmax(&adjusted) } else { self.draw(&adjusted) }
+        let (largest, _) = kernels::largest(&adjusted);
+        if self.params.temperature == 0.0 {
+            draw::argmax(&adjusted, largest)
+        } else {
+            self.draw(&adjusted, largest)
+        }
+    }
+
+    /// Whether the stop tokens are out of reach.
+    fn keeps_going(&self) -> bool {
+        self.num_generated < self.params.min_new_tokens
+    }
+
+    /// Whether [`Self::adjust`] may change a row.
+    fn adjusts(&self) -> bool {
+        let params = &self.params;
+        !params.logit_bias.is_empty()
+            || params.penalises_repetition()
+            || params.frequency_penalty != 0.0
+            || params.presence_penalty != 0.0
+            || self.keeps_going()
     }
 
     /// Bias and penalties, then the stop tokens out of reach until `min_new_tokens`.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^24")]
     fn adjust<'a>(&self, logits: &'a [f32], stop_token_ids: &[u32]) -> Cow<'a, [f32]> {
-        let params = &self.params;
-        let penalises = params.penalises_repetition()
-            || params.frequency_penalty != 0.0
-            || params.presence_penalty != 0.0;
-        let keeps_going = self.num_generated < params.min_new_tokens;
-        if params.logit_bias.is_empty() && !penalises && !keeps_going {
+        if !self.adjusts() {
             return Cow::Borrowed(logits);
         }
         let mut adjusted = logits.to_vec();
@@ -112,7 +154,7 @@ impl Sampler {
             adjusted[id as usize] -=
                 self.params.frequency_penalty * count as f32 + self.params.presence_penalty;
         }
-        if keeps_going {
+        if self.keeps_going() {
             for &id in stop_token_ids {
                 if let Some(logit) = adjusted.get_mut(id as usize) {
                     *logit = f32::NEG_INFINITY;
@@ -122,42 +164,20 @@ impl Sampler {
         Cow::Owned(adjusted)
     }
 
-    fn draw(&mut self, logits: &[f32]) -> u32 {
-        let (largest, _) = kernels::largest(logits);
-        let weights = kernels::weights(logits, largest, self.params.temperature);
+    fn draw(&mut self, logits: &[f32], largest: f32) -> u32 {
+        let unit = self.unit();
         let params = &self.params;
-        if params.top_k == 0 && params.top_p >= 1.0 && params.min_p <= 0.0 {
-            let drawn = self.draw_from(&weights).and_then(|idx| u32::try_from(idx).ok());
-            return drawn.unwrap_or_else(|| argmax(logits));
+        if params.keeps_all() {
+            return draw::draw(logits, largest, params.temperature, unit);
         }
+        let weights = kernels::weights(logits, largest, params.temperature);
         let mut candidates = filter::candidates(&weights);
         keep_top_k(&mut candidates, params.top_k);
         keep_top_p(&mut candidates, params.top_p);
         keep_min_p(&mut candidates, params.min_p);
         let weights: Vec<f32> = candidates.iter().map(|candidate| candidate.weight).collect();
-        let drawn = self.draw_from(&weights).map(|idx| candidates[idx].token_id);
-        drawn.unwrap_or_else(|| argmax(logits))
-    }
-
-    /// An index drawn with these weights; `None` where nothing weighs anything.
-    fn draw_from(&mut self, weights: &[f32]) -> Option<usize> {
-        /// Weights whose sum is made on its own: one after the other would wait for each addition.
-        const CHUNK: usize = 64;
-        let sum = |chunk: &[f32]| chunk.iter().map(|weight| f64::from(*weight)).sum::<f64>();
-        let sums: Vec<f64> = weights.chunks(CHUNK).map(sum).collect();
-        let mut rest = self.unit() * sums.iter().sum::<f64>();
-        let mut chunk = 0;
-        while chunk + 1 < sums.len() && rest >= sums[chunk] {
-            rest -= sums[chunk];
-            chunk += 1;
-        }
-        let end = weights.len().min((chunk + 1) * CHUNK);
-        let within = (chunk * CHUNK..end).find(|&idx| {
-            rest -= f64::from(weights[idx]);
-            rest < 0.0
-        });
-        // Rounding may leave a crumb behind the last one that weighs anything.
-        within.or_else(|| weights[..end].iter().rposition(|weight| *weight > 0.0))
+        let drawn = draw::draw_from(&weights, unit).map(|idx| candidates[idx].token_id);
+        drawn.unwrap_or_else(|| draw::argmax(logits, largest))
     }
 
     /// Uniform in 0..1: the upper 53 bits of the sequence's own generator.
@@ -167,9 +187,10 @@ impl Sampler {
     }
 }
 
-/// The id of the largest logit, the lowest among equals.
-fn argmax(logits: &[f32]) -> u32 {
-    let (largest, _) = kernels::largest(logits);
-    let best = (0_u32..).zip(logits).find(|(_, logit)| **logit >= largest);
-    best.map_or(0, |(id, _)| id)
+fn check_finite(logits: &[f32]) -> Result<(), String> {
+    let (_, all_finite) = kernels::largest(logits);
+    if !all_finite && let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
+        return Err(format!("the logit of token {id} is {}, not a finite number", logits[id]));
+    }
+    Ok(())
 }

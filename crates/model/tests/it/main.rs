@@ -7,6 +7,7 @@
 
 mod dequantised;
 mod engine;
+mod engine_asks;
 mod engine_company;
 mod engine_gate;
 mod engine_gate_company;

@@ -3,7 +3,13 @@
 use proptest::prelude::*;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use skeg_model::sampling::{Sampler, SamplingParams};
+use skeg_model::sampling::{Answer, Sampled, Sampler, SamplingParams, decide};
+
+/// The next token as a forward pass on the host gives it.
+fn next(sampler: &mut Sampler, logits: &[f32], stop_token_ids: &[u32]) -> Sampled {
+    let ask = sampler.ask();
+    sampler.accept(decide(ask, logits), stop_token_ids).unwrap()
+}
 
 /// One token's place in the race, kept by id.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +107,9 @@ fn any_params() -> impl Strategy<Value = SamplingParams> {
     let top_p = prop_oneof![Just(1.0_f32), 0.001_f32..1.0];
     let min_p = prop_oneof![Just(0.0_f32), Just(1.0_f32), 0.0_f32..0.5];
     let penalties = (-2.0_f32..2.0, -2.0_f32..2.0, prop_oneof![Just(1.0_f32), 0.2_f32..3.0]);
+    let penalties = prop_oneof![Just((0.0_f32, 0.0_f32, 1.0_f32)), penalties];
     let bias = prop::collection::vec((0_u32..24, -10.0_f32..10.0), 0..4);
+    let bias = prop_oneof![Just(Vec::new()), bias];
     ((temperature, top_k, top_p, min_p), penalties, bias, any::<u64>(), 0_usize..6).prop_map(
         |((temperature, top_k, top_p, min_p), penalties, logit_bias, seed, min_new_tokens)| {
             SamplingParams {
@@ -142,13 +150,16 @@ proptest! {
     ) {
         prop_assert!(params.validate(VOCAB_SIZE).is_ok());
         let mut sampler = Sampler::new(params.clone(), &prompt);
+        let mut by_rows = sampler.clone();
         let rng = ChaCha12Rng::seed_from_u64(params.seed);
         let mut reference =
             Reference { params: &params, prompt: &prompt, generated: Vec::new(), rng };
         for (step, logits) in rows.iter().enumerate() {
             let expected = reference.next(logits, &stop_token_ids);
-            let chosen = sampler.sample(logits, &stop_token_ids).unwrap().token.token_id;
+            let chosen = next(&mut sampler, logits, &stop_token_ids).token.token_id;
             prop_assert_eq!(chosen, expected, "step {}", step);
+            let by_row = by_rows.accept(Answer::Logits(logits), &stop_token_ids).unwrap();
+            prop_assert_eq!(by_row.token.token_id, expected, "step {}", step);
         }
     }
 
@@ -159,7 +170,7 @@ proptest! {
         num_top_logprobs in 0_usize..=20,
     ) {
         let params = SamplingParams { logprobs: true, num_top_logprobs, ..params };
-        let sampled = Sampler::new(params, &[]).sample(&logits, &[]).unwrap();
+        let sampled = next(&mut Sampler::new(params, &[]), &logits, &[]);
         let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
         let expected = |id: u32| f64::from(logits[id as usize]) - sum.ln();
         for token in sampled.top.iter().chain([&sampled.token]) {
@@ -188,7 +199,7 @@ fn the_draws_of_a_seed_are_these() {
     };
     let mut sampler = Sampler::new(params, &[3, 5]);
     let draws: Vec<u32> =
-        (0..12).map(|_| sampler.sample(&logits, &[]).unwrap().token.token_id).collect();
+        (0..12).map(|_| next(&mut sampler, &logits, &[]).token.token_id).collect();
     assert_eq!(draws, [17, 12, 14, 4, 3, 3, 6, 6, 9, 23, 14, 20]);
 }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use super::*;
 use crate::engine::SinkClosed;
 use crate::engine::row_sums::ReadRows;
-use crate::sampling::SamplingParams;
+use crate::sampling::{Answer, SamplingParams, decide};
 use crate::steering::{LayerVector, Operator, Positions, Site, SteeringPlan};
 use crate::testing::{RandomWeights, random_llama, tiny_config};
 
@@ -140,4 +140,42 @@ fn a_gate_is_not_asked_about_what_is_not_finite_and_the_sequence_fails() {
         engine.cancel(id);
     }
     assert_eq!(engine.scheduler.stats().gate_unsteered, 1);
+}
+
+#[test]
+fn a_step_wants_one_ask_a_row_and_chooses_from_the_rows_of_the_same_pass() {
+    let llama = random_llama(tiny_config(), 7, RandomWeights::Dense(DType::F32)).unwrap();
+    let config = EngineConfig::default();
+    let step = |asks: &[Ask]| {
+        let (dtype, device) = (config.kv_cache_dtype, llama.device());
+        let mut cache = KvCache::new(llama.config(), 2, 8, dtype, device).unwrap();
+        let batch = PackedBatch {
+            token_ids: (1..10).collect(),
+            positions: (0..9).collect(),
+            cu_seqlens: vec![0, 9],
+            block_tables: vec![vec![0, 1]],
+            logit_rows: vec![4, 8],
+        };
+        llama.step(&batch, &mut cache, &mut Hooks::none(), asks)
+    };
+    for asks in [&[][..], &[Ask::Greedy], &[Ask::Logits; 3]] {
+        let error = step(asks).unwrap_err().to_string();
+        let expected = format!("{} asks of 2 rows", asks.len());
+        assert!(error.contains(&expected), "{error}");
+    }
+    let rows = step(&[Ask::Logits; 2]).unwrap();
+    let rows: Vec<&[f32]> = rows
+        .answers()
+        .map(|answer| match answer {
+            Answer::Logits(row) => row,
+            Answer::Token { .. } => panic!("a token for a row"),
+        })
+        .collect();
+    for asks in
+        [[Ask::Greedy, Ask::Logits], [Ask::Draw { temperature: 0.8, unit: 0.4 }, Ask::Greedy]]
+    {
+        let output = step(&asks).unwrap();
+        let expected = asks.iter().zip(&rows).map(|(&ask, row)| decide(ask, row));
+        assert!(output.answers().eq(expected), "{asks:?}");
+    }
 }

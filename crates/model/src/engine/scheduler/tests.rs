@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::request::{Event, EventSink, GenerationRequest, SinkClosed};
 use super::super::sequence::{Advance, Caching};
 use super::*;
-use crate::sampling::SamplingParams;
+use crate::sampling::{Answer, SamplingParams};
 use crate::steering::{Operator, Positions, Site, SlotLease, SteeringId, SteeringPlan};
 
 const NUM_BLOCKS: u32 = 12;
@@ -108,7 +108,8 @@ fn step_with(
         took_part.push((sequence.id.0, share.num_rows));
         let yields = sequence.num_pending() == share.num_rows;
         scheduler.computed(share, None);
-        if yields && scheduler.sequence_mut(share).advance(&[0.0, 1.0]) == Ok(Advance::Ended) {
+        let row = Answer::Logits(&[0.0, 1.0]);
+        if yields && scheduler.sequence_mut(share).advance(row) == Ok(Advance::Ended) {
             ended.push(share.running_idx);
         }
     }
