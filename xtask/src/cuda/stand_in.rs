@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_the_three_calls_of_the_build_scripts_leaves_the_file_that_is_used_next() {
+    fn each_of_the_four_calls_of_the_build_scripts_leaves_the_file_that_is_used_next() {
         let stand_in = StandIn::new();
         let arch = "-gencode=arch=compute_90a,code=sm_90a";
         let more = "--default-stream per-thread --expt-relaxed-constexpr -std=c++17 -O3";
@@ -115,6 +115,10 @@ mod tests {
             "moe.o",
         );
         stand_in.makes("--lib -o {}/libmoe.a {}/moe.o {}/other.o", "libmoe.a");
+        stand_in.makes(
+            "-gencode arch=compute_90,code=[compute_90,sm_90] -O3 -std=c++17 --fatbin -o {}/rows.fatbin cuda/rows.cu",
+            "rows.fatbin",
+        );
     }
 
     #[test]
@@ -126,6 +130,7 @@ mod tests {
             "--ptx -o {}/x.ptx --output-directory {} x.cu",
             "-c x.cu",
             "-c -o {}/x.o",
+            "--fatbin -o {}/x.fatbin",
             "--lib",
             "-o",
             "x.cu",

@@ -8,13 +8,16 @@ use serde_yaml_ng::Value;
 
 use super::Finding;
 
-const DOCKERFILE: &str = "docker/Dockerfile";
+const DOCKERFILES: [&str; 2] = ["docker/Dockerfile", "docker/Dockerfile.cuda"];
 const COMPOSE: &str = "docker/compose.yaml";
 const KUBERNETES: &str = "deploy/kubernetes/skeg.yaml";
 
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
-    let dockerfile = read(root, DOCKERFILE)?;
-    let mut findings = check_dockerfile(&dockerfile, |path| root.join(path).exists());
+    let mut findings = Vec::new();
+    for file in DOCKERFILES {
+        let text = read(root, file)?;
+        findings.extend(check_dockerfile(file, &text, |path| root.join(path).exists()));
+    }
     let image = format!("skeg:{}", version(&read(root, "Cargo.toml")?)?);
     findings.extend(check_compose(&yaml(COMPOSE, &read(root, COMPOSE)?)?, &image));
     findings.extend(check_kubernetes(&yaml(KUBERNETES, &read(root, KUBERNETES)?)?, &image));
@@ -57,7 +60,7 @@ fn instructions(dockerfile: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-fn check_dockerfile(text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
+fn check_dockerfile(file: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
     let instructions = instructions(text);
     let all = |word: &str| {
         instructions.iter().filter(|(w, _)| w == word).map(|(_, r)| r.clone()).collect::<Vec<_>>()
@@ -65,25 +68,25 @@ fn check_dockerfile(text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
     let from = all("FROM");
     let user = all("USER").pop().unwrap_or_default();
     let mut findings: Vec<Finding> = [
-        rule(from.len() >= 2, DOCKERFILE, "build in one stage and ship another"),
+        rule(from.len() >= 2, file, "build in one stage and ship another"),
         rule(
             from.iter().all(|image| image.contains(':') && !image.contains(":latest")),
-            DOCKERFILE,
+            file,
             "name each base image's version",
         ),
         rule(
             !user.is_empty() && !user.starts_with('0') && user != "root",
-            DOCKERFILE,
+            file,
             "end as a user that is not root",
         ),
         rule(
             all("HEALTHCHECK").iter().any(|check| check.contains("/health/ready")),
-            DOCKERFILE,
+            file,
             "add a HEALTHCHECK that asks /health/ready",
         ),
         rule(
             all("ENTRYPOINT").iter().all(|entry| entry.starts_with('[')),
-            DOCKERFILE,
+            file,
             "write ENTRYPOINT as a list, so that signals reach the server",
         ),
     ]
@@ -94,8 +97,7 @@ fn check_dockerfile(text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
         let paths: Vec<&str> = copy.split_whitespace().collect();
         let (_, sources) = paths.split_last().unwrap_or((&"", &[]));
         for source in sources.iter().filter(|source| !exists(source)) {
-            findings
-                .push(Finding::new(DOCKERFILE, format!("COPY names {source}, which is not there")));
+            findings.push(Finding::new(file, format!("COPY names {source}, which is not there")));
         }
     }
     findings
@@ -243,8 +245,22 @@ mod tests {
 
     #[test]
     fn a_root_image_without_health_check_is_found() {
-        let findings = check_dockerfile("FROM debian:12 AS a\nFROM debian\nCOPY x /y\n", |_| false);
+        let findings =
+            check_dockerfile("Dockerfile", "FROM debian:12 AS a\nFROM debian\nCOPY x /y\n", |_| {
+                false
+            });
         assert_eq!(findings.len(), 4, "{findings:?}");
+    }
+
+    #[test]
+    fn each_image_is_in_order_and_is_named_where_it_is_not() {
+        for file in DOCKERFILES {
+            let text = read(crate::cargo::root(), file).unwrap();
+            assert_eq!(check_dockerfile(file, &text, |_| true), []);
+            let root = text.replace("USER 10001:10001", "USER root");
+            let advice = "end as a user that is not root";
+            assert_eq!(check_dockerfile(file, &root, |_| true), [Finding::new(file, advice)]);
+        }
     }
 
     #[test]
