@@ -99,9 +99,7 @@ impl ModelLikelihood {
         let llama = Arc::clone(&model.llama);
         let max_tokens = max_tokens.clamp(2, llama.config().max_position_embeddings);
         let num_blocks = max_tokens.div_ceil(BLOCK_SIZE);
-        let device = llama.device();
-        let cache =
-            KvCache::new(llama.config(), num_blocks, BLOCK_SIZE, KvCacheDtype::F32, device)?;
+        let cache = KvCache::new(&llama, num_blocks, BLOCK_SIZE, KvCacheDtype::F32)?;
         Ok(Self { text_side: Arc::clone(&model.text_side), llama, cache, max_tokens })
     }
 
@@ -192,7 +190,7 @@ struct Steered {
 
 impl Steered {
     fn new(llama: &Llama, vector: &AppliedVector) -> Result<Self> {
-        let mut tables = SteeringTables::new(llama.config(), NUM_SLOTS, llama.device());
+        let mut tables = SteeringTables::new(llama, NUM_SLOTS);
         let layers = vector.layers.as_ref().clone();
         let lease = tables.register(&[SteeringVector { site: vector.site, layers }])?;
         let slot = lease.slots().first().copied().unwrap_or_default();

@@ -151,6 +151,7 @@ pub(crate) struct SeqSpan {
     pub(crate) block_table: Vec<u32>,
 }
 
+#[cfg(test)]
 impl SeqSpan {
     /// The pool row that holds `position`.
     pub(crate) fn cache_row(&self, position: usize, block_size: usize) -> usize {

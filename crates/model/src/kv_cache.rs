@@ -12,6 +12,8 @@ use half::vec::HalfBitsVecExt;
 
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
+use crate::gpu::DeviceCache;
+use crate::llama::Llama;
 
 /// In which type keys and values are kept. All arithmetic with them is f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,11 +66,19 @@ impl FromStr for KvCacheDtype {
 /// attention kernel's.
 #[derive(Debug)]
 pub struct KvCache {
-    layers: Vec<LayerCache>,
+    pools: Pools,
     num_blocks: usize,
     block_size: usize,
+    num_layers: usize,
     /// `num_kv_heads * head_dim`.
     width: usize,
+}
+
+/// Where the pools lie.
+#[derive(Debug)]
+enum Pools {
+    Host(Vec<LayerCache>),
+    Device(Box<DeviceCache>),
 }
 
 /// One layer's pools.
@@ -81,30 +91,36 @@ pub(crate) struct LayerCache {
 }
 
 impl KvCache {
-    /// Allocates the pools, filled with zeros.
+    /// Allocates the pools where the model runs, filled with zeros.
     ///
     /// # Errors
     /// [`Error::Request`] when a size is 0, [`Error::Tensor`] when the device has no room.
     pub fn new(
-        config: &LlamaConfig,
+        llama: &Llama,
         num_blocks: usize,
         block_size: usize,
         dtype: KvCacheDtype,
-        device: &Device,
     ) -> Result<Self> {
         if num_blocks == 0 || block_size == 0 {
             return Err(Error::Request(format!(
                 "a cache of {num_blocks} blocks of {block_size} tokens; both must be at least 1"
             )));
         }
+        let config = llama.config();
         let width = config.num_key_value_heads * config.head_dim;
-        let shape = (num_blocks * block_size, width);
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| {
-                Ok(LayerCache { k: dtype.zeros(shape, device)?, v: dtype.zeros(shape, device)? })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { layers, num_blocks, block_size, width })
+        let num_layers = config.num_hidden_layers;
+        let pools = match llama.device_model() {
+            Some(model) => {
+                let size = (num_blocks, block_size);
+                Pools::Device(Box::new(DeviceCache::new(model.clone(), config, size, dtype)?))
+            }
+            None => {
+                let zeros = || dtype.zeros((num_blocks * block_size, width), llama.device());
+                let layer = |_| Ok(LayerCache { k: zeros()?, v: zeros()? });
+                Pools::Host((0..num_layers).map(layer).collect::<Result<_>>()?)
+            }
+        };
+        Ok(Self { pools, num_blocks, block_size, num_layers, width })
     }
 
     /// Blocks in the pool.
@@ -122,11 +138,22 @@ impl KvCache {
     /// Whether it has the layers and widths of a model.
     pub(crate) fn fits(&self, config: &LlamaConfig) -> bool {
         let width = config.num_key_value_heads * config.head_dim;
-        self.layers.len() == config.num_hidden_layers && self.width == width
+        self.num_layers == config.num_hidden_layers && self.width == width
     }
 
-    /// The pools of one layer.
-    pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
-        &self.layers[layer]
+    /// The pools of every layer, where they are tensors.
+    pub(crate) fn layers(&self) -> Option<&[LayerCache]> {
+        match &self.pools {
+            Pools::Host(layers) => Some(layers),
+            Pools::Device(_) => None,
+        }
+    }
+
+    /// The pools on a device, where they are no tensors.
+    pub(crate) fn on_device(&mut self) -> Option<&mut DeviceCache> {
+        match &mut self.pools {
+            Pools::Host(_) => None,
+            Pools::Device(cache) => Some(cache),
+        }
     }
 }

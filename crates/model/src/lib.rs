@@ -13,6 +13,7 @@ mod config;
 mod device;
 pub mod engine;
 mod error;
+mod gpu;
 pub mod hooks;
 mod identity;
 mod kernels;

@@ -42,7 +42,7 @@ impl LoadedModel {
                 let device = options.device.open()?.announced();
                 let json_path = folder.join("config.json");
                 let config = config_from_json(&json_path, &read_json(&json_path)?)?;
-                let mut source = SafetensorsSource::open(folder, shards, &device, options.weights)?;
+                let mut source = SafetensorsSource::open(folder, shards, options.weights)?;
                 let tokenizer = Tokenizer::from_json_file(&folder.join("tokenizer.json"))?;
                 let stop_token_ids = stop_tokens_from_json(folder, &tokenizer)?;
                 let chat_template = ChatTemplate::from_folder(folder)?;
@@ -66,7 +66,7 @@ fn from_gguf(
     options: &LoadOptions,
 ) -> Result<LoadedModel> {
     let device = options.device.open()?.announced();
-    let mut source = GgufSource::open(file, &device, options.weights)?;
+    let mut source = GgufSource::open(file, options.weights)?;
     let json = folder.join("tokenizer.json");
     let tokenizer = if json.is_file() {
         Tokenizer::from_json_file(&json)?

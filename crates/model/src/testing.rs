@@ -10,6 +10,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::config::{Architecture, LlamaConfig, RopeScaling};
 use crate::error::{Error, Result};
+use crate::gpu::{DeviceOps, HostOps};
 use crate::kernels::CpuOptions;
 use crate::llama::{Llama, Weight, WeightSource};
 
@@ -77,6 +78,29 @@ pub fn random_llama_with(
 ) -> Result<Llama> {
     let mut source = RandomSource { seed, form, drawn: HashMap::new() };
     Llama::load(config, &mut source, &Device::Cpu, cpu)
+}
+
+/// [`random_llama`] whose pass is that of a GPU, done by the plain counterpart of every kernel, on the CPU.
+///
+/// # Errors
+/// As [`random_llama`].
+pub fn random_llama_on_host_ops(
+    config: LlamaConfig,
+    seed: u64,
+    form: RandomWeights,
+) -> Result<Llama> {
+    random_llama_into(config, seed, form, Box::new(HostOps::default()))
+}
+
+/// [`random_llama`] whose pass is done by `ops`.
+pub(crate) fn random_llama_into(
+    config: LlamaConfig,
+    seed: u64,
+    form: RandomWeights,
+    ops: Box<dyn DeviceOps>,
+) -> Result<Llama> {
+    let mut source = RandomSource { seed, form, drawn: HashMap::new() };
+    Llama::load_into(config, &mut source, &Device::Cpu, ops)
 }
 
 /// [`random_llama`], with its tensors by checkpoint name as they were drawn: f32, not quantised.

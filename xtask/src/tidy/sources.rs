@@ -10,8 +10,12 @@ use super::{Finding, text_of};
 /// A longer file has more than one reason to change.
 const MAX_LINES: usize = 400;
 /// The only places where `unsafe` may stand, each with a SAFETY comment and a portable twin or a build without it.
-const UNSAFE_PLACES: [&str; 3] =
-    ["crates/model/src/loader", "crates/model/src/kernels/", "crates/model/src/device/cuda.rs"];
+const UNSAFE_PLACES: [&str; 4] = [
+    "crates/model/src/loader",
+    "crates/model/src/kernels/",
+    "crates/model/src/device/cuda.rs",
+    "crates/model/src/gpu/cuda/",
+];
 /// Shorter texts of a data set are everyday phrases that may occur anywhere.
 const MIN_RESEARCH_TEXT_CHARS: usize = 25;
 

@@ -37,13 +37,7 @@ impl<'a> Run<'a> {
         let max_batch_tokens = options.max_batch_tokens.max(longest);
         // Every input ends in a block of its own, so up to one block an input is not full.
         let num_blocks = max_batch_tokens.div_ceil(BLOCK_SIZE) + max_batch_tokens.min(inputs.len());
-        let cache = KvCache::new(
-            llama.config(),
-            num_blocks,
-            BLOCK_SIZE,
-            KvCacheDtype::F32,
-            llama.device(),
-        )?;
+        let cache = KvCache::new(llama, num_blocks, BLOCK_SIZE, KvCacheDtype::F32)?;
         let mut seen = HashSet::new();
         let repeated = inputs.iter().map(content).filter(|one| !seen.insert(one.clone()));
         let repeated = repeated.map(|one| (one, None)).collect();

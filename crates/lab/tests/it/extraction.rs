@@ -109,7 +109,7 @@ fn rows_alone(llama: &Llama, site: Site, layer: usize, token_ids: &[u32]) -> Vec
         block_tables: vec![vec![0, 1]],
         logit_rows: vec![total - 1],
     };
-    let mut cache = KvCache::new(llama.config(), 2, 16, KvCacheDtype::F32, llama.device()).unwrap();
+    let mut cache = KvCache::new(llama, 2, 16, KvCacheDtype::F32).unwrap();
     let mut capture = Capture::new(site, vec![layer], (0..total).collect());
     let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
     llama.forward(&batch, &mut cache, &mut hooks).unwrap();

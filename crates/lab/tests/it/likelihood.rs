@@ -210,7 +210,7 @@ fn last_rows(model: &LoadedModel, token_ids: &[u32]) -> Vec<Vec<f32>> {
         logit_rows: vec![count - 1],
     };
     let config = model.llama.config();
-    let mut cache = KvCache::new(config, 2, 32, KvCacheDtype::F32, &Device::Cpu).unwrap();
+    let mut cache = KvCache::new(&model.llama, 2, 32, KvCacheDtype::F32).unwrap();
     let layer = config.num_hidden_layers - 1;
     let mut capture = Capture::new(Site::ResidPost, vec![layer], (0..count).collect());
     let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };

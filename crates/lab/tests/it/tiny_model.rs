@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde_json::json;
 use skeg_lab::evaluate::SharedModel;
 use skeg_model::steering::Site;
@@ -98,7 +98,7 @@ pub(crate) fn rows_of_pass(
         block_tables: vec![(0..8).collect()],
         logit_rows: Vec::new(),
     };
-    let mut cache = KvCache::new(llama.config(), 8, 32, kv_cache_dtype, &Device::Cpu).unwrap();
+    let mut cache = KvCache::new(llama, 8, 32, kv_cache_dtype).unwrap();
     let mut capture = Capture::new(Site::ResidPost, layers.to_vec(), (0..count).collect());
     let mut hooks = Hooks { steer: None, capture: Some(&mut capture) };
     llama.forward(&batch, &mut cache, &mut hooks).unwrap();

@@ -18,7 +18,8 @@ pub(super) fn open(ordinal: usize) -> candle_core::Result<Device> {
     let device = Device::new_cuda_with_stream(ordinal)?;
     // SAFETY: what must hold is that no memory is used on one stream while it is allocated, written or freed on another.
     // This device has one stream; candle runs every kernel, copy, allocation and release of its tensors there, and refuses
-    // operations between tensors of two devices, two openings of one GPU included. No other stream is made in this crate.
+    // operations between tensors of two devices, two openings of one GPU included. The one other stream of this crate copies rows
+    // of the steering table that no step reads before the copy was seen to be done ([`crate::gpu`]).
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
     Ok(device)
 }

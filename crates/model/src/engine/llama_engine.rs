@@ -19,7 +19,7 @@ use crate::hooks::{Hooks, ProjectionSample, SteerRows};
 use crate::kv_cache::KvCache;
 use crate::llama::Llama;
 use crate::sampling::{Ask, StepOutput};
-use crate::steering::{SlotLease, SteeringTables, SteeringVector};
+use crate::steering::{Registering, SlotLease, SteeringTables, SteeringVector};
 use gated::GateRows;
 
 /// A Llama with its cache, tables and scheduler.
@@ -52,16 +52,11 @@ impl LlamaEngine {
         config.validate()?;
         let num_blocks = u32::try_from(config.kv_cache_tokens / config.block_size)
             .map_err(|_| Error::Request("kv_cache_tokens is too large".to_owned()))?;
-        let cache = KvCache::new(
-            llama.config(),
-            num_blocks as usize,
-            config.block_size,
-            config.kv_cache_dtype,
-            llama.device(),
-        )?;
+        let cache =
+            KvCache::new(&llama, num_blocks as usize, config.block_size, config.kv_cache_dtype)?;
         let num_slots = config.num_steering_slots + 1; // slot 0 holds nothing
         Ok(Self {
-            tables: SteeringTables::new(llama.config(), num_slots, llama.device()),
+            tables: SteeringTables::new(&llama, num_slots),
             scheduler: Scheduler::new(BlockPool::new(num_blocks, config.block_size), config),
             max_model_len: config.longest_sequence(llama.config()),
             live_probe: LiveProbe::new(
@@ -283,6 +278,14 @@ impl Engine for LlamaEngine {
 
     fn register_vectors(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease> {
         self.tables.register(vectors)
+    }
+
+    fn begin_registering(&mut self, vectors: Vec<SteeringVector>) -> Result<Registering> {
+        self.tables.begin(vectors)
+    }
+
+    fn go_on_registering(&mut self, registering: &mut Registering) -> Result<bool> {
+        self.tables.go_on(registering)
     }
 
     fn step(&mut self) -> Result<StepOutcome> {

@@ -31,7 +31,7 @@ pub use stats::{EngineStats, SharedStats};
 pub use thread::{EngineHandle, EngineThread, SubmitError};
 
 use crate::error::Result;
-use crate::steering::{SlotLease, SteeringVector};
+use crate::steering::{Registering, SlotLease, SteeringVector};
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,22 @@ pub trait Engine: Send {
     /// # Errors
     /// [`crate::Error::Steering`] when a vector does not fit the model or no slot is free.
     fn register_vectors(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease>;
+
+    /// Begins what [`Self::register_vectors`] does at once: in parts, with steps in between.
+    ///
+    /// # Errors
+    /// As [`Self::register_vectors`].
+    fn begin_registering(&mut self, vectors: Vec<SteeringVector>) -> Result<Registering> {
+        self.register_vectors(&vectors).map(Registering::done)
+    }
+
+    /// Does the next part; true when it was the last, and the lease can be handed out.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`] or [`crate::Error::Device`] when the rows cannot be written.
+    fn go_on_registering(&mut self, _registering: &mut Registering) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Makes one forward pass over the packed batch, if there is anything to do.
     ///

@@ -4,6 +4,7 @@
 //! channel and are read between steps; admission is counted where a request is handed in, so that an
 //! overloaded engine refuses at once and never lets a caller wait.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,7 +15,7 @@ use super::{
     SharedStats, SinkClosed,
 };
 use crate::error::Error;
-use crate::steering::{SlotLease, SteeringVector};
+use crate::steering::{Registering, SlotLease, SteeringVector};
 
 /// Registrations that may queue beside the admitted requests. They come from publishing a generation
 /// and from requests for several categories, a few at a time; beyond this the caller is told to try again.
@@ -52,7 +53,7 @@ enum Command {
 }
 
 /// One place among a bounded number: a sequence's until the engine lets go of its sink, a
-/// registration's until the engine takes it up.
+/// registration's until it is answered.
 struct Permit(Arc<AtomicUsize>);
 
 impl Permit {
@@ -261,42 +262,74 @@ impl EngineThread {
     }
 }
 
-/// The loop: read commands while there are any, then make one step. Sleeps only while nothing is to be done.
+/// The loop: read commands while there are any, do a part of a registration, then make one step. Sleeps only while nothing is to
+/// be done.
 fn run(engine: &mut dyn Engine, commands: &Receiver<Command>) {
     let mut draining = false;
+    // Bound: each has a permit.
+    let mut registrations = VecDeque::new();
     loop {
-        if engine.num_unfinished() == 0 {
+        if engine.num_unfinished() == 0 && registrations.is_empty() {
             // No sequence lies behind the drain command (`EngineHandle::accepting`).
             if draining {
                 return;
             }
             // Every handle is gone: nobody can ask for anything any more.
             let Ok(command) = commands.recv() else { return };
-            draining |= apply(engine, command);
+            draining |= apply(engine, command, &mut registrations);
         }
         while let Ok(command) = commands.try_recv() {
-            draining |= apply(engine, command);
+            draining |= apply(engine, command, &mut registrations);
         }
+        go_on_registering(engine, &mut registrations);
         if let Err(error) = engine.step() {
             tracing::error!(%error, "an engine step failed; its sequences were given up");
         }
     }
 }
 
+/// A registration under way, and who waits for it.
+struct Registration {
+    registering: Registering,
+    reply: SyncSender<Result<SlotLease, Error>>,
+    _permit: Permit,
+}
+
 /// Carries out one command; true when it says to drain.
-fn apply(engine: &mut dyn Engine, command: Command) -> bool {
+fn apply(
+    engine: &mut dyn Engine,
+    command: Command,
+    registrations: &mut VecDeque<Registration>,
+) -> bool {
     match command {
         Command::Submit(request, sink) => submit(engine, *request, sink),
-        Command::Register(vectors, reply, permit) => {
-            drop(permit);
-            let answer = engine.register_vectors(&vectors);
-            if reply.send(answer).is_err() {
-                tracing::debug!("nobody waits for the registration; its slots are free again");
+        Command::Register(vectors, reply, permit) => match engine.begin_registering(vectors) {
+            Ok(registering) => {
+                registrations.push_back(Registration { registering, reply, _permit: permit });
             }
-        }
+            Err(error) => answer(&reply, Err(error)),
+        },
         Command::Drain => return true,
     }
     false
+}
+
+/// Does a part of the oldest registration, and answers it when it is done.
+fn go_on_registering(engine: &mut dyn Engine, registrations: &mut VecDeque<Registration>) {
+    let Some(oldest) = registrations.front_mut() else { return };
+    let answered = match engine.go_on_registering(&mut oldest.registering) {
+        Ok(false) => return,
+        Ok(true) => Ok(oldest.registering.lease().clone()),
+        Err(error) => Err(error),
+    };
+    answer(&oldest.reply, answered);
+    registrations.pop_front();
+}
+
+fn answer(reply: &SyncSender<Result<SlotLease, Error>>, answer: Result<SlotLease, Error>) {
+    if reply.send(answer).is_err() {
+        tracing::debug!("nobody waits for the registration; its slots are free again");
+    }
 }
 
 /// A refusal is sent by the engine itself (see [`Engine::submit`]); here it is only noted.

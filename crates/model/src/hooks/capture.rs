@@ -77,6 +77,23 @@ impl Capture {
         self.parts.iter_mut().map(|part| std::mem::take(&mut part.captured)).collect()
     }
 
+    /// What is asked for, part by part: site, layers and rows.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = (Site, &[usize], &[usize])> {
+        self.parts.iter().map(|part| (part.site, part.layers.as_slice(), part.rows.as_slice()))
+    }
+
+    /// Whether values are read after steering.
+    pub(crate) fn reads_after(&self) -> bool {
+        self.when == When::AfterSteering
+    }
+
+    /// Takes what a device captured of each part, as [`Self::take`] gives it.
+    pub(crate) fn put(&mut self, captured: Vec<Vec<(usize, Vec<f32>)>>) {
+        for (part, captured) in self.parts.iter_mut().zip(captured) {
+            part.captured = captured;
+        }
+    }
+
     /// The last layer that is asked for.
     pub(crate) fn last_layer(&self) -> Option<usize> {
         self.parts.iter().flat_map(|part| &part.layers).copied().max()

@@ -95,9 +95,7 @@ impl Hooks<'_> {
         let is_read = self.capture.as_ref().is_some_and(|capture| capture.reads(site, layer));
         let sum = match &mut self.steer {
             // Nobody looks at the site itself.
-            Some(steer) if !is_read && x.device().is_cpu() => {
-                steer.add(cpu, (site, layer), x, &h)?
-            }
+            Some(steer) if !is_read => steer.add(cpu, (site, layer), x, &h)?,
             _ => kernels::add(x, &self.change(cpu, site, layer, h)?)?,
         };
         self.after(before.as_ref(), &sum)?;

@@ -142,9 +142,13 @@ impl ProjectionProbe {
     /// # Shapes
     /// - `after`: `[total_tokens, hidden_size]`, f32: the residual stream that goes on
     pub(super) fn note(&mut self, before: &Before, after: &Tensor) -> Result<()> {
-        let after = row(after, before.steered.row)?;
-        self.samples.push(before.compare(&after));
+        self.push(before, &row(after, before.steered.row)?);
         Ok(())
+    }
+
+    /// [`note`](Self::note) of the row alone, `[hidden_size]`.
+    pub(super) fn push(&mut self, before: &Before, after: &[f32]) {
+        self.samples.push(before.compare(after));
     }
 }
 
@@ -194,25 +198,36 @@ impl Before {
             Some(table) => row(table, steered.slot)?,
             None => Vec::new(),
         };
-        let registered = tables.is_registered(place, steered.slot, &vector);
         let h = row(h, steered.row)?;
         let x = x.map(|x| row(x, steered.row)).transpose()?.unwrap_or_default();
-        let dots = Dots { hh: dot(&h, &h), hv: dot(&h, &vector), vv: dot(&vector, &vector) };
+        Ok(Self::of((place, steered), tables, vector, &h, &x))
+    }
+
+    /// [`read`](Self::read) of the rows alone, `[hidden_size]` each.
+    pub(super) fn of(
+        (place, steered): ((Site, usize), SteerRow),
+        tables: &SteeringTables,
+        vector: Vec<f32>,
+        h: &[f32],
+        x: &[f32],
+    ) -> Self {
+        let registered = tables.is_registered(place, steered.slot, &vector);
+        let dots = Dots { hh: dot(h, h), hv: dot(h, &vector), vv: dot(&vector, &vector) };
         let norm = dots.vv.sqrt().max(f64::MIN_POSITIVE);
         let dot_rounding = match steered.operator {
             Operator::Add => 0.0,
             Operator::AddNormRestored | Operator::ProjectOut => DOT_ROUNDING,
         };
         let h_norm = dots.hh.sqrt();
-        Ok(Self {
-            along: (dots.hv + dot(&x, &vector)) / norm,
+        Self {
+            along: (dots.hv + dot(x, &vector)) / norm,
             planned: dots.planned(steered.operator, f64::from(steered.strength)),
-            rounding: SUM_ROUNDING * (h_norm + dot(&x, &x).sqrt()) + dot_rounding * h_norm,
+            rounding: SUM_ROUNDING * (h_norm + dot(x, x).sqrt()) + dot_rounding * h_norm,
             place,
             steered,
             vector,
             registered,
-        })
+        }
     }
 
     fn compare(&self, after: &[f32]) -> ProjectionSample {

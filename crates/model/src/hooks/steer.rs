@@ -41,7 +41,7 @@ impl<'a> SteerRows<'a> {
     /// `[total_tokens]`: for each row the largest `||delta|| / ||h||` over the layers in which the
     /// last pass steered it, `h` being the row at the hook before the change and `delta` being
     /// `strength * v`, or the part taken out by [`crate::steering::Operator::ProjectOut`]. `None`
-    /// for rows that were not steered, and on devices other than the CPU.
+    /// for rows that were not steered.
     #[must_use]
     pub fn measured(&self) -> &[Option<f32>] {
         &self.measured
@@ -87,13 +87,12 @@ impl<'a> SteerRows<'a> {
             return Ok(());
         }
         let table = self.table(site, layer)?;
-        if let Some(relative_norms) = kernels::steer(cpu, h, table, &self.listed)? {
-            self.measure(relative_norms);
-        }
+        let relative_norms = kernels::steer(cpu, h, table, &self.listed)?;
+        self.measure(relative_norms);
         Ok(())
     }
 
-    /// `x + h` after [`apply`](Self::apply), in one operation, on the CPU; the plain sum when no row is steered.
+    /// `x + h` after [`apply`](Self::apply), in one operation; the plain sum when no row is steered.
     ///
     /// # Shapes
     /// - `x`, `h`, returns: `[total_tokens, hidden_size]`, f32
@@ -131,6 +130,42 @@ impl<'a> SteerRows<'a> {
     /// Hands the probe what became of the row: `h` is what goes on, `[total_tokens, hidden_size]`.
     pub(super) fn after(&mut self, before: &Before, h: &Tensor) -> Result<()> {
         self.probe.as_mut().map_or(Ok(()), |probe| probe.note(before, h))
+    }
+
+    /// `[total_tokens]`: the plan of each row.
+    pub(crate) fn plans(&self) -> &[Option<&'a SteeringPlan>] {
+        &self.rows
+    }
+
+    /// The tables that plans name slots of.
+    pub(crate) fn tables(&self) -> &'a SteeringTables {
+        self.tables
+    }
+
+    /// The row that the probe chooses at a place, if there is a probe and a row that plans ask for.
+    pub(crate) fn choose(&mut self, place: (Site, usize)) -> Option<SteerRow> {
+        self.probe.as_mut()?.choose(place, &due(place, &self.rows))
+    }
+
+    /// Takes what a device measured of a row that it steered, as [`Self::measured`] gives it.
+    pub(crate) fn note_measured(&mut self, row: usize, relative_norm: f32) {
+        if let Some(measured) = self.measured.get_mut(row) {
+            *measured = Some(relative_norm);
+        }
+    }
+
+    /// Hands the probe what a device read of a chosen row: the row at the hook and what is added to it, what goes on, and the
+    /// vector in the table, `[hidden_size]` each.
+    pub(crate) fn note_sample(
+        &mut self,
+        place: (Site, usize),
+        chosen: SteerRow,
+        [h, x, after, vector]: [&[f32]; 4],
+    ) {
+        if let Some(probe) = &mut self.probe {
+            let before = Before::of((place, chosen), self.tables, vector.to_vec(), h, x);
+            probe.push(&before, after);
+        }
     }
 
     /// Asks for the vectors of one site of one layer ahead of their use.

@@ -1,6 +1,6 @@
 //! Operations within a row: RMS norm, rotary embedding, SwiGLU, residual sum.
 
-use candle_core::{CpuStorage, CustomOp2, D, DType, InplaceOp3, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, InplaceOp3, Layout, Shape, Tensor};
 
 use super::cpu::{Cpu, per_cpu_level};
 use super::lanes::{dot, silu};
@@ -16,18 +16,8 @@ const ROW_TILE: usize = 16;
 /// - `x`, returns: `[total_tokens, hidden_size]`, f32
 /// - `weight`: `[hidden_size]`, f32
 pub(crate) fn rms_norm(cpu: &Cpu, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        // contiguous: the kernel reads whole rows.
-        return Ok(x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm { cpu, eps })?);
-    }
-    rms_norm_composite(x, weight, eps)
-}
-
-/// [`rms_norm`] of candle's operations.
-pub(super) fn rms_norm_composite(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?; // [total_tokens, 1]
-    let normed = x.broadcast_div(&(mean_square + eps)?.sqrt()?)?;
-    Ok(normed.broadcast_mul(weight)?)
+    // contiguous: the kernel reads whole rows.
+    Ok(x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm { cpu, eps })?)
 }
 
 struct RmsNorm<'a> {
@@ -93,21 +83,6 @@ pub(super) fn rope_in_place(
     width: usize,
 ) -> Result<()> {
     Ok(x.inplace_op3(cos, sin, &Rope { cpu, width })?)
-}
-
-/// [`rope_in_place`] of candle's operations, into another tensor.
-pub(super) fn rope_composite(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let (total_tokens, width) = x.dims2()?;
-    let (_, half) = cos.dims2()?;
-    let heads = x.reshape((total_tokens, width / (2 * half), 2 * half))?; // [total_tokens, num_heads, head_dim]
-    let first = heads.narrow(D::Minus1, 0, half)?; // [total_tokens, num_heads, head_dim / 2]
-    let second = heads.narrow(D::Minus1, half, half)?; // [total_tokens, num_heads, head_dim / 2]
-    let cos = cos.unsqueeze(1)?; // [total_tokens, 1, head_dim / 2]
-    let sin = sin.unsqueeze(1)?; // [total_tokens, 1, head_dim / 2]
-    let rotated_first = (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?;
-    let rotated_second = (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?;
-    let rotated = Tensor::cat(&[rotated_first, rotated_second], D::Minus1)?; // [total_tokens, num_heads, head_dim]
-    Ok(rotated.reshape((total_tokens, width))?) // [total_tokens, num_heads * head_dim]
 }
 
 struct Rope<'a> {
@@ -177,15 +152,7 @@ fn rope_row_body(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// # Shapes
 /// - `gate`, `up`, returns: `[total_tokens, intermediate_size]`, f32
 pub(crate) fn swiglu(cpu: &Cpu, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if gate.device().is_cpu() {
-        return Ok(gate.apply_op2_no_bwd(up, &SwiGlu { cpu })?);
-    }
-    swiglu_composite(gate, up)
-}
-
-/// [`swiglu`] of candle's operations.
-pub(super) fn swiglu_composite(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    Ok((gate.to_dtype(DType::F32)?.silu()? * up)?)
+    Ok(gate.apply_op2_no_bwd(up, &SwiGlu { cpu })?)
 }
 
 struct SwiGlu<'a> {
@@ -235,10 +202,7 @@ fn times_silu_body(gate: &[f32], up: &mut [f32]) {
 /// # Shapes
 /// - `x`, `y`, returns: `[total_tokens, hidden_size]`, f32
 pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return Ok(x.apply_op2_no_bwd(y, &Add)?);
-    }
-    Ok((x + y)?)
+    Ok(x.apply_op2_no_bwd(y, &Add)?)
 }
 
 /// candle's own sum waits for a pool of spinning threads, which a busy machine makes slow.

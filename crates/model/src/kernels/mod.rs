@@ -1,15 +1,14 @@
-//! The arithmetic of a forward pass: one module an operation, each with a CPU kernel and the same of
-//! candle's operations for other devices.
+//! The arithmetic of a forward pass on the CPU, one module an operation. A GPU's is in [`crate::gpu`].
 //!
 //! Architecture invariants: on the CPU a row's result is set by the weights, the row and its own
 //! sequence's cache, never by the number of rows, the tile or the thread; unsafe code lives here
-//! alone, beside a portable twin. The composites run on the CPU too: unit tests hold each kernel
-//! against its composite.
+//! alone, beside a portable twin. Unit tests hold each kernel against its composite, the same of candle's operations.
 
 mod accumulate;
 mod attention;
+#[cfg(test)]
+mod composite;
 mod cpu;
-mod dense;
 mod element;
 mod elementwise;
 mod lanes;
@@ -25,7 +24,6 @@ mod tests;
 pub(crate) use attention::{AttentionHeads, attention};
 pub(crate) use cpu::Cpu;
 pub use cpu::{CpuKernels, CpuOptions};
-pub(crate) use dense::matmul_dense;
 pub(crate) use elementwise::{add, rms_norm, swiglu};
 pub(crate) use logits::{largest, weights};
 pub(crate) use packed::{

@@ -4,14 +4,12 @@
 //! types at some widths, and so gives a row other bits in other company. Here a row of x is
 //! quantised on its own and each output is one call of the type's dot product.
 
-use std::sync::Arc;
-
 use candle_core::quantized::k_quants::{
     BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
     BlockQ8_0, BlockQ8_1, BlockQ8K,
 };
-use candle_core::quantized::{GgmlDType, GgmlType, QMatMul, QTensor};
-use candle_core::{CpuStorage, CustomOp1, Layout, Module, Shape, Tensor};
+use candle_core::quantized::{GgmlDType, GgmlType, QTensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::cpu::Cpu;
 use super::rows;
@@ -30,15 +28,12 @@ const COLUMN_TILE: usize = 32;
 /// - `weight`: `[out_features, in_features]`, quantised along `in_features`
 /// - returns: `[total_tokens, out_features]`, f32
 ///
-/// # Dtype and device
+/// # Dtype
 /// Rows of x are quantised to the type's partner (`Q8_0`, `Q8_1` or `Q8K`), integer products are
-/// scaled and summed in f32. On devices other than the CPU the product is candle's.
-pub(crate) fn matmul_quantized(cpu: &Cpu, x: &Tensor, weight: &Arc<QTensor>) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        // contiguous: the kernel reads whole rows.
-        return Ok(x.contiguous()?.apply_op1_no_bwd(&QuantizedMatmul { cpu, weight })?);
-    }
-    Ok(QMatMul::from_arc(Arc::clone(weight))?.forward(x)?)
+/// scaled and summed in f32.
+pub(crate) fn matmul_quantized(cpu: &Cpu, x: &Tensor, weight: &QTensor) -> Result<Tensor> {
+    // contiguous: the kernel reads whole rows.
+    Ok(x.contiguous()?.apply_op1_no_bwd(&QuantizedMatmul { cpu, weight })?)
 }
 
 struct QuantizedMatmul<'a> {

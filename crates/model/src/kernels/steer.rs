@@ -12,11 +12,6 @@ use super::rows;
 use crate::error::Result;
 use crate::steering::Operator;
 
-/// The axis rows and slots lie along.
-const ROW_DIM: usize = 0;
-/// The axis a row's values lie along.
-const HIDDEN_DIM: usize = 1;
-
 /// One row to steer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct SteerRow {
@@ -36,31 +31,21 @@ pub(crate) struct SteerRow {
 /// # Shapes
 /// - `h`: `[total_tokens, hidden_size]`, f32, contiguous
 /// - `table`: `[num_slots, hidden_size]`, f32
-/// - returns: `[rows]`, `||delta|| / ||h||` of each, on the CPU alone
+/// - returns: `[rows]`, `||delta|| / ||h||` of each
 ///
-/// # Dtype and device
+/// # Dtype
 /// All sums are f32.
 ///
 /// # Cost
-/// CPU: one pass over the steered rows. Elsewhere: a gather, the operator and a scatter for each
-/// operator in use.
-pub(crate) fn steer(
-    cpu: &Cpu,
-    h: &Tensor,
-    table: &Tensor,
-    rows: &[SteerRow],
-) -> Result<Option<Vec<f32>>> {
-    if h.device().is_cpu() {
-        let op = SteerInPlace { cpu, rows, relative_norms: RefCell::default() };
-        h.inplace_op2(table, &op)?;
-        return Ok(Some(op.relative_norms.into_inner()));
-    }
-    steer_composite(h, table, rows)?;
-    Ok(None)
+/// One pass over the steered rows.
+pub(crate) fn steer(cpu: &Cpu, h: &Tensor, table: &Tensor, rows: &[SteerRow]) -> Result<Vec<f32>> {
+    let op = SteerInPlace { cpu, rows, relative_norms: RefCell::default() };
+    h.inplace_op2(table, &op)?;
+    Ok(op.relative_norms.into_inner())
 }
 
 /// `x + h` where the chosen rows of h are steered first, in one operation; h itself is not changed. The same bits as
-/// [`steer`] and then the sum. On the CPU alone.
+/// [`steer`] and then the sum.
 ///
 /// # Shapes
 /// - `x`, `h`, the first of what it returns: `[total_tokens, hidden_size]`, f32, contiguous
@@ -75,49 +60,6 @@ pub(crate) fn add_steered(
     let op = SteerInPlace { cpu, rows, relative_norms: RefCell::default() };
     let sum = h.apply_op3_no_bwd(x, table, &op)?;
     Ok((sum, op.relative_norms.into_inner()))
-}
-
-/// [`steer`] of candle's operations.
-pub(super) fn steer_composite(h: &Tensor, table: &Tensor, rows: &[SteerRow]) -> Result<()> {
-    for operator in [Operator::Add, Operator::AddNormRestored, Operator::ProjectOut] {
-        let chosen: Vec<&SteerRow> = rows.iter().filter(|row| row.operator == operator).collect();
-        if chosen.is_empty() {
-            continue;
-        }
-        let device = h.device();
-        let index = |of: fn(&SteerRow) -> usize| -> Result<Tensor> {
-            let values = chosen
-                .iter()
-                .map(|row| u32::try_from(of(row)))
-                .collect::<Result<Vec<u32>, _>>()
-                .map_err(candle_core::Error::wrap)?;
-            Ok(Tensor::from_vec(values, chosen.len(), device)?)
-        };
-        let row_ids = index(|row| row.row)?;
-        let before = h.index_select(&row_ids, ROW_DIM)?; // [rows, hidden_size]
-        let v = table.index_select(&index(|row| row.slot)?, ROW_DIM)?; // [rows, hidden_size]
-        let strength: Vec<f32> = chosen.iter().map(|row| row.strength).collect();
-        let strength = Tensor::from_vec(strength, (chosen.len(), 1), device)?;
-        let norm = |x: &Tensor| x.sqr()?.sum_keepdim(HIDDEN_DIM)?.sqrt(); // [rows, 1]
-        let after = match operator {
-            Operator::Add => (&before + v.broadcast_mul(&strength)?)?,
-            Operator::AddNormRestored => {
-                let sum = (&before + v.broadcast_mul(&strength)?)?;
-                let floor = f64::from(f32::MIN_POSITIVE);
-                sum.broadcast_mul(&norm(&before)?.div(&norm(&sum)?.maximum(floor)?)?)?
-            }
-            Operator::ProjectOut => {
-                let along = (&before * &v)?.sum_keepdim(HIDDEN_DIM)?; // [rows, 1]
-                let square = v.sqr()?.sum_keepdim(HIDDEN_DIM)?; // [rows, 1]
-                let floor = f64::from(f32::MIN_POSITIVE);
-                let factor = ((along / square.maximum(floor)?)? * strength)?;
-                (&before - v.broadcast_mul(&factor)?)?
-            }
-        };
-        let places = row_ids.unsqueeze(HIDDEN_DIM)?.broadcast_as(after.shape())?.contiguous()?;
-        h.scatter_set(&places, &after, ROW_DIM)?;
-    }
-    Ok(())
 }
 
 /// Asks for the vectors of these rows: the weights of a step push them out of the caches, and what follows would wait

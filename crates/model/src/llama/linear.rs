@@ -9,24 +9,29 @@ use super::weights::{Weight, WeightSource};
 use crate::error::Result;
 use crate::kernels::{self, Cpu, PackedMatrix};
 
+/// A matrix, `[rows, cols]`, as the CPU keeps it.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    /// In the kernels' own form.
+    Packed(Arc<PackedMatrix>),
+    /// Blocks of a type that they do not take, as the file has them.
+    Quantized(Arc<QTensor>),
+}
+
 impl Weight {
-    /// The form in which a matrix is kept. Float types in a GGUF's clothes are dense: their blocks are single
-    /// numbers. On the CPU, types that the packed kernels take are packed, and the file's form is let go.
-    pub(super) fn into_kept_form(self) -> Result<Self> {
-        match self.without_single_number_blocks()? {
-            Self::Dense(weight) if weight.device().is_cpu() => {
-                Ok(Self::Packed(Arc::new(PackedMatrix::pack_dense(&weight)?)))
+    /// The form in which the CPU keeps a matrix: types that the packed kernels take are packed, and the file's form is let go.
+    pub(super) fn into_kept(self) -> Result<Kept> {
+        Ok(match self.without_single_number_blocks()? {
+            Self::Dense(weight) => Kept::Packed(Arc::new(PackedMatrix::pack_dense(&weight)?)),
+            Self::Quantized(weight) if PackedMatrix::takes(weight.dtype()) => {
+                Kept::Packed(Arc::new(PackedMatrix::pack(&weight)?))
             }
-            Self::Quantized(weight)
-                if weight.device().is_cpu() && PackedMatrix::takes(weight.dtype()) =>
-            {
-                Ok(Self::Packed(Arc::new(PackedMatrix::pack(&weight)?)))
-            }
-            other => Ok(other),
-        }
+            Self::Quantized(weight) => Kept::Quantized(weight),
+        })
     }
 
-    fn without_single_number_blocks(self) -> Result<Self> {
+    /// Float types in a GGUF's clothes are dense: their blocks are single numbers.
+    pub(crate) fn without_single_number_blocks(self) -> Result<Self> {
         let Self::Quantized(weight) = self else { return Ok(self) };
         match weight.dtype() {
             GgmlDType::F32 => Ok(Self::Dense(weight.dequantize(&weight.device())?)),
@@ -45,14 +50,14 @@ impl Weight {
 #[derive(Debug)]
 pub(super) struct Linear {
     /// `[out_features, in_features]`.
-    weight: Weight,
+    weight: Kept,
     /// `[out_features]`, f32.
     bias: Option<Tensor>,
 }
 
 impl Linear {
     /// Wraps a matrix that is shared, as a tied `lm_head` is.
-    pub(super) fn new(weight: Weight) -> Self {
+    pub(super) fn new(weight: Kept) -> Self {
         Self { weight, bias: None }
     }
 
@@ -68,7 +73,7 @@ impl Linear {
             Bias::None => None,
             Bias::Vector => Some(source.vector(&format!("{name}.bias"), out_features)?),
         };
-        Ok(Self { weight: weight.into_kept_form()?, bias })
+        Ok(Self { weight: weight.into_kept()?, bias })
     }
 
     /// # Shapes
@@ -76,9 +81,8 @@ impl Linear {
     /// - returns: `[total_tokens, out_features]`, f32
     pub(super) fn forward(&self, cpu: &Cpu, x: &Tensor) -> Result<Tensor> {
         let product = match &self.weight {
-            Weight::Dense(weight) => kernels::matmul_dense(x, weight)?,
-            Weight::Quantized(weight) => kernels::matmul_quantized(cpu, x, weight)?,
-            Weight::Packed(weight) => kernels::matmul_packed(cpu, x, weight)?,
+            Kept::Quantized(weight) => kernels::matmul_quantized(cpu, x, weight)?,
+            Kept::Packed(weight) => kernels::matmul_packed(cpu, x, weight)?,
         };
         match &self.bias {
             Some(bias) => Ok(product.broadcast_add(bias)?),
@@ -94,7 +98,7 @@ impl Linear {
     /// - `x`: `[total_tokens, hidden_size]`, f32
     /// - returns: `[total_tokens, intermediate_size]`, f32
     pub(super) fn swiglu(cpu: &Cpu, gate: &Self, up: &Self, x: &Tensor) -> Result<Tensor> {
-        if let (Weight::Packed(gate), Weight::Packed(up)) = (&gate.weight, &up.weight)
+        if let (Kept::Packed(gate), Kept::Packed(up)) = (&gate.weight, &up.weight)
             && gate.has_form_of(up)
         {
             return kernels::swiglu_packed(cpu, x, gate, up);
@@ -120,8 +124,8 @@ impl Stacked {
         let packed: Option<Vec<&PackedMatrix>> = parts
             .iter()
             .map(|part| match &part.weight {
-                Weight::Packed(weight) => Some(weight.as_ref()),
-                Weight::Dense(_) | Weight::Quantized(_) => None,
+                Kept::Packed(weight) => Some(weight.as_ref()),
+                Kept::Quantized(_) => None,
             })
             .collect();
         let Some(weight) = packed.and_then(|packed| PackedMatrix::stack(&packed)) else {
@@ -130,7 +134,7 @@ impl Stacked {
         let biases: Option<Vec<&Tensor>> = parts.iter().map(|part| part.bias.as_ref()).collect();
         // All or none: a block's projections are biased alike.
         let bias = biases.map(|biases| Tensor::cat(&biases, COLUMN_DIM)).transpose()?;
-        Ok(Self { parts: vec![Linear { weight: Weight::Packed(Arc::new(weight)), bias }] })
+        Ok(Self { parts: vec![Linear { weight: Kept::Packed(Arc::new(weight)), bias }] })
     }
 
     /// # Shapes
@@ -161,11 +165,11 @@ pub(super) enum Bias {
 #[derive(Debug)]
 pub(super) struct Embedding {
     /// `[vocab_size, hidden_size]`.
-    weight: Weight,
+    weight: Kept,
 }
 
 impl Embedding {
-    pub(super) fn new(weight: Weight) -> Self {
+    pub(super) fn new(weight: Kept) -> Self {
         Self { weight }
     }
 
@@ -175,14 +179,9 @@ impl Embedding {
     /// - `token_ids`: `[total_tokens]`, u32
     /// - returns: `[total_tokens, hidden_size]`, f32
     pub(super) fn forward(&self, token_ids: &Tensor) -> Result<Tensor> {
-        const VOCAB_DIM: usize = 0;
         match &self.weight {
-            Weight::Dense(weight) => {
-                // f32: the residual stream is f32.
-                Ok(weight.index_select(token_ids, VOCAB_DIM)?.to_dtype(DType::F32)?)
-            }
-            Weight::Quantized(weight) => Ok(quantized_rows(weight, token_ids)?),
-            Weight::Packed(weight) => Ok(kernels::packed_rows(token_ids, weight)?),
+            Kept::Quantized(weight) => Ok(quantized_rows(weight, token_ids)?),
+            Kept::Packed(weight) => Ok(kernels::packed_rows(token_ids, weight)?),
         }
     }
 }

@@ -4,24 +4,27 @@
 //! the cache only the rows of its batch; every site calls its hooks once a layer.
 
 mod block;
+mod body;
 mod linear;
 mod rope;
 mod weights;
 
+pub(crate) use rope::Rope;
 pub(crate) use weights::{Weight, WeightSource};
+
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
+use crate::gpu::{self, DeviceCache, DeviceModel, DeviceOps, DeviceStep};
 use crate::hooks::{Capture, Hooks};
 use crate::kernels::{Cpu, CpuKernels, CpuOptions};
 use crate::kv_cache::KvCache;
 use crate::sampling::{Ask, StepOutput};
-use block::{Block, RmsNorm, Step};
-use linear::{Bias, Embedding, Linear};
-use rope::Rope;
+use body::TensorBody;
 
 /// A Llama or Qwen2 for packed batches; shared between threads, it keeps no state of any sequence.
 #[derive(Debug)]
@@ -29,49 +32,53 @@ pub struct Llama {
     config: LlamaConfig,
     device: Device,
     cpu: Cpu,
-    embed_tokens: Embedding,
-    blocks: Vec<Block>,
-    norm: RmsNorm,
-    lm_head: Linear,
-    rope: Rope,
+    body: Body,
+}
+
+/// The weights, and how they are run.
+#[derive(Debug)]
+enum Body {
+    /// As tensors.
+    Tensors(TensorBody),
+    /// In the memory of a device.
+    Device(Arc<DeviceModel>),
 }
 
 impl Llama {
-    /// Takes every tensor from `source`, each once, in the order of the forward pass.
+    /// Takes every tensor from `source`, which makes them on the host, each once, in the order of the forward pass.
     ///
     /// # Errors
     /// [`Error::Weight`] when a tensor is missing or has another shape, [`Error::Device`] when the processor cannot do
-    /// what `cpu` asks for.
+    /// what `cpu` asks for or the GPU cannot be used, [`Error::Tensor`] when there is no room.
     pub(crate) fn load(
         config: LlamaConfig,
         source: &mut dyn WeightSource,
         device: &Device,
         cpu: CpuOptions,
     ) -> Result<Self> {
-        let cpu = Cpu::new(cpu)?;
-        let (vocab_size, hidden_size) = (config.vocab_size, config.hidden_size);
-        let embedding = source
-            .matrix("model.embed_tokens.weight", vocab_size, hidden_size)?
-            .into_kept_form()?;
-        let blocks = (0..config.num_hidden_layers)
-            .map(|layer| Block::load(&config, source, layer))
-            .collect::<Result<_>>()?;
-        let norm = RmsNorm::load(&config, source, "model.norm")?;
-        let lm_head = if config.tie_word_embeddings {
-            Linear::new(embedding.clone())
-        } else {
-            Linear::load(source, "lm_head", (vocab_size, hidden_size), Bias::None)?
-        };
-        Ok(Self {
-            embed_tokens: Embedding::new(embedding),
-            blocks,
-            norm,
-            lm_head,
-            rope: Rope::new(&config),
-            config,
-            device: device.clone(),
-            cpu,
-        })
+        match gpu::open(device)? {
+            Some(ops) => Self::load_into(config, source, device, ops),
+            None => {
+                let cpu = Cpu::new(cpu)?;
+                let body = Body::Tensors(TensorBody::load(&config, source)?);
+                Ok(Self { config, device: device.clone(), cpu, body })
+            }
+        }
+    }
+
+    /// [`Self::load`] into the memory that `ops` are done in, which is that of `device`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn load_into(
+        config: LlamaConfig,
+        source: &mut dyn WeightSource,
+        device: &Device,
+        ops: Box<dyn DeviceOps>,
+    ) -> Result<Self> {
+        let cpu = Cpu::new(CpuOptions::default())?;
+        let body = Body::Device(Arc::new(DeviceModel::load(&config, source, ops)?));
+        Ok(Self { config, device: device.clone(), cpu, body })
     }
 
     /// The configuration it was loaded with.
@@ -98,6 +105,14 @@ impl Llama {
         &self.device
     }
 
+    /// The weights, where they are in the memory of a device and no tensors.
+    pub(crate) fn device_model(&self) -> Option<&Arc<DeviceModel>> {
+        match &self.body {
+            Body::Tensors(_) => None,
+            Body::Device(model) => Some(model),
+        }
+    }
+
     /// One forward pass: writes the rows' keys and values to the cache and returns the logits of
     /// `batch.logit_rows`, in their order.
     ///
@@ -105,7 +120,7 @@ impl Llama {
     /// and any placing of its cache blocks.
     ///
     /// # Shapes
-    /// - returns: `[num_logit_rows, vocab_size]`, f32
+    /// - returns: `[num_logit_rows, vocab_size]`, f32, on the host
     ///
     /// # Errors
     /// [`Error::Request`] when the batch does not fit model or cache, [`Error::Steering`] when a hook
@@ -117,65 +132,14 @@ impl Llama {
         cache: &mut KvCache,
         hooks: &mut Hooks<'_>,
     ) -> Result<Tensor> {
-        const ROW_DIM: usize = 0;
-        let x = self.run_blocks(batch, cache, hooks, self.blocks.len())?; // [total_tokens, hidden_size]
-        if batch.logit_rows.is_empty() {
-            return Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &self.device)?);
+        let asks = vec![Ask::Logits; batch.logit_rows.len()];
+        match self.run(batch, cache, hooks, self.config.num_hidden_layers, &asks)? {
+            Ran::Tensor(logits) => Ok(logits),
+            Ran::Answers(output) => {
+                let shape = (batch.logit_rows.len(), self.config.vocab_size);
+                Ok(Tensor::from_vec(output.into_rows(), shape, &Device::Cpu)?)
+            }
         }
-        let logit_rows = batch
-            .logit_rows
-            .iter()
-            .map(|&row| u32::try_from(row))
-            .collect::<Result<Vec<u32>, _>>()
-            .map_err(candle_core::Error::wrap)?;
-        let logit_rows = Tensor::new(logit_rows.as_slice(), &self.device)?; // [num_logit_rows]
-        let x = x.index_select(&logit_rows, ROW_DIM)?; // [num_logit_rows, hidden_size]
-        self.lm_head.forward(&self.cpu, &self.norm.forward(&self.cpu, &x)?) // [num_logit_rows, vocab_size]
-    }
-
-    /// Reads activations alone: [`Self::forward`] up to the last layer that `capture` reads, without logits.
-    ///
-    /// Later layers write nothing to `cache`, so nothing may go on from it.
-    ///
-    /// # Errors
-    /// As [`Self::forward`].
-    pub fn capture(
-        &self,
-        batch: &PackedBatch,
-        cache: &mut KvCache,
-        capture: &mut Capture,
-    ) -> Result<()> {
-        let num_blocks = capture.last_layer().map_or(0, |layer| layer + 1);
-        let mut hooks = Hooks { steer: None, capture: Some(capture) };
-        self.run_blocks(batch, cache, &mut hooks, num_blocks.min(self.blocks.len()))?;
-        Ok(())
-    }
-
-    /// The first blocks: `[total_tokens, hidden_size]`.
-    fn run_blocks(
-        &self,
-        batch: &PackedBatch,
-        cache: &mut KvCache,
-        hooks: &mut Hooks<'_>,
-        num_blocks: usize,
-    ) -> Result<Tensor> {
-        if !cache.fits(&self.config) {
-            return Err(Error::Request("the cache was made for another model".to_owned()));
-        }
-        let layout = batch.layout(&self.config, cache)?;
-        hooks.begin(&self.config, batch.total_tokens())?;
-        let step = Step {
-            cpu: &self.cpu,
-            layout: &layout,
-            rope: self.rope.rows(&batch.positions, &self.device)?,
-        };
-
-        let token_ids = Tensor::new(batch.token_ids.as_slice(), &self.device)?; // [total_tokens]
-        let mut x = self.embed_tokens.forward(&token_ids)?; // [total_tokens, hidden_size]
-        for (layer, block) in self.blocks.iter().take(num_blocks).enumerate() {
-            x = block.forward(&x, cache.layer(layer), &step, hooks)?; // [total_tokens, hidden_size]
-        }
-        Ok(x)
     }
 
     /// [`Self::forward`], with what each of `batch.logit_rows` is asked: where a token is asked for, no logits are handed out.
@@ -196,9 +160,81 @@ impl Llama {
                 batch.logit_rows.len()
             )));
         }
-        let logits = self.forward(batch, cache, hooks)?; // [num_logit_rows, vocab_size]
-        #[expect(clippy::disallowed_methods, reason = "the host chooses")]
-        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        Ok(StepOutput::of_rows(asks, logits, self.config.vocab_size))
+        match self.run(batch, cache, hooks, self.config.num_hidden_layers, asks)? {
+            Ran::Tensor(logits) => {
+                #[expect(clippy::disallowed_methods, reason = "the host chooses")]
+                let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+                Ok(StepOutput::of_rows(asks, logits, self.config.vocab_size))
+            }
+            Ran::Answers(output) => Ok(output),
+        }
     }
+
+    /// Reads activations alone: [`Self::forward`] up to the last layer that `capture` reads, without logits.
+    ///
+    /// Later layers write nothing to `cache`, so nothing may go on from it.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn capture(
+        &self,
+        batch: &PackedBatch,
+        cache: &mut KvCache,
+        capture: &mut Capture,
+    ) -> Result<()> {
+        let num_blocks = capture.last_layer().map_or(0, |layer| layer + 1);
+        let batch = PackedBatch { logit_rows: Vec::new(), ..batch.clone() };
+        let mut hooks = Hooks { steer: None, capture: Some(capture) };
+        let num_blocks = num_blocks.min(self.config.num_hidden_layers);
+        self.run(&batch, cache, &mut hooks, num_blocks, &[])?;
+        Ok(())
+    }
+
+    /// The first blocks, and what is asked of the rows whose logits are wanted.
+    fn run(
+        &self,
+        batch: &PackedBatch,
+        cache: &mut KvCache,
+        hooks: &mut Hooks<'_>,
+        num_blocks: usize,
+        asks: &[Ask],
+    ) -> Result<Ran> {
+        if !cache.fits(&self.config) {
+            return Err(other_cache());
+        }
+        let layout = batch.layout(&self.config, cache)?;
+        hooks.begin(&self.config, batch.total_tokens())?;
+        match &self.body {
+            Body::Tensors(body) => {
+                let layers = cache.layers().ok_or_else(other_cache)?;
+                let step = (batch, &layout);
+                let x = body.run(&self.cpu, step, &layers[..num_blocks], hooks)?; // [total_tokens, hidden_size]
+                if batch.logit_rows.is_empty() {
+                    let shape = (0, self.config.vocab_size);
+                    return Ok(Ran::Tensor(Tensor::zeros(shape, DType::F32, &Device::Cpu)?));
+                }
+                let logits = body.logits(&self.cpu, &x, &batch.logit_rows)?; // [num_logit_rows, vocab_size]
+                Ok(Ran::Tensor(logits))
+            }
+            Body::Device(model) => {
+                let of_model = |cache: &&mut DeviceCache| cache.is_of(model);
+                let cache = cache.on_device().filter(of_model).ok_or_else(other_cache)?;
+                let step =
+                    DeviceStep { config: &self.config, batch, layout: &layout, asks, num_blocks };
+                Ok(Ran::Answers(model.step(&step, cache, hooks)?))
+            }
+        }
+    }
+}
+
+/// What a pass left.
+enum Ran {
+    /// `[num_logit_rows, vocab_size]`, f32, on the host.
+    Tensor(Tensor),
+    /// What a device answered.
+    Answers(StepOutput),
+}
+
+fn other_cache() -> Error {
+    Error::Request("the cache was made for another model".to_owned())
 }

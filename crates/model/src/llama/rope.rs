@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// The frequency of each pair of a head's elements.
 #[derive(Debug)]
-pub(super) struct Rope {
+pub(crate) struct Rope {
     /// `[head_dim / 2]`, radians a token.
     frequencies: Vec<f64>,
 }
@@ -24,7 +24,7 @@ pub(super) struct RopeRows {
 }
 
 impl Rope {
-    pub(super) fn new(config: &LlamaConfig) -> Self {
+    pub(crate) fn new(config: &LlamaConfig) -> Self {
         let frequencies = (0..config.head_dim / 2)
             .map(|pair| {
                 let exponent = 2.0 * pair as f64 / config.head_dim as f64;
@@ -36,19 +36,24 @@ impl Rope {
 
     /// Computes angles in f64 and rounds their cosines and sines once, for any position.
     pub(super) fn rows(&self, positions: &[usize], device: &Device) -> Result<RopeRows> {
-        let num_values = positions.len() * self.frequencies.len();
-        let (mut cos, mut sin) = (Vec::with_capacity(num_values), Vec::with_capacity(num_values));
-        for &position in positions {
-            for frequency in &self.frequencies {
-                let (angle_sin, angle_cos) = (position as f64 * frequency).sin_cos();
-                cos.push(to_f32(angle_cos));
-                sin.push(to_f32(angle_sin));
-            }
-        }
+        let (cos, sin) = positions.iter().flat_map(|&position| self.at(position)).unzip();
         let shape = (positions.len(), self.frequencies.len());
         Ok(RopeRows {
             cos: Tensor::from_vec(cos, shape, device)?,
             sin: Tensor::from_vec(sin, shape, device)?,
+        })
+    }
+
+    /// `[num_positions][head_dim / 2]`: the cosine and sine of each angle, for a device that looks them up.
+    pub(crate) fn table(&self, num_positions: usize) -> Vec<[f32; 2]> {
+        (0..num_positions).flat_map(|position| self.at(position)).map(<[f32; 2]>::from).collect()
+    }
+
+    /// Cosine and sine of each angle of a position.
+    fn at(&self, position: usize) -> impl Iterator<Item = (f32, f32)> + '_ {
+        self.frequencies.iter().map(move |frequency| {
+            let (sin, cos) = (position as f64 * frequency).sin_cos();
+            (to_f32(cos), to_f32(sin))
         })
     }
 }

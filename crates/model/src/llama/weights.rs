@@ -7,17 +7,14 @@ use candle_core::Tensor;
 use candle_core::quantized::QTensor;
 
 use crate::error::Result;
-use crate::kernels::PackedMatrix;
 
-/// One matrix, `[rows, cols]`, as it is kept in memory.
+/// One matrix, `[rows, cols]`, as its file has it.
 #[derive(Debug, Clone)]
 pub(crate) enum Weight {
-    /// Contiguous, f32, f16 or bf16, on the model device.
+    /// Contiguous, f32, f16 or bf16, on the host.
     Dense(Tensor),
-    /// Quantised blocks along `cols`, on the model device.
+    /// Quantised blocks along `cols`, on the host.
     Quantized(Arc<QTensor>),
-    /// Quantised blocks in the CPU kernels' own form.
-    Packed(Arc<PackedMatrix>),
 }
 
 /// A reader of one checkpoint. Each tensor is asked for once, so it may be read, converted and let go
@@ -29,7 +26,7 @@ pub(crate) trait WeightSource {
     /// [`crate::Error::Weight`] when it is missing or not `[rows, cols]`.
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight>;
 
-    /// The vector `name` (norm weights, biases), `[len]`, f32, on the model device.
+    /// The vector `name` (norm weights, biases), `[len]`, f32, on the host.
     ///
     /// # Errors
     /// [`crate::Error::Weight`] when it is missing or not `[len]`.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Device;
-
 use super::{GgufSource, ModelFiles, SafetensorsSource, WeightForm};
 use crate::error::Result;
 
@@ -15,12 +13,9 @@ impl ModelFiles {
     /// As loading the model, for a header that cannot be read.
     pub fn weight_types(&self) -> Result<BTreeMap<String, usize>> {
         let names = match self {
-            Self::Gguf { file } => {
-                GgufSource::open(file, &Device::Cpu, WeightForm::AsStored)?.tensor_types()
-            }
+            Self::Gguf { file } => GgufSource::open(file, WeightForm::AsStored)?.tensor_types(),
             Self::Safetensors { folder, shards } => {
-                SafetensorsSource::open(folder, shards, &Device::Cpu, WeightForm::AsStored)?
-                    .tensor_types()
+                SafetensorsSource::open(folder, shards, WeightForm::AsStored)?.tensor_types()
             }
         };
         let mut counts = BTreeMap::new();

@@ -25,13 +25,12 @@ pub(crate) struct GgufSource {
     file: BufReader<File>,
     content: Content,
     config: LlamaConfig,
-    device: Device,
     form: WeightForm,
 }
 
 impl GgufSource {
     /// Reads the header: metadata and the list of tensors.
-    pub(crate) fn open(path: &Path, device: &Device, form: WeightForm) -> Result<Self> {
+    pub(crate) fn open(path: &Path, form: WeightForm) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         let mut file = BufReader::new(File::open(path).map_err(io)?);
         // candle checks lengths against the file, but a crafted alignment or shape can still make its
@@ -46,7 +45,7 @@ impl GgufSource {
         check_shapes(path, &content, &mut file)?;
         let facts = facts(path, &content, &mut file)?;
         let config = config_from_metadata(path, &content.metadata, &facts)?;
-        Ok(Self { path: path.to_owned(), file, content, config, device: device.clone(), form })
+        Ok(Self { path: path.to_owned(), file, content, config, form })
     }
 
     pub(crate) fn config(&self) -> &LlamaConfig {
@@ -79,7 +78,7 @@ impl GgufSource {
     }
 
     /// Reads one tensor whole, checking its shape first.
-    fn read(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<QTensor> {
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<QTensor> {
         let Some(info) = gguf_name(name).and_then(|name| self.content.tensor_infos.get(&name))
         else {
             return Err(self.error(name, format!("is missing; expected shape {shape:?}")));
@@ -90,7 +89,7 @@ impl GgufSource {
                 format!("has shape {:?}; the configuration says {shape:?}", info.shape.dims()),
             ));
         }
-        info.read(&mut self.file, self.content.tensor_data_offset, device).map_err(|error| {
+        info.read(&mut self.file, self.content.tensor_data_offset, &Device::Cpu).map_err(|error| {
             self.error(name, format!("cannot be read: {error}; is the file whole?"))
         })
     }
@@ -112,14 +111,14 @@ impl GgufSource {
 
 impl WeightSource for GgufSource {
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let device = self.device.clone();
         let tensor = match self.permuted_heads(name) {
-            None => self.read(name, &[rows, cols], &device)?,
+            None => self.read(name, &[rows, cols])?,
             Some(num_heads) => {
-                let tensor = self.read(name, &[rows, cols], &Device::Cpu)?;
+                let tensor = self.read(name, &[rows, cols])?;
                 let bytes = tensor.data()?;
                 let unpermuted = unpermute_rows(&bytes, num_heads, rows);
-                let storage = QStorage::from_data(Cow::Owned(unpermuted), &device, tensor.dtype())?;
+                let storage =
+                    QStorage::from_data(Cow::Owned(unpermuted), &Device::Cpu, tensor.dtype())?;
                 QTensor::new(storage, (rows, cols))?
             }
         };
@@ -131,7 +130,7 @@ impl WeightSource for GgufSource {
         };
         match dense {
             // Widening to f32 and back to the stored dtype is exact.
-            Some(dtype) => Ok(Weight::Dense(tensor.dequantize(&device)?.to_dtype(dtype)?)),
+            Some(dtype) => Ok(Weight::Dense(tensor.dequantize(&Device::Cpu)?.to_dtype(dtype)?)),
             None => {
                 if !cols.is_multiple_of(tensor.dtype().block_size()) {
                     return Err(self.error(
@@ -145,8 +144,7 @@ impl WeightSource for GgufSource {
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
-        let device = self.device.clone();
-        let vector = self.read(name, &[len], &device)?.dequantize(&device)?;
+        let vector = self.read(name, &[len])?.dequantize(&Device::Cpu)?;
         super::safetensors::check_finite(&vector).map_err(|reason| self.error(name, reason))?;
         Ok(vector)
     }

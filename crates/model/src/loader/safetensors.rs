@@ -30,18 +30,12 @@ pub(crate) struct SafetensorsSource {
     shards: Vec<Shard>,
     /// Tensor name to index in `shards`.
     home: HashMap<String, usize>,
-    device: Device,
     form: WeightForm,
 }
 
 impl SafetensorsSource {
     /// Maps the files and reads their headers.
-    pub(crate) fn open(
-        folder: &Path,
-        files: &[PathBuf],
-        device: &Device,
-        form: WeightForm,
-    ) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, files: &[PathBuf], form: WeightForm) -> Result<Self> {
         let shards: Vec<Shard> =
             files.iter().map(|file| open_shard(file)).collect::<Result<_>>()?;
         let mut home = HashMap::new();
@@ -56,7 +50,7 @@ impl SafetensorsSource {
                 }
             }
         }
-        Ok(Self { folder: folder.to_owned(), shards, home, device: device.clone(), form })
+        Ok(Self { folder: folder.to_owned(), shards, home, form })
     }
 
     /// Names and shapes of all tensors.
@@ -106,7 +100,7 @@ impl SafetensorsSource {
             .map
             .get(shard.data_start + start..shard.data_start + end)
             .ok_or_else(|| error("lies beyond the file's end; fetch it again".to_owned()))?;
-        Tensor::from_raw_buffer(bytes, dtype, shape, &self.device)
+        Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)
             .map_err(|cause| error(format!("cannot be read: {cause}")))
     }
 }

@@ -88,6 +88,31 @@ impl StepOutput {
         Self { found: found.collect(), logits, vocab_size }
     }
 
+    /// Answers that a device gave: tokens, in the order of the asks that are no [`Ask::Logits`], and the rows of those that are.
+    ///
+    /// # Shapes
+    /// - `logits`: `[asks for logits, vocab_size]`
+    pub(crate) fn of_device(
+        asks: &[Ask],
+        logits: Vec<f32>,
+        vocab_size: usize,
+        tokens: impl Iterator<Item = (u32, bool)>,
+    ) -> Self {
+        let (mut tokens, mut rows) = (tokens, 0..);
+        let found = asks.iter().filter_map(|ask| match ask {
+            Ask::Logits => rows.next().map(Found::Row),
+            Ask::Greedy | Ask::Draw { .. } => {
+                tokens.next().map(|(id, is_finite)| Found::Token { id, is_finite })
+            }
+        });
+        Self { found: found.collect(), logits, vocab_size }
+    }
+
+    /// Where every ask was [`Ask::Logits`]: `[num_asks, vocab_size]`.
+    pub(crate) fn into_rows(self) -> Vec<f32> {
+        self.logits
+    }
+
     pub(crate) fn answers(&self) -> impl Iterator<Item = Answer<'_>> {
         self.found.iter().map(|found| match *found {
             Found::Row(row) => {

@@ -9,9 +9,12 @@
 mod fingerprint;
 mod lease;
 mod plan;
+mod registering;
+mod table_store;
 mod tables;
 
 pub(crate) use fingerprint::SteeringId;
 pub use lease::SlotLease;
 pub use plan::{LayerVector, Operator, Positions, Site, SteeringPlan, SteeringVector};
+pub use registering::Registering;
 pub use tables::SteeringTables;

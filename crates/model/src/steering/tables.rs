@@ -1,35 +1,34 @@
 //! The resident tables that steering gathers from, and who owns which slot.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 use super::fingerprint::{RowId, SteeringId};
-use super::{Site, SlotLease, SteeringPlan, SteeringVector};
-use crate::config::LlamaConfig;
+use super::table_store::{TableShape, TableStore};
+use super::{Registering, Site, SlotLease, SteeringPlan, SteeringVector};
 use crate::error::{Error, Result};
+use crate::gpu::Address;
+use crate::llama::Llama;
 
-/// Both sites, in the order of `Tables::tables`.
-const SITES: [Site; 2] = [Site::AttnOut, Site::ResidPost];
-
-/// One table `[num_slots, hidden_size]`, f32, a (site, layer), made when a vector first needs it.
+/// A row for each slot, site and layer, where the model runs.
 ///
 /// Slot 0 means "not steered": it holds nothing and is never read.
 #[derive(Debug)]
 pub struct SteeringTables {
-    /// `[site][layer]`, flattened.
-    tables: Vec<Option<Tensor>>,
+    store: TableStore,
     /// `[num_slots]`: what each slot holds.
     slots: Vec<Slot>,
     /// The clones that keep slots taken until nobody else has one.
     leases: Vec<SlotLease>,
     hidden_size: usize,
     num_hidden_layers: usize,
-    device: Device,
 }
 
 /// What one slot holds.
 #[derive(Debug, Clone)]
 enum Slot {
     Free,
+    /// For a vector that is not written yet.
+    Reserved,
     /// A vector: `[num_hidden_layers]`, what the row of each layer is, where it has one.
     Taken {
         site: Site,
@@ -41,14 +40,20 @@ impl SteeringTables {
     /// Empty tables for `num_slots` slots, slot 0 included; no memory is taken yet. With 0 or 1,
     /// nothing can be registered.
     #[must_use]
-    pub fn new(config: &LlamaConfig, num_slots: usize, device: &Device) -> Self {
+    pub fn new(llama: &Llama, num_slots: usize) -> Self {
+        let config = llama.config();
+        let (num_layers, hidden_size) = (config.num_hidden_layers, config.hidden_size);
+        let shape = TableShape { num_slots, num_layers, hidden_size };
+        let store = match llama.device_model() {
+            Some(model) => TableStore::on_device(shape, model.clone()),
+            None => TableStore::on_host(shape, llama.device()),
+        };
         Self {
-            tables: vec![None; SITES.len() * config.num_hidden_layers],
+            store,
             slots: vec![Slot::Free; num_slots],
             leases: Vec::new(),
-            hidden_size: config.hidden_size,
-            num_hidden_layers: config.num_hidden_layers,
-            device: device.clone(),
+            hidden_size,
+            num_hidden_layers: num_layers,
         }
     }
 
@@ -59,6 +64,16 @@ impl SteeringTables {
     /// another width or with a value that is not finite, or when there are fewer free slots than
     /// vectors. Nothing is registered then.
     pub fn register(&mut self, vectors: &[SteeringVector]) -> Result<SlotLease> {
+        let mut registering = self.begin(vectors.to_vec())?;
+        while !self.go_on(&mut registering)? {}
+        Ok(registering.lease().clone())
+    }
+
+    /// Takes a slot for each vector, after freeing the slots nobody holds any more; no row is written yet.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub fn begin(&mut self, vectors: Vec<SteeringVector>) -> Result<Registering> {
         for (idx, vector) in vectors.iter().enumerate() {
             self.check_vector(vector)
                 .map_err(|reason| Error::Steering(format!("vector {idx}: {reason}")))?;
@@ -74,13 +89,28 @@ impl SteeringTables {
                 self.slots.len().saturating_sub(1)
             )));
         }
-        for (&slot, vector) in free.iter().zip(vectors) {
-            self.fill(slot, vector)?;
-        }
         let slots = free.iter().map(|&slot| slot_id(slot)).collect::<Result<Vec<u32>>>()?;
+        for &slot in &free {
+            self.slots[slot] = Slot::Reserved;
+        }
         let lease = SlotLease::new(slots);
         self.leases.push(lease.clone());
-        Ok(lease)
+        Ok(Registering::new(vectors, lease))
+    }
+
+    /// Writes the next vector's rows beside whatever runs, or all where that takes no time; true when all are where a pass reads them. What waits for the device
+    /// does not wait here: it is asked again.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] or [`Error::Device`] when the rows cannot be written.
+    pub fn go_on(&mut self, registering: &mut Registering) -> Result<bool> {
+        while let Some((slot, vector)) = registering.next() {
+            self.fill(slot as usize, vector)?;
+            if self.store.is_far() {
+                break;
+            }
+        }
+        Ok(registering.is_written() && self.store.has_arrived()?)
     }
 
     /// Slots that a registration could use.
@@ -125,7 +155,7 @@ impl SteeringTables {
         {
             let fits = match self.slots.get(slot as usize) {
                 Some(Slot::Taken { site, rows }) => *site == plan.site && rows[layer].is_some(),
-                Some(Slot::Free) | None => false,
+                Some(Slot::Free | Slot::Reserved) | None => false,
             };
             if !fits {
                 return Err(Error::Steering(format!(
@@ -143,15 +173,20 @@ impl SteeringTables {
     pub(crate) fn steering_id(&self, plan: &SteeringPlan) -> Option<SteeringId> {
         let row_of = |(layer, &slot): (usize, &u32)| match self.slots.get(slot as usize)? {
             Slot::Taken { rows, .. } => Some((layer, rows[layer]?)),
-            Slot::Free => None,
+            Slot::Free | Slot::Reserved => None,
         };
         let rows = plan.slot_by_layer.iter().enumerate().filter_map(row_of);
         plan.acts().then(|| SteeringId::of(plan.site, plan.operator, plan.strength, rows))
     }
 
-    /// The table of one site and layer, `[num_slots, hidden_size]`, if any vector made one.
+    /// The table of one site and layer, `[num_slots, hidden_size]`, if it is a tensor and any vector made one.
     pub(crate) fn table(&self, site: Site, layer: usize) -> Option<&Tensor> {
-        self.tables[self.table_idx(site, layer)].as_ref()
+        self.store.tensor(site, layer)
+    }
+
+    /// Where the table lies on a device, if it does and any vector was registered.
+    pub(crate) fn on_device(&self) -> Option<Address> {
+        self.store.address()
     }
 
     /// Whether `values`, `[hidden_size]`, are those that were registered for a slot, site and layer.
@@ -165,21 +200,18 @@ impl SteeringTables {
             Some(Slot::Taken { site: of, rows }) => {
                 *of == site && rows[layer] == Some(RowId::of(values))
             }
-            Some(Slot::Free) | None => false,
+            Some(Slot::Free | Slot::Reserved) | None => false,
         }
+    }
+
+    /// Slots, 0 included.
+    pub(crate) fn num_slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// Width of the rows.
     pub(crate) fn hidden_size(&self) -> usize {
         self.hidden_size
-    }
-
-    fn table_idx(&self, site: Site, layer: usize) -> usize {
-        let site_idx = match site {
-            Site::AttnOut => 0,
-            Site::ResidPost => 1,
-        };
-        site_idx * self.num_hidden_layers + layer
     }
 
     fn free_slots(&self) -> impl Iterator<Item = usize> + '_ {
@@ -228,36 +260,18 @@ impl SteeringTables {
         Ok(())
     }
 
-    /// Writes a vector's rows into `slot` and zeros into the slot's rows of every other table, so
-    /// that nothing of a former vector stays.
+    /// Writes a vector's rows into `slot`; nothing of a former vector stays.
     fn fill(&mut self, slot: usize, vector: &SteeringVector) -> Result<()> {
-        let mut rows = vec![None; self.num_hidden_layers];
+        let mut values = vec![None; self.num_hidden_layers];
         for row in &vector.layers {
-            rows[row.layer] = Some(RowId::of(&row.values));
-            let idx = self.table_idx(vector.site, row.layer);
-            if self.tables[idx].is_none() {
-                let shape = (self.slots.len(), self.hidden_size);
-                self.tables[idx] = Some(Tensor::zeros(shape, DType::F32, &self.device)?);
-            }
+            values[row.layer] = Some(row.values.as_slice());
         }
-        let zeros = Tensor::zeros((1, self.hidden_size), DType::F32, &self.device)?;
-        for table in self.tables.iter().flatten() {
-            table.slice_set(&zeros, SLOT_DIM, slot)?;
-        }
-        for row in &vector.layers {
-            let idx = self.table_idx(vector.site, row.layer);
-            if let Some(table) = &self.tables[idx] {
-                let values = Tensor::from_slice(&row.values, (1, self.hidden_size), &self.device)?;
-                table.slice_set(&values, SLOT_DIM, slot)?;
-            }
-        }
+        self.store.fill(slot, vector.site, &values)?;
+        let rows = values.iter().map(|row| row.map(RowId::of)).collect();
         self.slots[slot] = Slot::Taken { site: vector.site, rows };
         Ok(())
     }
 }
-
-/// The table's axis that slots lie along.
-const SLOT_DIM: usize = 0;
 
 fn slot_id(slot: usize) -> Result<u32> {
     u32::try_from(slot).map_err(|_| Error::Steering(format!("slot {slot} does not fit 32 bits")))
@@ -267,11 +281,13 @@ fn slot_id(slot: usize) -> Result<u32> {
 mod tests {
     use super::*;
     use crate::steering::LayerVector;
-    use crate::testing::tiny_config;
+    use crate::testing::{RandomWeights, random_llama, tiny_config};
 
     #[test]
     fn a_slot_taken_again_keeps_no_row_of_its_former_vector() {
-        let mut tables = SteeringTables::new(&tiny_config(), 2, &Device::Cpu);
+        let form = RandomWeights::Dense(candle_core::DType::F32);
+        let llama = random_llama(tiny_config(), 1, form).unwrap();
+        let mut tables = SteeringTables::new(&llama, 2);
         let vector = |layers: &[usize]| SteeringVector {
             site: Site::AttnOut,
             layers: layers

@@ -8,7 +8,7 @@ use skeg_model::Llama;
 use skeg_model::engine::{Engine, EngineConfig, GenerationRequest, LlamaEngine};
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::{Operator, Positions, Site, SlotLease, SteeringPlan, SteeringVector};
-use skeg_model::testing::{RandomWeights, random_llama, tiny_config};
+use skeg_model::testing::{RandomWeights, random_llama, random_llama_on_host_ops, tiny_config};
 
 use crate::engine_support::{Answer, alone, answer, plan, request, run_to_end, submit, vector};
 use crate::tiny::tokens;
@@ -17,8 +17,23 @@ pub(crate) static LLAMA: LazyLock<Arc<Llama>> = LazyLock::new(|| {
     Arc::new(random_llama(tiny_config(), 7, RandomWeights::Dense(DType::F32)).unwrap())
 });
 
+/// The same model, run by the pass of a GPU.
+static DEVICE_LLAMA: LazyLock<Arc<Llama>> = LazyLock::new(|| {
+    let form = RandomWeights::Dense(DType::F32);
+    Arc::new(random_llama_on_host_ops(tiny_config(), 7, form).unwrap())
+});
+
+/// Every model whose answers must not depend on their company.
+fn llamas() -> [&'static Arc<Llama>; 2] {
+    [&LLAMA, &DEVICE_LLAMA]
+}
+
 pub(crate) fn engine(config: &EngineConfig) -> LlamaEngine {
-    LlamaEngine::new(Arc::clone(&LLAMA), config).unwrap()
+    engine_of(&LLAMA, config)
+}
+
+pub(crate) fn engine_of(llama: &Arc<Llama>, config: &EngineConfig) -> LlamaEngine {
+    LlamaEngine::new(Arc::clone(llama), config).unwrap()
 }
 
 /// Vectors of both sites, for all layers and for some.
@@ -59,8 +74,12 @@ impl Ask {
 
     /// The answer in an engine of its own, whole prompt in one step, nothing from a cache.
     pub(crate) fn alone(&self) -> Answer {
+        self.alone_on(&LLAMA)
+    }
+
+    fn alone_on(&self, llama: &Arc<Llama>) -> Answer {
         let config = EngineConfig { enable_prefix_caching: false, ..EngineConfig::default() };
-        let mut engine = engine(&config);
+        let mut engine = engine_of(llama, &config);
         let lease = engine.register_vectors(&vectors()).unwrap();
         alone(&mut engine, self.bind(&lease))
     }
@@ -137,11 +156,6 @@ pub(crate) fn any_config() -> impl Strategy<Value = EngineConfig> {
 pub(crate) type Visit = (usize, Option<usize>);
 
 /// Runs the requests through one engine; `None` for those whose readers left.
-fn in_company(config: &EngineConfig, asks: &[(Ask, Visit)]) -> Vec<Option<Answer>> {
-    in_company_of(&mut engine(config), asks)
-}
-
-/// [`in_company`] of an engine that is there already.
 pub(crate) fn in_company_of(
     engine: &mut LlamaEngine,
     asks: &[(Ask, Visit)],
@@ -196,9 +210,12 @@ proptest! {
             1..8,
         ),
     ) {
-        for ((ask, _), answer) in asks.iter().zip(in_company(&config, &asks)) {
-            if let Some(answer) = answer {
-                prop_assert_eq!(answer, ask.alone(), "{:?} in {:?}", ask, config);
+        for llama in llamas() {
+            let answers = in_company_of(&mut engine_of(llama, &config), &asks);
+            for ((ask, _), answer) in asks.iter().zip(answers) {
+                if let Some(answer) = answer {
+                    prop_assert_eq!(answer, ask.alone_on(llama), "{:?} in {:?}", ask, config);
+                }
             }
         }
     }
@@ -215,11 +232,15 @@ fn a_long_prompt_is_answered_the_same_however_it_is_cut() {
     let plain = Ask { request: request(tokens(3, 120), 6), steering: None };
     let steered = Ask { steering: Some(steering), ..plain.clone() };
     assert_ne!(plain.alone().tokens, steered.alone().tokens, "the vector does nothing here");
-    for max_num_batched_tokens in [2, 3, 7, 16, 33, 119, 120, 240] {
+    for (llama, max_num_batched_tokens) in llamas()
+        .into_iter()
+        .flat_map(|llama| [2, 3, 7, 16, 33, 119, 120, 240].map(|most| (llama, most)))
+    {
         let config =
             EngineConfig { max_num_seqs: 2, max_num_batched_tokens, ..EngineConfig::default() };
         let both = [(plain.clone(), (0, None)), (steered.clone(), (0, None))];
-        let expected = [Some(plain.alone()), Some(steered.alone())];
-        assert_eq!(in_company(&config, &both), expected, "{max_num_batched_tokens} rows a step");
+        let expected = [Some(plain.alone_on(llama)), Some(steered.alone_on(llama))];
+        let answers = in_company_of(&mut engine_of(llama, &config), &both);
+        assert_eq!(answers, expected, "{max_num_batched_tokens} rows a step");
     }
 }

@@ -116,8 +116,7 @@ pub(crate) fn row_by_hand(token_ids: &[u32]) -> Vec<f32> {
 
 /// All rows of a prompt by a pass of its own, each `[num_layers * hidden_size]`.
 pub(crate) fn rows_by_hand(token_ids: &[u32], (site, layers): (Site, &[usize])) -> Vec<Vec<f32>> {
-    let mut cache =
-        KvCache::new(LLAMA.config(), 4, 32, KvCacheDtype::default(), LLAMA.device()).unwrap();
+    let mut cache = KvCache::new(&LLAMA, 4, 32, KvCacheDtype::default()).unwrap();
     let batch = PackedBatch {
         token_ids: token_ids.to_vec(),
         positions: (0..token_ids.len()).collect(),

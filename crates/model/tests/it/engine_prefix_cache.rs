@@ -181,7 +181,7 @@ fn after_rows_from_the_cache_the_increment_at_the_hook_is_strength_times_vector(
     let llama = model();
     let base = vector(Site::AttnOut, 64, &[1], 0.7);
     let row = base.layers[0].values.clone();
-    let mut tables = SteeringTables::new(llama.config(), 2, llama.device());
+    let mut tables = SteeringTables::new(&llama, 2);
     let lease = tables.register(std::slice::from_ref(&base)).unwrap();
     let plan: SteeringPlan = plan(&base, &lease, 0, 0.8, 3);
     let token_ids = tokens(1, 12);

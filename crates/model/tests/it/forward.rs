@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama as reference;
-use skeg_model::testing::{RandomWeights, random_llama_and_tensors, tiny_config};
+use skeg_model::testing::{RandomWeights, random_llama, random_llama_and_tensors, tiny_config};
 use skeg_model::{Hooks, KvCache, KvCacheDtype, LlamaConfig, PackedBatch, RopeScaling};
 
 use crate::tiny::{Stretch, cache, model, pack, tokens, values};
@@ -120,8 +120,9 @@ fn a_batch_that_does_not_fit_is_refused_with_a_reason() {
 #[test]
 fn a_cache_of_another_model_is_refused() {
     let llama = model();
-    let other = LlamaConfig { num_hidden_layers: 2, ..tiny_config() };
-    let mut cache = KvCache::new(&other, 8, 4, KvCacheDtype::F32, &Device::Cpu).unwrap();
+    let config = LlamaConfig { num_hidden_layers: 2, ..tiny_config() };
+    let other = random_llama(config, 1, RandomWeights::Dense(DType::F32)).unwrap();
+    let mut cache = KvCache::new(&other, 8, 4, KvCacheDtype::F32).unwrap();
     let batch = pack(&[Stretch::whole(tokens(1, 6), &[0, 1])]);
     let error = llama.forward(&batch, &mut cache, &mut Hooks::none()).unwrap_err();
     assert!(error.to_string().contains("another model"));

@@ -63,7 +63,7 @@ impl Fixture {
         let tensors =
             candle_core::safetensors::load(self::golden("logits.safetensors"), &Device::Cpu)
                 .unwrap();
-        let mut tables = SteeringTables::new(llama.config(), 4, llama.device());
+        let mut tables = SteeringTables::new(&llama, 4);
         let sites = [
             ("attn_out", Site::AttnOut, golden.attn_out_layers.clone()),
             ("resid_post", Site::ResidPost, vec![golden.resid_post_layer]),
@@ -85,8 +85,7 @@ impl Fixture {
     }
 
     fn cache(&self) -> KvCache {
-        KvCache::new(self.llama.config(), NUM_BLOCKS, BLOCK_SIZE, KvCacheDtype::F32, &Device::Cpu)
-            .unwrap()
+        KvCache::new(&self.llama, NUM_BLOCKS, BLOCK_SIZE, KvCacheDtype::F32).unwrap()
     }
 
     /// Logits of the rows of `ids`, which stand at `first` and after it in the sequence in `cache`.

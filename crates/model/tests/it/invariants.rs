@@ -81,8 +81,12 @@ fn a_cache_of_16_bits_changes_little_and_keeps_the_invariants() {
             error = error.max((rounded - exact).abs());
             scale = scale.max(exact.abs());
         }
-        // Where activations are rounded to 8 bits, a small change can move one by a whole step.
-        let tolerance = if name.starts_with('q') { 5e-2 } else { 2e-3 };
+        // Where activations are rounded, to 8 bits of a block or to the weights' 16, a small change can move one by a whole step.
+        let tolerance = match name.as_str() {
+            _ if name.starts_with('q') => 5e-2,
+            _ if name.starts_with("bf16, device") => 2e-2,
+            _ => 2e-3,
+        };
         assert!(error > 0.0 && error < tolerance * scale, "{name}: {error} of {scale}");
     }
 }
@@ -157,7 +161,7 @@ fn logit_rows_choose_without_changing() {
 #[test]
 fn hooks_that_do_nothing_change_nothing() {
     for (name, llama) in models() {
-        let tables = SteeringTables::new(llama.config(), 4, llama.device());
+        let tables = SteeringTables::new(&llama, 4);
         let total_tokens = pack(&three()).total_tokens();
         let mut capture = Capture::new(Site::AttnOut, vec![0, 1], vec![0, 5]);
         let mut hooks = Hooks {

@@ -23,7 +23,7 @@ fn vector(llama: &Llama, site: Site, layers: &[usize], seed: f32) -> SteeringVec
 }
 
 fn register(llama: &Llama, vectors: &[SteeringVector]) -> (SteeringTables, SlotLease) {
-    let mut tables = SteeringTables::new(llama.config(), 8, llama.device());
+    let mut tables = SteeringTables::new(llama, 8);
     let lease = tables.register(vectors).unwrap();
     (tables, lease)
 }
@@ -251,7 +251,7 @@ fn restoring_the_norm_keeps_it_and_turns_the_row() {
 #[test]
 fn a_freed_slot_leaks_nothing_into_the_next_vector() {
     let llama = model();
-    let mut tables = SteeringTables::new(llama.config(), 2, llama.device());
+    let mut tables = SteeringTables::new(&llama, 2);
     let lease = tables.register(&[vector(&llama, Site::AttnOut, &[0, 1, 2], 0.7)]).unwrap();
     let held = tables.register(&[vector(&llama, Site::AttnOut, &[1], 0.7)]);
     assert!(held.unwrap_err().to_string().contains("0 of 1 are free"));
@@ -300,7 +300,7 @@ fn what_cannot_be_applied_is_an_error() {
 #[test]
 fn vectors_that_do_not_fit_are_refused_with_a_reason() {
     let llama = model();
-    let mut tables = SteeringTables::new(llama.config(), 4, llama.device());
+    let mut tables = SteeringTables::new(&llama, 4);
     let good = vector(&llama, Site::AttnOut, &[0], 0.7);
     let mut check = |change: &dyn Fn(&mut SteeringVector), expected: &str| {
         let mut bad = good.clone();

@@ -182,7 +182,7 @@ fn refusal(path: &Path) -> String {
 
 #[expect(clippy::disallowed_methods, reason = "tests compare on the host")]
 fn logits(llama: &Llama) -> Vec<f32> {
-    let mut cache = KvCache::new(llama.config(), 2, 8, KvCacheDtype::F32, &Device::Cpu).unwrap();
+    let mut cache = KvCache::new(llama, 2, 8, KvCacheDtype::F32).unwrap();
     let batch = PackedBatch {
         token_ids: vec![3, 50, 90, 7, 12],
         positions: (0..5).collect(),

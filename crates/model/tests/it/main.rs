@@ -6,6 +6,7 @@
 )]
 
 mod dequantised;
+mod device_pass;
 mod engine;
 mod engine_asks;
 mod engine_company;
@@ -15,6 +16,7 @@ mod engine_gate_mean;
 mod engine_preemption;
 mod engine_prefix_cache;
 mod engine_real_model;
+mod engine_registering;
 mod engine_sequences;
 mod engine_support;
 mod engine_thread;

@@ -24,7 +24,7 @@ fn batch() -> PackedBatch {
 }
 
 fn register(llama: &Llama, vectors: &[SteeringVector]) -> (SteeringTables, SlotLease) {
-    let mut tables = SteeringTables::new(llama.config(), 8, llama.device());
+    let mut tables = SteeringTables::new(llama, 8);
     let lease = tables.register(vectors).unwrap();
     (tables, lease)
 }
@@ -99,6 +99,12 @@ fn the_measured_change_is_the_planned_one_at_every_steered_layer() {
                         let tolerance = 1e-4 * expected.abs() + 1e-5;
                         assert!((sample.planned - expected).abs() < tolerance, "{context}");
                         assert!((sample.measured - expected).abs() < tolerance, "{context}");
+                        if sample.finding == ProjectionFinding::Unresolved {
+                            // The row happens to stand nearly at right angles to the vector, and nothing else may excuse it.
+                            assert_eq!(operator, Operator::ProjectOut, "{context}");
+                            assert!(expected.abs() < 1e-3 * dot(&h, &h).sqrt(), "{context}");
+                            continue;
+                        }
                         assert_eq!(sample.finding, ProjectionFinding::Moved, "{context}");
                         assert!((sample.ratio().unwrap() - 1.0).abs() < 1e-2, "{context}");
                     }

@@ -4,7 +4,7 @@
 //! distance is stated as the Kullback-Leibler divergence of the next token's distribution (nats) and as the
 //! share of rows whose most likely token is the same.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::Deserialize;
 use skeg_model::{Hooks, KvCache, KvCacheDtype, Llama, LoadOptions, LoadedModel, PackedBatch};
 
@@ -34,14 +34,8 @@ struct Prompt {
 /// Logits of every row of a sequence.
 #[expect(clippy::disallowed_methods, reason = "tests look at values")]
 fn logits(llama: &Llama, ids: &[u32]) -> Vec<Vec<f32>> {
-    let mut cache = KvCache::new(
-        llama.config(),
-        NUM_BLOCKS as usize,
-        BLOCK_SIZE,
-        KvCacheDtype::F32,
-        &Device::Cpu,
-    )
-    .unwrap();
+    let mut cache =
+        KvCache::new(llama, NUM_BLOCKS as usize, BLOCK_SIZE, KvCacheDtype::F32).unwrap();
     let batch = PackedBatch {
         token_ids: ids.to_vec(),
         positions: (0..ids.len()).collect(),

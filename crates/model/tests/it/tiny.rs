@@ -3,9 +3,10 @@
 use std::num::NonZeroUsize;
 
 use candle_core::quantized::GgmlDType;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use skeg_model::testing::{
-    RandomWeights, random_llama, random_llama_with, tiny_config, tiny_k_quant_config,
+    RandomWeights, random_llama, random_llama_on_host_ops, random_llama_with, tiny_config,
+    tiny_k_quant_config,
 };
 use skeg_model::{
     CpuKernels, CpuOptions, Hooks, KvCache, KvCacheDtype, Llama, LlamaConfig, PackedBatch,
@@ -14,22 +15,38 @@ use skeg_model::{
 pub(crate) const BLOCK_SIZE: usize = 4;
 pub(crate) const NUM_BLOCKS: usize = 64;
 
-/// Every form of weight and every level of CPU kernels on which invariants must hold, with a fitting model.
+/// Every form of weight and every level of CPU kernels on which invariants must hold, and the pass of a GPU, with a fitting model.
 pub(crate) fn models() -> Vec<(String, Llama)> {
     let models = CpuKernels::supported().flat_map(|kernels| {
         let options = CpuOptions { kernels: Some(kernels), num_threads: NonZeroUsize::new(2) };
         let models = models_on(options).into_iter();
         models.map(move |(name, llama)| (format!("{name}, {kernels}"), llama))
     });
+    models.chain(device_models()).collect()
+}
+
+/// Every form of weight, with a fitting model that is run by the pass of a GPU.
+pub(crate) fn device_models() -> Vec<(String, Llama)> {
+    let models = forms().into_iter().map(|(name, config, form)| {
+        (format!("{name}, device"), random_llama_on_host_ops(config, 7, form).unwrap())
+    });
     models.collect()
 }
 
 /// Every form of weight, with a fitting model.
 pub(crate) fn models_on(cpu: CpuOptions) -> Vec<(&'static str, Llama)> {
+    forms()
+        .into_iter()
+        .map(|(name, config, form)| (name, random_llama_with(config, 7, form, cpu).unwrap()))
+        .collect()
+}
+
+/// Every form of weight, with dimensions that fit it.
+pub(crate) fn forms() -> [(&'static str, LlamaConfig, RandomWeights); 9] {
     let quantized = |dtype| RandomWeights::Quantized(dtype);
     let tied = LlamaConfig { tie_word_embeddings: true, ..tiny_config() };
     let biased = LlamaConfig { attention_bias: true, ..tiny_config() };
-    let forms = [
+    [
         ("f32", tiny_config(), RandomWeights::Dense(DType::F32)),
         ("f32 with biases", biased, RandomWeights::Dense(DType::F32)),
         ("f16", tiny_config(), RandomWeights::Dense(DType::F16)),
@@ -39,11 +56,7 @@ pub(crate) fn models_on(cpu: CpuOptions) -> Vec<(&'static str, Llama)> {
         ("q8_0", tiny_k_quant_config(), quantized(GgmlDType::Q8_0)),
         ("q4k", tiny_k_quant_config(), quantized(GgmlDType::Q4K)),
         ("q6k", tiny_k_quant_config(), quantized(GgmlDType::Q6K)),
-    ];
-    forms
-        .into_iter()
-        .map(|(name, config, form)| (name, random_llama_with(config, 7, form, cpu).unwrap()))
-        .collect()
+    ]
 }
 
 /// The dense f32 model.
@@ -61,7 +74,7 @@ pub(crate) fn cache(llama: &Llama) -> KvCache {
 }
 
 pub(crate) fn cache_of(llama: &Llama, dtype: KvCacheDtype) -> KvCache {
-    KvCache::new(llama.config(), NUM_BLOCKS, BLOCK_SIZE, dtype, &Device::Cpu).unwrap()
+    KvCache::new(llama, NUM_BLOCKS, BLOCK_SIZE, dtype).unwrap()
 }
 
 /// A stretch of a sequence in a step: the tokens from `first` to `first + token_ids.len()`.

@@ -15,8 +15,7 @@ fn confidence(prompt: &str, conversation: &[ChatMessage]) -> String {
     let llama = llama();
     let token_ids: Vec<u32> = prompt.bytes().map(u32::from).collect();
     let count = token_ids.len();
-    let mut cache =
-        KvCache::new(llama.config(), 1, 256, KvCacheDtype::default(), llama.device()).unwrap();
+    let mut cache = KvCache::new(&llama, 1, 256, KvCacheDtype::default()).unwrap();
     let batch = PackedBatch {
         token_ids,
         positions: (0..count).collect(),

@@ -147,8 +147,7 @@ fn a_step_wants_one_ask_a_row_and_chooses_from_the_rows_of_the_same_pass() {
     let llama = random_llama(tiny_config(), 7, RandomWeights::Dense(DType::F32)).unwrap();
     let config = EngineConfig::default();
     let step = |asks: &[Ask]| {
-        let (dtype, device) = (config.kv_cache_dtype, llama.device());
-        let mut cache = KvCache::new(llama.config(), 2, 8, dtype, device).unwrap();
+        let mut cache = KvCache::new(&llama, 2, 8, config.kv_cache_dtype).unwrap();
         let batch = PackedBatch {
             token_ids: (1..10).collect(),
             positions: (0..9).collect(),

@@ -4,7 +4,7 @@ use candle_core::Device;
 
 use super::*;
 use crate::steering::{LayerVector, SteeringVector};
-use crate::testing::tiny_config;
+use crate::testing::{RandomWeights, random_llama, tiny_config};
 
 const PLACE: (Site, usize) = (Site::ResidPost, 1);
 const OPERATORS: [Operator; 3] = [Operator::Add, Operator::AddNormRestored, Operator::ProjectOut];
@@ -15,7 +15,9 @@ fn values(seed: f32) -> Vec<f32> {
 
 /// Two slots, 1 and 2, at [`PLACE`].
 fn tables() -> SteeringTables {
-    let mut tables = SteeringTables::new(&tiny_config(), 3, &Device::Cpu);
+    let form = RandomWeights::Dense(candle_core::DType::F32);
+    let llama = random_llama(tiny_config(), 1, form).unwrap();
+    let mut tables = SteeringTables::new(&llama, 3);
     let vector = |seed| SteeringVector {
         site: PLACE.0,
         layers: vec![LayerVector { layer: PLACE.1, values: values(seed) }],

@@ -1,10 +1,10 @@
-//! Attention of candle's operations, for devices that have no kernel of ours.
+//! Attention of candle's operations: what the kernel is held against.
 //!
 //! Here a pool's rows are positions, `[num_blocks * block_size, num_kv_heads * head_dim]`.
 
 use candle_core::{D, DType, Tensor};
 
-use super::super::elementwise::rope_composite;
+use super::super::composite::rope;
 use super::AttentionHeads;
 use crate::batch::BatchLayout;
 use crate::error::Result;
@@ -27,8 +27,8 @@ pub(super) fn attention(
     let q = qkv.narrow(HEAD_DIM, 0, q_width)?.contiguous()?; // [total_tokens, num_heads * head_dim]
     let k = qkv.narrow(HEAD_DIM, q_width, kv_width)?.contiguous()?; // [total_tokens, num_kv_heads * head_dim]
     let v = qkv.narrow(HEAD_DIM, q_width + kv_width, kv_width)?.contiguous()?; // the same shape
-    let q = rope_composite(&q, cos, sin)?;
-    write_rows(k_pool, &rope_composite(&k, cos, sin)?, &layout.cache_rows)?;
+    let q = rope(&q, cos, sin)?;
+    write_rows(k_pool, &rope(&k, cos, sin)?, &layout.cache_rows)?;
     write_rows(v_pool, &v, &layout.cache_rows)?;
     paged_attention(&q, k_pool, v_pool, layout, heads)
 }

@@ -4,6 +4,7 @@
 //! chunk it came in, the blocks they lie in and the rows beside it.
 
 mod cache_write;
+#[cfg(test)]
 mod composite;
 mod kernel;
 mod paged;
@@ -52,11 +53,10 @@ impl AttentionHeads {
 /// `softmax(q k^T / sqrt(head_dim)) v` over each row's own and earlier positions.
 ///
 /// # Shapes
-/// - `qkv`: `[total_tokens, (num_heads + 2 * num_kv_heads) * head_dim]`, f32, contiguous, not shared: on the CPU it
-///   is rotated in place
+/// - `qkv`: `[total_tokens, (num_heads + 2 * num_kv_heads) * head_dim]`, f32, contiguous, not shared: it is rotated in place
 /// - `cos`, `sin`: `[total_tokens, head_dim / 2]`, f32
 /// - `k_pool`, `v_pool`: `[num_blocks * block_size, num_kv_heads * head_dim]`, f32 or f16: keys and values are
-///   rounded when they are written. On the CPU the numbers of a block lie in the kernel's order, see [`cache_write`].
+///   rounded when they are written. The numbers of a block lie in the kernel's order, see [`cache_write`].
 /// - returns: `[total_tokens, num_heads * head_dim]`, f32
 ///
 /// # Errors
@@ -72,9 +72,6 @@ pub(crate) fn attention(
     layout: &BatchLayout,
     heads: AttentionHeads,
 ) -> Result<Tensor> {
-    if !qkv.device().is_cpu() {
-        return composite::attention(qkv, (cos, sin), (k_pool, v_pool), layout, heads);
-    }
     rope_in_place(cpu, qkv, cos, sin, heads.q_width() + heads.kv_width())?;
     cache_write::write(k_pool, v_pool, qkv, layout, heads)?;
     paged::attention(cpu, qkv, k_pool, v_pool, layout, heads)

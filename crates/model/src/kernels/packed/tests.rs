@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::super::cpu::Cpu;
 use super::super::cpu::every_cpu;
 use super::super::tests::{bits, check_close, cpu, tensor};
-use super::super::{matmul_dense, swiglu};
+use super::super::{composite, swiglu};
 use super::activations::QuantizedRows;
 use super::layout::PackedBlock;
 use super::tile::{MAX_ROWS, TileOut};
@@ -50,7 +50,8 @@ fn a_product_is_that_of_the_dequantised_weights() {
         for (num_rows, out_features) in [(1, 38), (2, 16), (3, 64), (4, 5), (141, 38)] {
             let x = exact_rows(num_rows, 160);
             let weight = weight(out_features, 160, dtype);
-            let expected = matmul_dense(&x, &weight.dequantize(&Device::Cpu).unwrap()).unwrap();
+            let expected =
+                composite::matmul(&x, &weight.dequantize(&Device::Cpu).unwrap()).unwrap();
             let found = matmul(&cpu(), &x, &PackedMatrix::pack(&weight).unwrap()).unwrap();
             check_close(&found, &expected, 1e-5);
         }

@@ -96,7 +96,7 @@ impl Steering {
         let config = llama.config();
         let number = modes.iter().map(|mode| mode.num_configurations()).max().unwrap_or(0).max(1);
         let vectors = vectors(config, layers, number, seed);
-        let mut tables = SteeringTables::new(config, vectors.len() + 1, llama.device());
+        let mut tables = SteeringTables::new(llama, vectors.len() + 1);
         let lease = tables.register(&vectors)?;
         Ok(Self { plans: plans(config, layers, &lease), tables, _lease: lease })
     }

@@ -55,7 +55,7 @@ pub(super) fn compare(
     rig.prefill(0..num_seqs, context, setting.chunk)?;
     let batch = rig.batch(0..num_seqs, context, 1)?;
     for mode in modes {
-        check(&mut rig, &batch, &steering, *mode, llama.device().is_cpu())?;
+        check(&mut rig, &batch, &steering, *mode)?;
     }
     let mut runs: Vec<(Mode, Pairs)> = modes.iter().map(|mode| (*mode, Pairs::default())).collect();
     for pair_idx in 0..setting.pairs {
@@ -83,7 +83,6 @@ fn check(
     batch: &PackedBatch,
     steering: &Steering,
     mode: Mode,
-    is_measured: bool,
 ) -> anyhow::Result<()> {
     let num_rows = batch.total_tokens();
     let mut hooks = steering.hooks(mode, num_rows, 0);
@@ -91,7 +90,7 @@ fn check(
     let measured = hooks.steer.as_ref().map_or(&[][..], |steer| steer.measured());
     let num_steered = measured.iter().flatten().count();
     let expected = if mode.steers() { num_rows } else { 0 };
-    if is_measured && num_steered != expected {
+    if num_steered != expected {
         bail!("mode {mode}: {num_steered} of {num_rows} rows were steered, expected {expected}");
     }
     Ok(())

@@ -35,8 +35,7 @@ impl<'m> Rig<'m> {
     ) -> anyhow::Result<Self> {
         let blocks_per_seq = seq_len.div_ceil(BLOCK_SIZE).max(1);
         let num_blocks = num_seqs.max(1) * blocks_per_seq;
-        let config = llama.config();
-        let cache = KvCache::new(config, num_blocks, BLOCK_SIZE, kv_cache_dtype, llama.device())?;
+        let cache = KvCache::new(llama, num_blocks, BLOCK_SIZE, kv_cache_dtype)?;
         Ok(Self { llama, cache, blocks_per_seq, draw: Draw::new(seed) })
     }
 

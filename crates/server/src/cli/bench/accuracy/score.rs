@@ -20,8 +20,7 @@ impl<'m> Scorer<'m> {
         kv_cache_dtype: KvCacheDtype,
     ) -> anyhow::Result<Self> {
         let num_blocks = num_tokens.div_ceil(BLOCK_SIZE);
-        let cache =
-            KvCache::new(llama.config(), num_blocks, BLOCK_SIZE, kv_cache_dtype, llama.device())?;
+        let cache = KvCache::new(llama, num_blocks, BLOCK_SIZE, kv_cache_dtype)?;
         Ok(Self { llama, cache })
     }
 

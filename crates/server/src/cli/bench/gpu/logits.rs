@@ -40,8 +40,7 @@ fn passes(
     kv_cache_dtype: KvCacheDtype,
 ) -> anyhow::Result<Vec<u8>> {
     let num_blocks = token_ids.len().div_ceil(BLOCK_SIZE);
-    let mut cache =
-        KvCache::new(llama.config(), num_blocks, BLOCK_SIZE, kv_cache_dtype, llama.device())?;
+    let mut cache = KvCache::new(llama, num_blocks, BLOCK_SIZE, kv_cache_dtype)?;
     let block_table: Vec<u32> = (0..u32::try_from(num_blocks)?).collect();
     let mut bytes =
         Vec::with_capacity(token_ids.len() * llama.config().vocab_size * size_of::<f32>());

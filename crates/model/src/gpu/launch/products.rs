@@ -1,0 +1,150 @@
+//! Products and the choice of tokens.
+
+use super::{Launch, launch};
+use crate::gpu::args::{MatmulArgs, SAMPLE_CHUNK, SAMPLE_PARTS, SampleArgs};
+use crate::gpu::memory::Element;
+
+/// Rows up to which a product is ours; above, a library's is faster, and its bits may depend on how many rows there are.
+pub(crate) const SKINNY_ROWS: u32 = 32;
+/// Numbers of 16 bits that a lane copies at once; rows begin at multiples of it.
+const PIECE: u32 = 8;
+/// Features a block of the kernels without matrix units.
+const PLAIN_FEATURES: u32 = 8;
+/// Chunks a block of `sample_sums`.
+const BLOCK_CHUNKS: u32 = 64;
+
+/// What a block of `skinny` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tile {
+    rows: u32,
+    features: u32,
+    f16: &'static str,
+    bf16: &'static str,
+}
+
+macro_rules! tile {
+    ($rows:literal, $features:literal) => {
+        Tile {
+            rows: $rows,
+            features: $features,
+            f16: concat!("skinny_f16_", $rows, "x", $features),
+            bf16: concat!("skinny_bf16_", $rows, "x", $features),
+        }
+    };
+}
+
+impl Tile {
+    /// Every block reads its rows of x from the L2 cache, beside the weights that it reads from memory: `rows / features` as
+    /// many bytes. At most half as many are wanted, and fewer where there are features enough for two blocks on each of
+    /// 132 multiprocessors.
+    fn of(rows: u32, out_features: u32) -> Self {
+        let suffices = |features: u32| out_features >= 2 * 132 * features;
+        match rows {
+            5..=8 if suffices(64) => tile!(8, 64),
+            3..=8 if suffices(32) => tile!(8, 32),
+            0..=8 => tile!(8, 16),
+            9..=16 if suffices(64) => tile!(16, 64),
+            9..=16 => tile!(16, 32),
+            17..=24 => tile!(24, 64),
+            _ => tile!(32, 64),
+        }
+    }
+
+    /// The ring of the block's 8 warps, as `skinny.cu` counts it: of 4 stages, or as many as fit into half of a
+    /// multiprocessor's memory. Every 8 features or rows of a stage are 16 bytes a lane.
+    fn shared_bytes(self) -> u32 {
+        let stage_bytes = 8 * (self.features / 8 + self.rows / 8) * 32 * 16;
+        stage_bytes * (114_688 / stage_bytes).min(4)
+    }
+}
+
+/// A product of any number of rows, in an order of sums that `in_features` alone decides.
+pub(crate) fn product(args: &MatmulArgs, element: Element) -> Launch<'_> {
+    let tile = Tile::of(args.rows, args.out_features);
+    let kernel = match element {
+        Element::F16 => tile.f16,
+        Element::Bf16 => tile.bf16,
+        Element::F32 => return plain(args, "product_f32"),
+    };
+    if !args.in_features.is_multiple_of(PIECE) {
+        return plain(args, of_element!("product", element));
+    }
+    let grid = [args.out_features.div_ceil(tile.features), args.rows.div_ceil(tile.rows)];
+    Launch { shared_bytes: tile.shared_bytes(), ..launch(("skinny", kernel), grid, args) }
+}
+
+/// A warp one feature of one row.
+fn plain<'a>(args: &'a MatmulArgs, kernel: &'static str) -> Launch<'a> {
+    launch(("skinny", kernel), [args.out_features.div_ceil(PLAIN_FEATURES), args.rows], args)
+}
+
+/// The largest logits, the chunks' sums, then the choice.
+#[expect(clippy::cast_possible_truncation, reason = "the constants are small")]
+pub(crate) fn sample(args: &SampleArgs) -> [Launch<'_>; 3] {
+    let chunks = args.vocab_size.div_ceil(SAMPLE_CHUNK as u32);
+    let start = |kernel, grid| launch(("sample", kernel), grid, args);
+    [
+        start("sample_largest", [SAMPLE_PARTS as u32, args.rows]),
+        start("sample_sums", [chunks.div_ceil(BLOCK_CHUNKS), args.rows]),
+        // All sums of a row, f64.
+        Launch { shared_bytes: 8 * chunks, ..start("sample_choose", [args.rows, 1]) },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use bytemuck::Zeroable;
+
+    use super::*;
+    use crate::gpu::args::{AskHeader, ChosenToken, LargestLogit};
+
+    /// The numbers of `cuda/args.cuh`.
+    #[test]
+    fn structures_of_sampling_lie_as_the_kernels_say() {
+        assert_eq!((size_of::<AskHeader>(), offset_of!(AskHeader, unit)), (16, 8));
+        assert_eq!(size_of::<LargestLogit>(), 12);
+        assert_eq!(size_of::<ChosenToken>(), 8);
+        assert_eq!((size_of::<SampleArgs>(), offset_of!(SampleArgs, rows)), (48, 40));
+    }
+
+    /// Llama-3-8B's products.
+    #[test]
+    fn x_is_at_most_half_of_what_a_block_reads() {
+        for out_features in [4096, 6144, 28_672, 128_256] {
+            for rows in 1..=SKINNY_ROWS {
+                let tile = Tile::of(rows, out_features);
+                assert!(tile.rows >= rows && tile.features >= 2 * tile.rows, "{tile:?}");
+                let blocks = out_features / tile.features;
+                assert!(tile.features == 16 || blocks >= 64, "{blocks} blocks of {tile:?}");
+                // Two blocks a multiprocessor of 228 KiB, which keeps 1 KiB of each for itself.
+                assert!(2 * (tile.shared_bytes() + 1024) <= 228 * 1024, "{tile:?}");
+            }
+        }
+        assert_eq!(Tile::of(1, 28_672), tile!(8, 16));
+        assert_eq!(Tile::of(8, 28_672), tile!(8, 64));
+        assert_eq!(Tile::of(16, 4096), tile!(16, 32));
+    }
+
+    #[test]
+    fn a_product_covers_all_features_and_rows() {
+        let args = MatmulArgs { rows: 40, in_features: 64, out_features: 65, ..Zeroable::zeroed() };
+        let launch = product(&args, Element::Bf16);
+        assert_eq!((launch.kernel, launch.grid), ("skinny_bf16_32x64", [2, 2, 1]));
+        // 2 stages of 8 warps and 12 pieces of 512 bytes.
+        assert_eq!(launch.shared_bytes, 98_304);
+        let launch = product(&args, Element::F32);
+        assert_eq!((launch.kernel, launch.grid), ("product_f32", [9, 40, 1]));
+        let odd = MatmulArgs { in_features: 63, ..args };
+        assert_eq!(product(&odd, Element::F16).kernel, "product_f16");
+    }
+
+    #[test]
+    fn sampling_covers_the_vocabulary() {
+        let args = SampleArgs { rows: 3, vocab_size: 128_256, ..Zeroable::zeroed() };
+        let [largest, sums, choose] = sample(&args);
+        assert_eq!((largest.grid, sums.grid, choose.grid), ([32, 3, 1], [32, 3, 1], [3, 1, 1]));
+        assert_eq!(choose.shared_bytes, 2004 * 8);
+    }
+}

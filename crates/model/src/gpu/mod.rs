@@ -1,0 +1,64 @@
+//! The forward pass on a device whose memory is plain addresses: the shape that a GPU wants.
+//!
+//! candle's tensors stay for files, the CPU and public types. Here nothing is allocated in a step, addresses stay fixed, and
+//! everything that changes from step to step goes up in one piece ([`args::StepHeader`]); so a step can be captured as a CUDA
+//! graph and replayed. One pass, written over [`ops::DeviceOps`]:
+//!
+//! - `host`: plain Rust, the CPU counterpart of every operation; it rounds where the kernels round
+//! - in tests, `emulated`: the kernels' own sources compiled for the CPU
+//! - with the feature `cuda`, `cuda`: the kernels, on a GPU
+//!
+//! Architecture invariants: the residual stream is f32; a row with no plan has no arithmetic of steering; the vector is added
+//! once, to the sum over all ranks.
+
+mod arena;
+mod args;
+mod cache;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(test)]
+mod emulated;
+mod hooks;
+mod host;
+#[cfg(any(feature = "cuda", test))]
+mod kernels;
+#[cfg(any(feature = "cuda", test))]
+mod launch;
+mod memory;
+mod model;
+mod ops;
+mod pass;
+mod recorded;
+mod results;
+mod step;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use candle_core::Device;
+
+use crate::error::Result;
+pub(crate) use cache::DeviceCache;
+pub(crate) use hooks::site_index;
+pub(crate) use host::HostOps;
+pub(crate) use memory::{Address, Buffer};
+pub(crate) use model::{DeviceModel, DeviceStep};
+pub(crate) use ops::{DeviceOps, Rows};
+
+/// What a forward pass asks of `device`; `None` where that is the host, whose pass is over tensors.
+///
+/// # Errors
+/// [`crate::Error::Device`] when the device cannot be used.
+pub(crate) fn open(device: &Device) -> Result<Option<Box<dyn DeviceOps>>> {
+    match device {
+        Device::Cpu => Ok(None),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => Ok(Some(Box::new(cuda::open(device)?))),
+        other => Err(crate::Error::Device {
+            device: crate::device_name(other),
+            reason:
+                "no forward pass is written for it; choose `cpu`, or `cuda` in a build that has it"
+                    .to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,15 @@
+//! Operations of a device, each against what was not written for it.
+
+mod emulated_add_norm;
+mod emulated_attention;
+mod emulated_rows;
+mod emulator;
+mod host_add_norm;
+mod host_attention;
+mod host_memory;
+mod host_rows;
+mod random_step;
+mod sample;
+mod skinny;
+mod support;
+mod whole_model;
