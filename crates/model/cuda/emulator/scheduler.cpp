@@ -4,6 +4,7 @@
 // needed, a warp sees nothing of what the later ones write, and in the other order everything.
 #include "scheduler.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <memory>
@@ -289,19 +290,19 @@ void launch(const Launch& launch) {
     gridDim = {launch.grid[0], launch.grid[1], launch.grid[2]};
     blockDim = {launch.block, 1, 1};
 
-    const std::vector<unsigned char> before(arena, arena + arena_used);
+    // Kept, so that a launch does not begin with fresh pages.
+    static std::vector<unsigned char> before, other;
+    before.assign(arena, arena + arena_used);
     descending = true;
     run_grid(launch);
-    const std::vector<unsigned char> other(arena, arena + arena_used);
-    memcpy(arena, before.data(), before.size());
+    other.assign(arena, arena + arena_used);
+    memcpy(arena, before.data(), arena_used);
     descending = false;
     run_grid(launch);
-    for (size_t i = 0; i < arena_used; i++) {
-        if (arena[i] != other[i]) {
-            throw std::runtime_error(launch.kernel + ": the order of threads decides what is at byte " + std::to_string(i) +
-                                     " of global memory; a barrier is missing, or two threads write one place");
-        }
-    }
+    if (memcmp(arena, other.data(), arena_used) == 0) return;
+    const size_t byte = std::mismatch(arena, arena + arena_used, other.begin()).first - arena;
+    throw std::runtime_error(launch.kernel + ": the order of threads decides what is at byte " + std::to_string(byte) +
+                             " of global memory; a barrier is missing, or two threads write one place");
 }
 
 }  // namespace emulator

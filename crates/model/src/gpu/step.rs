@@ -146,7 +146,7 @@ impl StepInput {
 
     /// What it takes.
     pub(super) fn shape(&self) -> StepShape {
-        let mut counted = Encoder::new(Address::NONE);
+        let mut counted = Encoder { writes: false, ..Encoder::new(Address::NONE) };
         self.encode_into(&mut counted, OutsidePlaces::default());
         StepShape {
             rows: self.token_ids.len(),
@@ -160,13 +160,14 @@ impl StepInput {
             captured_rows: self.hooks.captured_rows,
             has_samples: self.hooks.has_samples(),
             chooses: self.asks.iter().any(|ask| ask.kind != AskHeader::default().kind),
-            num_bytes: counted.bytes.len(),
+            num_bytes: counted.len,
         }
     }
 
     /// The bytes that the device reads at `base`.
     pub(super) fn encode(&self, base: Address, outside: OutsidePlaces) -> Vec<u8> {
-        let mut encoder = Encoder::new(base);
+        let num_bytes = self.shape().num_bytes;
+        let mut encoder = Encoder { bytes: Vec::with_capacity(num_bytes), ..Encoder::new(base) };
         self.encode_into(&mut encoder, outside);
         encoder.bytes
     }
@@ -206,8 +207,7 @@ impl StepInput {
             captures_after: u32::from(hooks.captures_after),
             padding: 0,
         };
-        let first = bytemuck::bytes_of(&header);
-        to.bytes[..first.len()].copy_from_slice(first);
+        to.put_first(&header);
     }
 }
 
@@ -219,7 +219,10 @@ fn decode_rows(rows: usize) -> Option<usize> {
 /// Arrays one after the other.
 struct Encoder {
     base: Address,
+    /// Whether bytes are written; else they are counted alone.
+    writes: bool,
     bytes: Vec<u8>,
+    len: usize,
 }
 
 impl Encoder {
@@ -227,15 +230,26 @@ impl Encoder {
     const ALIGNMENT: usize = 16;
 
     fn new(base: Address) -> Self {
-        Self { base, bytes: Vec::new() }
+        Self { base, writes: true, bytes: Vec::new(), len: 0 }
     }
 
     /// Appends an array and says where it lies.
     fn put<T: Pod>(&mut self, values: &[T]) -> Address {
-        let start = self.bytes.len().next_multiple_of(Self::ALIGNMENT);
-        self.bytes.resize(start, 0);
-        self.bytes.extend_from_slice(bytemuck::cast_slice(values));
+        let start = self.len.next_multiple_of(Self::ALIGNMENT);
+        self.len = start + size_of_val(values);
+        if self.writes {
+            self.bytes.resize(start, 0);
+            self.bytes.extend_from_slice(bytemuck::cast_slice(values));
+        }
         self.base.add(start)
+    }
+
+    /// Writes over what was appended first.
+    fn put_first<T: Pod>(&mut self, value: &T) {
+        if self.writes {
+            let bytes = bytemuck::bytes_of(value);
+            self.bytes[..bytes.len()].copy_from_slice(bytes);
+        }
     }
 }
 

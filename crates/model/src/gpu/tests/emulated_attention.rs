@@ -2,10 +2,10 @@
 
 use super::random_step::{RandomStep, SeqShape, StepShape};
 use super::support::{
-    Draw, ELEMENTS, bits, check_close, get, get_floats, kernel_tolerance, poisoned, put, put_floats,
+    Draw, ELEMENTS, bits, check_close, get, get_floats, kernel_ops, kernel_tolerance, poisoned,
+    put, put_floats,
 };
 use crate::gpu::args::{AttentionArgs, HeadCounts};
-use crate::gpu::emulated::{EmulatedOps, Emulator};
 use crate::gpu::host::HostOps;
 use crate::gpu::memory::Element;
 use crate::gpu::ops::DeviceOps;
@@ -121,7 +121,7 @@ impl Case {
     }
 
     /// Runs it on both and compares; what has no item stays NaN.
-    fn check(&self, device: &mut EmulatedOps, (cache, z): (Element, Element), what: &str) {
+    fn check(&self, device: &mut dyn DeviceOps, (cache, z): (Element, Element), what: &str) {
         let kernel = self.run(device, (cache, z), 2);
         let host = self.run(&mut HostOps::default(), (cache, z), 2);
         let what = format!("{:?}, cache {cache:?}, z {z:?}, {what}", self.heads);
@@ -141,12 +141,12 @@ impl Case {
 fn check_all(shapes: &[HeadCounts], caches: &[Element], seed: u64) {
     let mut draw = Draw::new(seed);
     for heads in shapes {
-        let Some(mut device) = Emulator::ops() else { return };
+        let Some(mut device) = kernel_ops() else { return };
         for (idx, seqs) in STEPS.into_iter().enumerate() {
             for cache in caches {
                 let case = Case::new(&mut draw, seqs, *heads);
                 let z = ELEMENTS[(idx + draw.below(2)) % 3];
-                case.check(&mut device, (*cache, z), &format!("{seqs:?}"));
+                case.check(&mut *device, (*cache, z), &format!("{seqs:?}"));
             }
         }
     }
@@ -176,10 +176,10 @@ fn blocks_walk_over_more_works_than_there_are_blocks() {
         (heads(40, 8, 64, 16), 60, Element::Bf16),
         (heads(12, 12, 16, 16), 100, Element::F32),
     ] {
-        let Some(mut device) = Emulator::ops() else { return };
+        let Some(mut device) = kernel_ops() else { return };
         let seqs: Vec<SeqShape> = (0..rows).map(|_| decode(draw.below(24))).collect();
         let case = Case::new(&mut draw, &seqs, heads);
-        case.check(&mut device, (cache, Element::Bf16), "many rows");
+        case.check(&mut *device, (cache, Element::Bf16), "many rows");
     }
 }
 
@@ -188,18 +188,18 @@ fn blocks_walk_over_more_works_than_there_are_blocks() {
 fn large_scores_do_not_overflow() {
     let seqs = [decode(600), prefill(300, 2)];
     for heads in [TUNED[1], OTHER[0]] {
-        let Some(mut device) = Emulator::ops() else { return };
+        let Some(mut device) = kernel_ops() else { return };
         let mut case = Case::new(&mut Draw::new(6), &seqs, heads);
         for value in &mut case.q {
             *value *= 100.0;
         }
         let elements = (Element::F32, Element::F32);
-        let found = case.run(&mut device, elements, 0).z;
+        let found = case.run(&mut *device, elements, 0).z;
         let expected = case.run(&mut HostOps::default(), elements, 0).z;
         // A score's rounding is that of a weight.
         check_close(&found, &expected, 1e-3, &format!("{heads:?}"));
         // Queries rounded to 16 bits may choose another position.
-        let found = case.run(&mut device, (Element::F16, Element::F32), 0).z;
+        let found = case.run(&mut *device, (Element::F16, Element::F32), 0).z;
         let filled = found.iter().zip(&expected).filter(|(_, expected)| !expected.is_nan());
         assert!(filled.into_iter().all(|(found, _)| found.abs() <= 1.0), "{heads:?}");
     }
@@ -211,9 +211,9 @@ fn a_row_does_not_depend_on_its_company() {
     let elements = (Element::F16, Element::F32);
     let seqs = [prefill(0, 3), decode(256), decode(600), decode(3)];
     for heads in [TUNED[1], TUNED[4], OTHER[0]] {
-        let Some(mut device) = Emulator::ops() else { return };
+        let Some(mut device) = kernel_ops() else { return };
         let case = Case::new(&mut Draw::new(5), &seqs, heads);
-        let together = case.run(&mut device, elements, 0);
+        let together = case.run(&mut *device, elements, 0);
         for row in 3..6 {
             let mut alone =
                 Case { step: case.step.clone(), q: Vec::new(), pools: case.pools.clone(), ..case };
@@ -226,7 +226,7 @@ fn a_row_does_not_depend_on_its_company() {
             alone.step.row_items = vec![0, chunks];
             alone.step.prefill_items.clear();
             alone.q = case.q[row * case.q_stride..][..case.q_stride].to_vec();
-            let found = alone.run(&mut device, elements, 70);
+            let found = alone.run(&mut *device, elements, 70);
             let expected = &together.z[row * case.z_width()..][..case.z_width()];
             assert!(expected.iter().all(|value| value.is_finite()), "row {row}, {heads:?}");
             assert_eq!(bits(&found.z), bits(expected), "row {row}, {heads:?}");

@@ -1,10 +1,11 @@
 //! The kernels of rows and of the rotary embedding, emulated, against the host's operations.
 
 use super::random_step::{RandomStep, SeqShape, StepShape, VOCAB_SIZE};
-use super::support::{Draw, ELEMENTS, bits, get, get_floats, poisoned, put, put_floats};
+use super::support::{
+    Draw, ELEMENTS, bits, get, get_floats, kernel_ops, poisoned, put, put_floats,
+};
 use super::support::{check_close, kernel_tolerance};
 use crate::gpu::args::{EmbedArgs, GatherArgs, HeadCounts, RopeCacheArgs, SwigluArgs};
-use crate::gpu::emulated::Emulator;
 use crate::gpu::host::HostOps;
 use crate::gpu::memory::Element;
 use crate::gpu::ops::DeviceOps;
@@ -20,8 +21,8 @@ fn step(draw: &mut Draw, rows: usize, hidden: usize) -> RandomStep {
 
 /// Calls `run` on the emulator and on the host, and hands both results to `compare`.
 fn on_both<T>(run: impl Fn(&mut dyn DeviceOps) -> T, compare: impl Fn(&T, &T)) {
-    if let Some(mut emulated) = Emulator::ops() {
-        compare(&run(&mut emulated), &run(&mut HostOps::default()));
+    if let Some(mut emulated) = kernel_ops() {
+        compare(&run(&mut *emulated), &run(&mut HostOps::default()));
     }
 }
 

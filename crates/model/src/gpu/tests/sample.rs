@@ -1,8 +1,7 @@
 //! The kernels that choose tokens against the CPU's choice: the equal token, not a close one.
 
-use super::support::{Draw, get, put};
+use super::support::{Draw, get, kernel_ops, put};
 use crate::gpu::args::{AskHeader, ChosenToken, SAMPLE_CHUNK, SAMPLE_PARTS, SampleArgs};
-use crate::gpu::emulated::Emulator;
 use crate::gpu::host::HostOps;
 use crate::gpu::ops::DeviceOps;
 use crate::kernels;
@@ -82,17 +81,17 @@ fn random_row(draw: &mut Draw, vocab_size: usize) -> Row {
 
 #[test]
 fn tokens_are_those_of_the_cpu() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     for (vocab_size, rows) in [(1, 4), (63, 8), (128, 60), (1000, 40), (4099, 16), (32_000, 2)] {
         let mut draw = Draw::new(vocab_size as u64);
         let rows: Vec<Row> = (0..rows).map(|_| random_row(&mut draw, vocab_size)).collect();
-        check(&mut device, &rows);
+        check(&mut *device, &rows);
     }
 }
 
 #[test]
 fn of_equal_logits_the_lowest_id_is_greedy() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     let mut draw = Draw::new(1);
     let rows: Vec<Row> = (0..12)
         .map(|_| {
@@ -104,7 +103,7 @@ fn of_equal_logits_the_lowest_id_is_greedy() {
         })
         .chain([(Ask::Greedy, vec![0.0; 1000]), (Ask::Greedy, signed_zeros(1000))])
         .collect();
-    check(&mut device, &rows);
+    check(&mut *device, &rows);
 }
 
 /// Zeros of both signs are equal.
@@ -114,7 +113,7 @@ fn signed_zeros(len: usize) -> Vec<f32> {
 
 #[test]
 fn what_is_not_finite_is_noticed_wherever_it_stands() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     let mut draw = Draw::new(2);
     let mut rows = Vec::new();
     for ask in [Ask::Greedy, Ask::Draw { temperature: 1.0, unit: 0.5 }] {
@@ -128,13 +127,13 @@ fn what_is_not_finite_is_noticed_wherever_it_stands() {
         }
         rows.push((ask, draw.floats(1000)));
     }
-    check(&mut device, &rows);
-    assert_eq!(chosen(&mut device, &rows)[0], ChosenToken { id: 0, is_finite: 0 });
+    check(&mut *device, &rows);
+    assert_eq!(chosen(&mut *device, &rows)[0], ChosenToken { id: 0, is_finite: 0 });
 }
 
 #[test]
 fn draws_at_the_ends_are_those_of_the_cpu() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     let mut draw = Draw::new(3);
     let mut rows = Vec::new();
     // The last three have an inverse that is 0 or infinite in f32, or nearly.
@@ -153,39 +152,39 @@ fn draws_at_the_ends_are_those_of_the_cpu() {
             rows.push((ask, peak(f32::MAX, f32::MIN)));
         }
     }
-    check(&mut device, &rows);
+    check(&mut *device, &rows);
 }
 
 /// Of 1024 equal weights each takes a share of 0..1 that begins at a number without rounding: the first that is its own.
 #[test]
 fn a_token_is_drawn_where_its_share_begins() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     let ids = [0, 1, 63, 64, 65, 511, 512, 576, 959, 960, 1023];
     let row =
         |id: &u32| (Ask::Draw { temperature: 1.0, unit: f64::from(*id) / 1024.0 }, vec![1.0; 1024]);
     let rows: Vec<Row> = ids.iter().map(row).collect();
-    let found: Vec<u32> = chosen(&mut device, &rows).iter().map(|token| token.id).collect();
+    let found: Vec<u32> = chosen(&mut *device, &rows).iter().map(|token| token.id).collect();
     assert_eq!(found, ids);
 }
 
 /// A token seldom shows the last bit of a weight; the sums do.
 #[test]
 fn sums_of_weights_have_the_cpus_bits() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     let mut draw = Draw::new(5);
     for spread in [1.0, 10.0, 100.0] {
         let mut logits: Vec<f32> = draw.floats(1000).iter().map(|x| x * spread).collect();
         // Small weights among their like, or the large ones would hide their bits.
         logits.sort_by(f32::total_cmp);
         let rows = [(Ask::Draw { temperature: 0.7, unit: 0.5 }, logits)];
-        let args = put_rows(&mut device, &rows);
+        let args = put_rows(&mut *device, &rows);
         device.sample(&args).unwrap();
         let logits = &rows[0].1;
         let weights = kernels::weights(logits, kernels::largest(logits).0, 0.7);
         let sum =
             |chunk: &[f32]| chunk.iter().map(|weight| f64::from(*weight)).sum::<f64>().to_bits();
         let expected: Vec<u64> = weights.chunks(SAMPLE_CHUNK).map(sum).collect();
-        assert_eq!(get::<u64>(&mut device, args.sums, expected.len()), expected);
+        assert_eq!(get::<u64>(&mut *device, args.sums, expected.len()), expected);
     }
 }
 

@@ -1,8 +1,9 @@
 //! The kernels for products of few rows against sums in f64, and against themselves with other company.
 
-use super::support::{Draw, ELEMENTS, bits, check_close, get, poisoned, put, put_floats, rounded};
+use super::support::{
+    Draw, ELEMENTS, bits, check_close, get, kernel_ops, poisoned, put, put_floats, rounded,
+};
 use crate::gpu::args::MatmulArgs;
-use crate::gpu::emulated::Emulator;
 use crate::gpu::memory::{Address, Element, MatrixForm};
 use crate::gpu::ops::DeviceOps;
 
@@ -101,10 +102,10 @@ fn index(value: usize) -> u32 {
 fn products_of_few_rows_are_their_sums() {
     for element in ELEMENTS {
         for rows in [1, 7, 8, 9, 17, 25, 32] {
-            let Some(mut device) = Emulator::ops() else { return };
+            let Some(mut device) = kernel_ops() else { return };
             // Fewer windows than warps, a tail within one, and more windows; tiles that are full and that are not.
             for (in_features, out_features) in [(64, 16), (96, 40), (200, 100), (1000, 40)] {
-                Product::new(element, [rows, in_features, out_features]).check(&mut device);
+                Product::new(element, [rows, in_features, out_features]).check(&mut *device);
             }
         }
     }
@@ -112,20 +113,20 @@ fn products_of_few_rows_are_their_sums() {
 
 #[test]
 fn products_of_a_models_width_are_their_sums() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     for element in ELEMENTS {
         for rows in [1, 32] {
-            Product::new(element, [rows, 4096, 16]).check(&mut device);
+            Product::new(element, [rows, 4096, 16]).check(&mut *device);
         }
     }
 }
 
 #[test]
 fn an_odd_number_of_features_is_no_matter() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     for element in ELEMENTS {
         for in_features in [1, 31, 97] {
-            Product::new(element, [3, in_features, 9]).check(&mut device);
+            Product::new(element, [3, in_features, 9]).check(&mut *device);
         }
     }
 }
@@ -133,33 +134,33 @@ fn an_odd_number_of_features_is_no_matter() {
 /// A library's product, which the emulator's stands for, leaves the bias to a kernel.
 #[test]
 fn a_product_of_many_rows_gets_its_bias() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     for (rows, out_features) in [(33, 40), (40, 300)] {
-        Product::new(Element::Bf16, [rows, 64, out_features]).check(&mut device);
+        Product::new(Element::Bf16, [rows, 64, out_features]).check(&mut *device);
     }
 }
 
 #[test]
 fn a_product_without_a_bias_adds_none() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     for element in ELEMENTS {
         let product = Product { bias: None, ..Product::new(element, [5, 64, 40]) };
-        product.check(&mut device);
+        product.check(&mut *device);
     }
 }
 
 #[test]
 fn a_row_has_the_same_bits_in_any_company() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     for element in ELEMENTS {
         let (in_features, out_features) = (1000, 72);
         let all = Product::new(element, [70, in_features, out_features]);
-        let expected = all.run(&mut device);
+        let expected = all.run(&mut *device);
         for (first, rows) in [(0, 1), (31, 1), (69, 1), (3, 8), (5, 13), (40, 24), (17, 32)] {
             let x = all.x[first * in_features..][..rows * in_features].to_vec();
             let some = Product { x, ..all.clone() };
             let expected = &expected[first * out_features..][..rows * out_features];
-            assert_eq!(bits(&some.run(&mut device)), bits(expected), "{element:?}, {rows} rows");
+            assert_eq!(bits(&some.run(&mut *device)), bits(expected), "{element:?}, {rows} rows");
         }
     }
 }
@@ -167,11 +168,11 @@ fn a_row_has_the_same_bits_in_any_company() {
 /// Where there are many features, tiles are wider.
 #[test]
 fn many_features_have_the_same_bits_as_few() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     for element in HALVES {
         for (rows, out_features) in [(3, 8500), (8, 16_900), (16, 16_900)] {
             let all = Product::new(element, [rows, 40, out_features]);
-            let found = all.run(&mut device);
+            let found = all.run(&mut *device);
             let num_few = 100;
             let few = Product {
                 out_features: num_few,
@@ -181,7 +182,7 @@ fn many_features_have_the_same_bits_as_few() {
             };
             let of_all: Vec<f32> =
                 found.chunks_exact(out_features).flat_map(|row| row[..num_few].to_vec()).collect();
-            assert_eq!(bits(&of_all), bits(&few.run(&mut device)), "{element:?}, {rows} rows");
+            assert_eq!(bits(&of_all), bits(&few.run(&mut *device)), "{element:?}, {rows} rows");
             check_close(&found, &all.expected(), 1e-5, "many features");
         }
     }
@@ -189,13 +190,13 @@ fn many_features_have_the_same_bits_as_few() {
 
 #[test]
 fn what_is_no_number_stays_in_its_row() {
-    let Some(mut device) = Emulator::ops() else { return };
+    let Some(mut device) = kernel_ops() else { return };
     for element in ELEMENTS {
         let (in_features, out_features) = (200, 40);
         let sound = Product::new(element, [12, in_features, out_features]);
         let mut broken = sound.clone();
         broken.x[4 * in_features + 199] = f32::NAN;
-        let (sound, found) = (sound.run(&mut device), broken.run(&mut device));
+        let (sound, found) = (sound.run(&mut *device), broken.run(&mut *device));
         for (row, (sound, found)) in
             sound.chunks_exact(out_features).zip(found.chunks_exact(out_features)).enumerate()
         {

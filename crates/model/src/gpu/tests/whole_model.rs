@@ -3,8 +3,7 @@
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::super::emulated::Emulator;
-use super::support::{check_close, kernel_tolerance};
+use super::support::{check_close, kernel_ops, kernel_tolerance};
 use crate::batch::PackedBatch;
 use crate::config::LlamaConfig;
 use crate::gpu::memory::Element;
@@ -23,7 +22,7 @@ fn config(head_dim: usize) -> LlamaConfig {
 
 /// The same model by the kernels and by their counterparts; `None` without a compiler.
 fn pair(config: &LlamaConfig, form: RandomWeights) -> Option<[Llama; 2]> {
-    let ops = Box::new(Emulator::ops()?);
+    let ops = kernel_ops()?;
     let host = random_llama_on_host_ops(config.clone(), 7, form).unwrap();
     Some([random_llama_into(config.clone(), 7, form, ops).unwrap(), host])
 }
