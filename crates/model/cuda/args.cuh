@@ -15,6 +15,8 @@ constexpr uint32_t SAMPLE_ROWS = 4;
 
 // Parts of a row in which its largest logit is looked for.
 constexpr uint32_t SAMPLE_PARTS = 32;
+// Bins in which a row's weights are counted.
+constexpr uint32_t SAMPLE_BINS = 4096;
 
 constexpr uint32_t SITE_ATTN_OUT = 0;
 constexpr uint32_t SITE_RESID_POST = 1;
@@ -26,6 +28,7 @@ constexpr uint32_t OPERATOR_PROJECT_OUT = 2;
 constexpr uint32_t ASK_LOGITS = 0;
 constexpr uint32_t ASK_GREEDY = 1;
 constexpr uint32_t ASK_DRAW = 2;
+constexpr uint32_t ASK_FILTERED = 3;
 
 struct PlanHeader {
     uint32_t site;
@@ -155,6 +158,10 @@ struct AskHeader {
     uint32_t kind;
     float temperature;
     double unit;
+    uint32_t top_k;
+    float top_p;
+    float min_p;
+    uint32_t padding;
 };
 
 struct LargestLogit {
@@ -166,6 +173,7 @@ struct LargestLogit {
 struct ChosenToken {
     uint32_t id;
     uint32_t is_finite;
+    uint32_t is_decided;
 };
 
 struct SampleArgs {
@@ -173,6 +181,7 @@ struct SampleArgs {
     const float* logits;
     LargestLogit* largest;
     double* sums;
+    uint32_t* counts;
     ChosenToken* tokens;
     uint32_t rows;
     uint32_t vocab_size;
@@ -189,7 +198,7 @@ static_assert(sizeof(AttentionArgs) == 80 && offsetof(AttentionArgs, heads) == 4
 static_assert(sizeof(SwigluArgs) == 40 && offsetof(SwigluArgs, rows) == 24, "SwigluArgs");
 static_assert(sizeof(GatherArgs) == 32 && offsetof(GatherArgs, logit_rows) == 24, "GatherArgs");
 static_assert(sizeof(MatmulArgs) == 48 && offsetof(MatmulArgs, rows) == 32, "MatmulArgs");
-static_assert(sizeof(AskHeader) == 16 && offsetof(AskHeader, unit) == 8, "AskHeader");
+static_assert(sizeof(AskHeader) == 32 && offsetof(AskHeader, unit) == 8, "AskHeader");
 static_assert(sizeof(LargestLogit) == 12, "LargestLogit");
-static_assert(sizeof(ChosenToken) == 8, "ChosenToken");
-static_assert(sizeof(SampleArgs) == 48 && offsetof(SampleArgs, rows) == 40, "SampleArgs");
+static_assert(sizeof(ChosenToken) == 12, "ChosenToken");
+static_assert(sizeof(SampleArgs) == 56 && offsetof(SampleArgs, rows) == 48, "SampleArgs");

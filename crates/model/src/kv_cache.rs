@@ -112,7 +112,7 @@ impl KvCache {
         let pools = match llama.device_model() {
             Some(model) => {
                 let size = (num_blocks, block_size);
-                Pools::Device(Box::new(DeviceCache::new(model.clone(), config, size, dtype)?))
+                Pools::Device(Box::new(DeviceCache::new(model.clone(), size, dtype)?))
             }
             None => {
                 let zeros = || dtype.zeros((num_blocks * block_size, width), llama.device());

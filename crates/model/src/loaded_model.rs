@@ -39,7 +39,7 @@ impl LoadedModel {
         match &files {
             ModelFiles::Gguf { file } => from_gguf(file, files.folder(), weights_id, options),
             ModelFiles::Safetensors { folder, shards } => {
-                let device = options.device.open()?.announced();
+                let devices = options.open_devices()?;
                 let json_path = folder.join("config.json");
                 let config = config_from_json(&json_path, &read_json(&json_path)?)?;
                 let mut source = SafetensorsSource::open(folder, shards, options.weights)?;
@@ -52,7 +52,7 @@ impl LoadedModel {
                     shapes.remove("lm_head.weight");
                 }
                 let identity = identity(&config, &shapes, &tokenizer, weights_id);
-                let llama = Llama::load(config, &mut source, &device, options.cpu)?;
+                let llama = Llama::load(config, &mut source, &devices, options.cpu)?;
                 finish(Self { llama, tokenizer, chat_template, stop_token_ids, identity }, path)
             }
         }
@@ -65,7 +65,7 @@ fn from_gguf(
     weights_id: String,
     options: &LoadOptions,
 ) -> Result<LoadedModel> {
-    let device = options.device.open()?.announced();
+    let devices = options.open_devices()?;
     let mut source = GgufSource::open(file, options.weights)?;
     let json = folder.join("tokenizer.json");
     let tokenizer = if json.is_file() {
@@ -80,7 +80,7 @@ fn from_gguf(
     let stop_token_ids = stop_tokens_from_gguf(source.metadata(), &tokenizer)?;
     let config = source.config().clone();
     let identity = identity(&config, &source.tensor_shapes(), &tokenizer, weights_id);
-    let llama = Llama::load(config, &mut source, &device, options.cpu)?;
+    let llama = Llama::load(config, &mut source, &devices, options.cpu)?;
     finish(LoadedModel { llama, tokenizer, chat_template, stop_token_ids, identity }, file)
 }
 

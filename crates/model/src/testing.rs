@@ -10,7 +10,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::config::{Architecture, LlamaConfig, RopeScaling};
 use crate::error::{Error, Result};
-use crate::gpu::{DeviceOps, HostOps};
+use crate::gpu::{HostOps, Ranks};
 use crate::kernels::CpuOptions;
 use crate::llama::{Llama, Weight, WeightSource};
 
@@ -77,7 +77,7 @@ pub fn random_llama_with(
     cpu: CpuOptions,
 ) -> Result<Llama> {
     let mut source = RandomSource { seed, form, drawn: HashMap::new() };
-    Llama::load(config, &mut source, &Device::Cpu, cpu)
+    Llama::load(config, &mut source, &[Device::Cpu], cpu)
 }
 
 /// [`random_llama`] whose pass is that of a GPU, done by the plain counterpart of every kernel, on the CPU.
@@ -89,18 +89,31 @@ pub fn random_llama_on_host_ops(
     seed: u64,
     form: RandomWeights,
 ) -> Result<Llama> {
-    random_llama_into(config, seed, form, Box::new(HostOps::default()))
+    random_llama_into(config, seed, form, Ranks::one(Box::new(HostOps::default())))
 }
 
-/// [`random_llama`] whose pass is done by `ops`.
+/// [`random_llama_on_host_ops`], split over ranks that are threads of this process.
+///
+/// # Errors
+/// As [`random_llama`], and [`Error::Device`] when the model does not divide into so many ranks.
+pub fn random_llama_on_ranks(
+    config: LlamaConfig,
+    seed: u64,
+    form: RandomWeights,
+    num_ranks: usize,
+) -> Result<Llama> {
+    random_llama_into(config, seed, form, HostOps::ranks(num_ranks))
+}
+
+/// [`random_llama`] whose pass is done by `ranks`.
 pub(crate) fn random_llama_into(
     config: LlamaConfig,
     seed: u64,
     form: RandomWeights,
-    ops: Box<dyn DeviceOps>,
+    ranks: Ranks,
 ) -> Result<Llama> {
     let mut source = RandomSource { seed, form, drawn: HashMap::new() };
-    Llama::load_into(config, &mut source, &Device::Cpu, ops)
+    Llama::load_into(config, &mut source, &Device::Cpu, ranks)
 }
 
 /// [`random_llama`], with its tensors by checkpoint name as they were drawn: f32, not quantised.
@@ -113,7 +126,7 @@ pub fn random_llama_and_tensors(
     form: RandomWeights,
 ) -> Result<(Llama, HashMap<String, Tensor>)> {
     let mut source = RandomSource { seed, form, drawn: HashMap::new() };
-    let llama = Llama::load(config, &mut source, &Device::Cpu, CpuOptions::default())?;
+    let llama = Llama::load(config, &mut source, &[Device::Cpu], CpuOptions::default())?;
     Ok((llama, source.drawn))
 }
 
@@ -170,7 +183,7 @@ impl WeightSource for RandomSource {
 /// # Errors
 /// [`Error::Weight`] when a tensor is missing or has another shape.
 pub fn llama_from_tensors(config: LlamaConfig, tensors: HashMap<String, Tensor>) -> Result<Llama> {
-    Llama::load(config, &mut TensorSource(tensors), &Device::Cpu, CpuOptions::default())
+    Llama::load(config, &mut TensorSource(tensors), &[Device::Cpu], CpuOptions::default())
 }
 
 /// Gives away the tensors of a map.

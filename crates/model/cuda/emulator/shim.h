@@ -61,6 +61,12 @@ inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 template <class T>
 T __ldg(const T* from) { return *from; }
+// A fiber is not interrupted.
+inline uint32_t atomicAdd(uint32_t* place, uint32_t value) {
+    const uint32_t before = *place;
+    *place += value;
+    return before;
+}
 
 namespace emulator {
 

@@ -1,6 +1,8 @@
 //! The memory that a step works in. It grows to what the largest step needed and stays; while it does not grow, addresses stay.
 
-use super::args::{ChosenToken, LargestLogit, SAMPLE_CHUNK, SAMPLE_PARTS, SAMPLE_ROWS};
+use super::args::{
+    ChosenToken, LargestLogit, SAMPLE_BINS, SAMPLE_CHUNK, SAMPLE_PARTS, SAMPLE_ROWS,
+};
 use super::memory::{Address, Buffer};
 use super::ops::DeviceOps;
 use super::step::StepShape;
@@ -62,6 +64,8 @@ pub(super) struct Places {
     pub(super) largest: Address,
     /// `f64[logit_rows][chunks]`.
     pub(super) sums: Address,
+    /// `u32[logit_rows][SAMPLE_BINS]`.
+    pub(super) counts: Address,
     /// [`super::args::ChosenToken`]`[logit_rows]`.
     pub(super) tokens: Address,
     pub(super) relative_norms: Address,
@@ -77,7 +81,7 @@ pub(super) struct Arena {
     generation: u64,
 }
 
-const NUM_PLACES: usize = 17;
+const NUM_PLACES: usize = 18;
 /// Bytes of the widest single number.
 const WIDEST: usize = 4;
 
@@ -132,6 +136,7 @@ fn sizes(config: &LlamaConfig, shape: &StepShape) -> [usize; NUM_PLACES] {
         logit_rows * config.vocab_size * WIDEST,
         logit_rows * SAMPLE_PARTS * size_of::<LargestLogit>(),
         logit_rows * config.vocab_size.div_ceil(SAMPLE_CHUNK) * size_of::<f64>(),
+        logit_rows * SAMPLE_BINS * size_of::<u32>(),
         logit_rows * size_of::<ChosenToken>(),
         rows * WIDEST,
         shape.captured_rows * hidden * WIDEST,
@@ -155,6 +160,7 @@ impl Places {
             logits,
             largest,
             sums,
+            counts,
             tokens,
             relative_norms,
             captured,
@@ -174,6 +180,7 @@ impl Places {
             logits,
             largest,
             sums,
+            counts,
             tokens,
             relative_norms,
             captured,

@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::memory::Address;
-use crate::sampling::Ask;
+use crate::sampling::{Ask, Filter};
 
 /// Where an index may be missing: there is none.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -23,6 +23,8 @@ pub(crate) const SAMPLE_ROWS: usize = 4;
 pub(crate) const SAMPLE_PARTS: usize = 32;
 /// Weights whose sum [`SampleArgs`] makes on its own, as the CPU's draw does.
 pub(crate) const SAMPLE_CHUNK: usize = 64;
+/// Bins in which [`SampleArgs`] counts weights, to find the largest without sorting all.
+pub(crate) const SAMPLE_BINS: usize = 4096;
 
 /// What a step reads, all of it in one piece of memory that begins with this; addresses lie in the same piece unless said.
 /// Kernels get its address, so that a captured graph holds no count and no place but that one.
@@ -263,12 +265,17 @@ pub(crate) struct AllReduceArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct AskHeader {
-    /// 0 the row itself, 1 the most likely token, 2 a token drawn from all.
+    /// 0 the row itself, 1 the most likely token, 2 a token drawn from all, 3 one drawn from what the filter keeps.
     pub(crate) kind: u32,
     /// Of a draw: above 0.
     pub(crate) temperature: f32,
     /// Of a draw: uniform in 0..1.
     pub(crate) unit: f64,
+    /// This and the next two: [`Filter`]. A number that does not fit keeps all, as the largest that does.
+    pub(crate) top_k: u32,
+    pub(crate) top_p: f32,
+    pub(crate) min_p: f32,
+    pub(crate) padding: u32,
 }
 
 impl From<Ask> for AskHeader {
@@ -276,17 +283,28 @@ impl From<Ask> for AskHeader {
         match ask {
             Ask::Logits => Self::default(),
             Ask::Greedy => Self { kind: 1, ..Self::default() },
-            Ask::Draw { temperature, unit } => Self { kind: 2, temperature, unit },
+            Ask::Draw { temperature, unit } => {
+                Self { kind: 2, temperature, unit, ..Self::default() }
+            }
+            Ask::Filtered { temperature, unit, filter: Filter { top_k, top_p, min_p } } => {
+                let top_k = u32::try_from(top_k).unwrap_or(u32::MAX);
+                Self { kind: 3, temperature, unit, top_k, top_p, min_p, padding: 0 }
+            }
         }
     }
 }
 
 impl From<AskHeader> for Ask {
     fn from(header: AskHeader) -> Self {
-        match header.kind {
+        let AskHeader { kind, temperature, unit, top_k, top_p, min_p, .. } = header;
+        match kind {
             0 => Self::Logits,
             1 => Self::Greedy,
-            _ => Self::Draw { temperature: header.temperature, unit: header.unit },
+            2 => Self::Draw { temperature, unit },
+            _ => {
+                let filter = Filter { top_k: top_k as usize, top_p, min_p };
+                Self::Filtered { temperature, unit, filter }
+            }
         }
     }
 }
@@ -308,6 +326,8 @@ pub(crate) struct ChosenToken {
     pub(crate) id: u32,
     /// 1 where all logits are finite, otherwise 0.
     pub(crate) is_finite: u32,
+    /// 0 where the device cannot tell what the filter keeps, otherwise 1: the host decides then.
+    pub(crate) is_decided: u32,
 }
 
 /// `tokens[row] = decide(asks[row], logits[row])` ([`crate::sampling::decide`]): equal logits give the equal token.
@@ -322,6 +342,8 @@ pub(crate) struct SampleArgs {
     pub(crate) largest: Address,
     /// `f64[rows][vocab_size / `[`SAMPLE_CHUNK`]`, rounded up]`: scratch.
     pub(crate) sums: Address,
+    /// `u32[rows][`[`SAMPLE_BINS`]`]`: scratch.
+    pub(crate) counts: Address,
     /// [`ChosenToken`]`[rows]`. Rows whose logits are asked for are not written.
     pub(crate) tokens: Address,
     pub(crate) rows: u32,

@@ -7,14 +7,13 @@ use super::arena::Arena;
 use super::memory::{Address, Buffer, Element};
 use super::model::DeviceModel;
 use super::recorded::Recordings;
-use crate::config::LlamaConfig;
 use crate::error::Result;
 use crate::kv_cache::KvCacheDtype;
 
 /// Keys and values of every layer, `[num_layers][2]` pools of `[num_blocks][num_kv_heads][block_size][head_dim]`.
 #[derive(Debug)]
 pub(super) struct DevicePools {
-    pools: Buffer,
+    pub(super) pools: Buffer,
     /// Bytes a pool.
     pool: usize,
     element: Element,
@@ -40,7 +39,16 @@ impl DevicePools {
 
 /// One user's cache and working memory: whoever has it makes the steps.
 pub(crate) struct DeviceCache {
+    /// One a rank.
+    pub(super) ranks: Vec<RankCache>,
+    /// The last to go: what was recorded names the model's memory and what links its ranks.
     pub(super) model: Arc<DeviceModel>,
+}
+
+/// A rank's part of it.
+#[derive(Debug)]
+pub(super) struct RankCache {
+    /// Of the rank's key and value heads.
     pub(super) pools: DevicePools,
     pub(super) arena: Arena,
     pub(super) recordings: Recordings,
@@ -53,7 +61,6 @@ impl DeviceCache {
     /// [`crate::Error::Tensor`] when the device has no room.
     pub(crate) fn new(
         model: Arc<DeviceModel>,
-        config: &LlamaConfig,
         (num_blocks, block_size): (usize, usize),
         dtype: KvCacheDtype,
     ) -> Result<Self> {
@@ -61,14 +68,16 @@ impl DeviceCache {
             KvCacheDtype::F32 => Element::F32,
             KvCacheDtype::F16 => Element::F16,
         };
+        let config = model.rank_config();
         let width = config.num_key_value_heads * config.head_dim;
         let pool = (num_blocks * block_size * width * element.size()).next_multiple_of(256);
-        let mut ops = model.ops();
-        let pools = ops.allocate(2 * config.num_hidden_layers * pool)?;
-        ops.clear(&pools)?;
-        drop(ops);
-        let pools = DevicePools { pools, pool, element, block_size };
-        Ok(Self { model, pools, arena: Arena::default(), recordings: Recordings::default() })
+        let num_bytes = 2 * config.num_hidden_layers * pool;
+        let pools = model.ranks().allocate_zeros(num_bytes)?;
+        let of_rank = |pools| {
+            let pools = DevicePools { pools, pool, element, block_size };
+            RankCache { pools, arena: Arena::default(), recordings: Recordings::default() }
+        };
+        Ok(Self { ranks: pools.into_iter().map(of_rank).collect(), model })
     }
 
     /// Whether it was made for this model.
@@ -79,6 +88,6 @@ impl DeviceCache {
 
 impl fmt::Debug for DeviceCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceCache").field("pools", &self.pools).finish_non_exhaustive()
+        f.debug_struct("DeviceCache").field("ranks", &self.ranks).finish_non_exhaustive()
     }
 }

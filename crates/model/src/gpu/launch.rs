@@ -53,8 +53,10 @@ macro_rules! of_numbers {
 }
 
 mod products;
+mod sample;
 
-pub(crate) use products::{SKINNY_ROWS, product, sample};
+pub(crate) use products::{SKINNY_ROWS, product};
+pub(crate) use sample::sample;
 
 fn launch<'a>(
     (module, kernel): (&'static str, &'static str),

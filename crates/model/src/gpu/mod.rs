@@ -28,8 +28,10 @@ mod memory;
 mod model;
 mod ops;
 mod pass;
+mod ranks;
 mod recorded;
 mod results;
+mod shard;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -43,19 +45,20 @@ pub(crate) use hooks::site_index;
 pub(crate) use host::HostOps;
 pub(crate) use memory::{Address, Buffer};
 pub(crate) use model::{DeviceModel, DeviceStep};
-pub(crate) use ops::{DeviceOps, Rows};
+pub(crate) use ops::Rows;
+pub(crate) use ranks::Ranks;
 
-/// What a forward pass asks of `device`; `None` where that is the host, whose pass is over tensors.
+/// What a forward pass asks of `devices`, one a rank; `None` where that is the host, whose pass is over tensors.
 ///
 /// # Errors
-/// [`crate::Error::Device`] when the device cannot be used.
-pub(crate) fn open(device: &Device) -> Result<Option<Box<dyn DeviceOps>>> {
-    match device {
-        Device::Cpu => Ok(None),
+/// [`crate::Error::Device`] when a device cannot be used, or several cannot be used together.
+pub(crate) fn open(devices: &[Device]) -> Result<Option<Ranks>> {
+    match devices {
+        [Device::Cpu] => Ok(None),
         #[cfg(feature = "cuda")]
-        Device::Cuda(_) => Ok(Some(Box::new(cuda::open(device)?))),
-        other => Err(crate::Error::Device {
-            device: crate::device_name(other),
+        [Device::Cuda(_), ..] => cuda::open(devices).map(Some),
+        others => Err(crate::Error::Device {
+            device: others.iter().map(crate::device_name).collect::<Vec<_>>().join(", "),
             reason:
                 "no forward pass is written for it; choose `cpu`, or `cuda` in a build that has it"
                     .to_owned(),

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::cache::DeviceCache;
+use super::arena::Places;
+use super::cache::{DeviceCache, RankCache};
 use super::hooks::HookInput;
 use super::memory::number;
 use super::ops::DeviceOps;
 use super::pass::Pass;
-use super::recorded::StepKey;
+use super::ranks::Ranks;
+use super::recorded::{Recorded, StepKey};
 use super::results::StepResults;
+use super::shard::Shard;
 use super::step::{OutsidePlaces, StepInput, StepShape};
 use super::weights::DeviceWeights;
 use crate::batch::{BatchLayout, PackedBatch};
@@ -20,11 +23,14 @@ use crate::llama::WeightSource;
 use crate::sampling::{Ask, StepOutput};
 use crate::steering::SteeringTables;
 
-/// Weights on a device, and the device.
+/// Weights on one device, or split over several, and the devices.
 pub(crate) struct DeviceModel {
     /// Held for the whole of a step: work of two steps must not mix.
-    ops: Mutex<Box<dyn DeviceOps>>,
-    weights: DeviceWeights,
+    ranks: Mutex<Ranks>,
+    /// What every rank's pass is over.
+    rank_config: LlamaConfig,
+    /// One a rank.
+    weights: Vec<DeviceWeights>,
 }
 
 /// What is run in one step.
@@ -43,26 +49,33 @@ impl DeviceModel {
     /// Takes every tensor from `source`, each once.
     ///
     /// # Errors
-    /// As [`DeviceWeights::load`].
+    /// [`crate::Error::Device`] when the model does not divide into so many ranks, and as [`DeviceWeights::load`].
     pub(crate) fn load(
         config: &LlamaConfig,
         source: &mut dyn WeightSource,
-        mut ops: Box<dyn DeviceOps>,
+        mut ranks: Ranks,
     ) -> Result<Self> {
-        let weights = DeviceWeights::load(config, source, &mut *ops)?;
-        Ok(Self { ops: Mutex::new(ops), weights })
+        let rank_config = Shard::config(config, ranks.ops.len())?;
+        let weights = DeviceWeights::load(config, source, &mut ranks.ops)?;
+        Ok(Self { ranks: Mutex::new(ranks), rank_config, weights })
     }
 
-    /// The device.
-    pub(crate) fn ops(&self) -> MutexGuard<'_, Box<dyn DeviceOps>> {
+    /// The devices.
+    pub(crate) fn ranks(&self) -> MutexGuard<'_, Ranks> {
         // A step that panicked left numbers behind, and nothing that another step reads.
-        self.ops.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ranks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The model as one rank sees it: with its heads, and its width of the MLP.
+    pub(super) fn rank_config(&self) -> &LlamaConfig {
+        &self.rank_config
     }
 
     /// One step, and what its rows answer.
     ///
     /// # Errors
-    /// [`crate::Error::Tensor`] when an operation fails or the device has no room.
+    /// [`crate::Error::Tensor`] when an operation fails or the device has no room. Of several ranks, [`crate::Error::Device`] when
+    /// one fails amid the others; every later step fails then.
     pub(crate) fn step(
         &self,
         step: &DeviceStep<'_>,
@@ -74,29 +87,85 @@ impl DeviceModel {
         let tables = hooks.steer.as_ref().map(crate::hooks::SteerRows::tables);
         let input = StepInput::new((batch, layout), asks, &asked, true)?;
         let shape = input.shape();
-        let mut ops = self.ops();
-        let places = cache.arena.reserve(config, &shape, &mut **ops)?;
-        let outside = OutsidePlaces {
-            table: tables.and_then(SteeringTables::on_device).unwrap_or_default(),
-            num_slots: number(tables.map_or(0, SteeringTables::num_slots))?,
-            captured: places.captured,
-            samples: places.samples,
-            relative_norms: places.relative_norms,
-        };
-        ops.upload(places.step, &input.encode(places.step, outside))?;
-        let pass = Pass { config, weights: &self.weights, pools: &cache.pools, places, shape };
-        let run = |ops: &mut dyn DeviceOps| pass.run(ops, num_blocks);
-        if shape.is_decode && num_blocks == config.num_hidden_layers {
-            let StepShape { rows, max_decode_items, .. } = shape;
-            let key = StepKey { rows, max_decode_items };
-            ops.run(cache.recordings.of(key, cache.arena.generation()), &run)?;
-        } else {
-            run(&mut **ops)?;
+        let mut ranks = self.ranks();
+        ranks.check()?;
+        let places = self.upload(&mut ranks, cache, &input, tables)?;
+        let is_whole = num_blocks == config.num_hidden_layers;
+        let key = StepKey { rows: shape.rows, max_decode_items: shape.max_decode_items };
+        let key = (shape.is_decode && is_whole).then_some(key);
+        let mut jobs = self.jobs(cache, &places, shape, key);
+        let mut results = StepResults::default();
+        // All ranks have the same; the first one's are read.
+        if let Some(job) = jobs.first_mut() {
+            job.results = Some(&mut results);
         }
-        let results = StepResults::read(&mut **ops, &places, step, &asked)?;
-        drop(ops);
+        ranks.together(jobs, |ops, Job { pass, recorded, results }| {
+            let run = |ops: &mut dyn DeviceOps| pass.run(ops, num_blocks);
+            match recorded {
+                Some(recorded) => ops.run(recorded, &run)?,
+                None => run(ops)?,
+            }
+            match results {
+                Some(results) => *results = StepResults::read(ops, &pass.places, step, &asked)?,
+                // Waits: what fails on a device fails in this step.
+                None => ops.download_all(&mut [])?,
+            }
+            Ok(())
+        })?;
+        drop(ranks);
         Ok(results.hand_out(step, &asked, hooks))
     }
+
+    /// Makes room for a step on every rank and sends it there. No rank waits for another yet: one that fails leaves all as they were.
+    fn upload(
+        &self,
+        ranks: &mut Ranks,
+        cache: &mut DeviceCache,
+        input: &StepInput,
+        tables: Option<&SteeringTables>,
+    ) -> Result<Vec<Places>> {
+        let mut all = Vec::with_capacity(ranks.ops.len());
+        for (rank, (ops, cache)) in ranks.ops.iter_mut().zip(&mut cache.ranks).enumerate() {
+            let places = cache.arena.reserve(&self.rank_config, &input.shape(), &mut **ops)?;
+            let outside = OutsidePlaces {
+                table: tables.and_then(|tables| tables.on_device(rank)).unwrap_or_default(),
+                num_slots: number(tables.map_or(0, SteeringTables::num_slots))?,
+                captured: places.captured,
+                samples: places.samples,
+                relative_norms: places.relative_norms,
+            };
+            ops.upload(places.step, &input.encode(places.step, outside))?;
+            all.push(places);
+        }
+        Ok(all)
+    }
+
+    /// What each rank has to do for a step, which is one of a key where it may be replayed.
+    fn jobs<'a>(
+        &'a self,
+        cache: &'a mut DeviceCache,
+        places: &[Places],
+        shape: StepShape,
+        key: Option<StepKey>,
+    ) -> Vec<Job<'a>> {
+        // One for all ranks, so that they forget their recordings together: a sum is replayed by all or by none.
+        let generation = cache.ranks.iter().map(|rank| rank.arena.generation()).sum();
+        let of_rank = |((weights, cache), &places): ((&'a _, &'a mut RankCache), &Places)| {
+            let RankCache { pools, recordings, .. } = cache;
+            let pass = Pass { config: &self.rank_config, weights, pools, places, shape };
+            let recorded = key.map(|key| recordings.of(key, generation));
+            Job { pass, recorded, results: None }
+        };
+        self.weights.iter().zip(&mut cache.ranks).zip(places).map(of_rank).collect()
+    }
+}
+
+/// One rank's part of a step.
+struct Job<'a> {
+    pass: Pass<'a>,
+    recorded: Option<&'a mut Recorded>,
+    /// Where it puts what it reads, if it does.
+    results: Option<&'a mut StepResults>,
 }
 
 impl fmt::Debug for DeviceModel {

@@ -176,12 +176,13 @@ impl Pass<'_> {
         if !self.shape.chooses && !self.shape.is_decode {
             return Ok(());
         }
-        let Places { largest, sums, tokens, .. } = self.places;
+        let Places { largest, sums, counts, tokens, .. } = self.places;
         let sample = SampleArgs {
             asks: step.add(ASKS_OFFSET),
             logits,
             largest,
             sums,
+            counts,
             tokens,
             rows: logit_rows,
             vocab_size: number(self.config.vocab_size)?,

@@ -19,7 +19,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::batch::PackedBatch;
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
-use crate::gpu::{self, DeviceCache, DeviceModel, DeviceOps, DeviceStep};
+use crate::gpu::{self, DeviceCache, DeviceModel, DeviceStep, Ranks};
 use crate::hooks::{Capture, Hooks};
 use crate::kernels::{Cpu, CpuKernels, CpuOptions};
 use crate::kv_cache::KvCache;
@@ -45,28 +45,29 @@ enum Body {
 }
 
 impl Llama {
-    /// Takes every tensor from `source`, which makes them on the host, each once, in the order of the forward pass.
+    /// Takes every tensor from `source`, which makes them on the host, each once, in the order of the forward pass. Of several
+    /// `devices`, each gets its part of the model.
     ///
     /// # Errors
     /// [`Error::Weight`] when a tensor is missing or has another shape, [`Error::Device`] when the processor cannot do
-    /// what `cpu` asks for or the GPU cannot be used, [`Error::Tensor`] when there is no room.
+    /// what `cpu` asks for, a GPU cannot be used or the model does not divide, [`Error::Tensor`] when there is no room.
     pub(crate) fn load(
         config: LlamaConfig,
         source: &mut dyn WeightSource,
-        device: &Device,
+        devices: &[Device],
         cpu: CpuOptions,
     ) -> Result<Self> {
-        match gpu::open(device)? {
-            Some(ops) => Self::load_into(config, source, device, ops),
+        match gpu::open(devices)? {
+            Some(ranks) => Self::load_into(config, source, &devices[0], ranks),
             None => {
                 let cpu = Cpu::new(cpu)?;
                 let body = Body::Tensors(TensorBody::load(&config, source)?);
-                Ok(Self { config, device: device.clone(), cpu, body })
+                Ok(Self { config, device: Device::Cpu, cpu, body })
             }
         }
     }
 
-    /// [`Self::load`] into the memory that `ops` are done in, which is that of `device`.
+    /// [`Self::load`] into the memory of `ranks`, of which `device` is the first.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -74,10 +75,10 @@ impl Llama {
         config: LlamaConfig,
         source: &mut dyn WeightSource,
         device: &Device,
-        ops: Box<dyn DeviceOps>,
+        ranks: Ranks,
     ) -> Result<Self> {
         let cpu = Cpu::new(CpuOptions::default())?;
-        let body = Body::Device(Arc::new(DeviceModel::load(&config, source, ops)?));
+        let body = Body::Device(Arc::new(DeviceModel::load(&config, source, ranks)?));
         Ok(Self { config, device: device.clone(), cpu, body })
     }
 
@@ -99,7 +100,7 @@ impl Llama {
         self.cpu.num_threads()
     }
 
-    /// Where it runs.
+    /// Where it runs; the first of several.
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device

@@ -3,7 +3,7 @@
 //! Where nothing changes a row before the choice, the pass can choose, and a token leaves the device in place of a row. The
 //! number that a draw needs is taken from the sequence's generator before the pass, so the pass keeps no state.
 
-use super::draw;
+use super::{Filter, draw};
 use crate::kernels;
 
 /// What is wanted of one row of logits.
@@ -19,6 +19,15 @@ pub enum Ask {
         temperature: f32,
         /// Uniform in 0..1; decides the draw.
         unit: f64,
+    },
+    /// A token drawn from those that a filter keeps.
+    Filtered {
+        /// As of [`Self::Draw`].
+        temperature: f32,
+        /// As of [`Self::Draw`].
+        unit: f64,
+        /// Not one that keeps all.
+        filter: Filter,
     },
 }
 
@@ -48,6 +57,9 @@ pub fn decide(ask: Ask, logits: &[f32]) -> Answer<'_> {
         Ask::Draw { temperature, unit } => {
             token(logits, |largest| draw::draw(logits, largest, temperature, unit))
         }
+        Ask::Filtered { temperature, unit, filter } => token(logits, |largest| {
+            draw::draw_filtered(logits, largest, (temperature, unit), filter)
+        }),
     }
 }
 
@@ -101,7 +113,7 @@ impl StepOutput {
         let (mut tokens, mut rows) = (tokens, 0..);
         let found = asks.iter().filter_map(|ask| match ask {
             Ask::Logits => rows.next().map(Found::Row),
-            Ask::Greedy | Ask::Draw { .. } => {
+            Ask::Greedy | Ask::Draw { .. } | Ask::Filtered { .. } => {
                 tokens.next().map(|(id, is_finite)| Found::Token { id, is_finite })
             }
         });

@@ -1,6 +1,10 @@
 //! One token from a row: the most likely, or one drawn with a number that is given.
 
+use super::filter::Filter;
 use crate::kernels;
+
+/// Weights whose sum is made on its own: one after the other would wait for each addition.
+pub(super) const CHUNK: usize = 64;
 
 /// The id of the largest logit, the lowest among equals.
 pub(super) fn argmax(logits: &[f32], largest: f32) -> u32 {
@@ -15,10 +19,21 @@ pub(super) fn draw(logits: &[f32], largest: f32, temperature: f32, unit: f64) ->
     drawn.unwrap_or_else(|| argmax(logits, largest))
 }
 
+/// As [`draw`], from the tokens that a filter keeps, walked in ascending order of their ids.
+pub(super) fn draw_filtered(
+    logits: &[f32],
+    largest: f32,
+    (temperature, unit): (f32, f64),
+    filter: Filter,
+) -> u32 {
+    let kept = filter.kept(&kernels::weights(logits, largest, temperature));
+    let weights: Vec<f32> = kept.iter().map(|candidate| candidate.weight).collect();
+    let drawn = draw_from(&weights, unit).map(|idx| kept[idx].token_id);
+    drawn.unwrap_or_else(|| argmax(logits, largest))
+}
+
 /// The index that `unit`, in 0..1, draws with these weights; `None` where nothing weighs anything.
-pub(super) fn draw_from(weights: &[f32], unit: f64) -> Option<usize> {
-    /// Weights whose sum is made on its own: one after the other would wait for each addition.
-    const CHUNK: usize = 64;
+fn draw_from(weights: &[f32], unit: f64) -> Option<usize> {
     let sum = |chunk: &[f32]| chunk.iter().map(|weight| f64::from(*weight)).sum::<f64>();
     let sums: Vec<f64> = weights.chunks(CHUNK).map(sum).collect();
     let mut rest = unit * sums.iter().sum::<f64>();

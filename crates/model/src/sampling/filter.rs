@@ -5,6 +5,35 @@
 
 use std::cmp::Ordering;
 
+use super::draw::CHUNK;
+
+/// Which tokens may be drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Filter {
+    /// Keep this many of the most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of the most likely whose share of what top-k left reaches this, in (0, 1]; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens with at least this share of the most likely one's probability, in 0..=1; 0 keeps all.
+    pub min_p: f32,
+}
+
+impl Filter {
+    /// Whether any token may be drawn, however unlikely.
+    pub(super) fn keeps_all(self) -> bool {
+        self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0
+    }
+
+    /// What may be drawn, in ascending order of ids.
+    pub(super) fn kept(self, weights: &[f32]) -> Vec<Candidate> {
+        let mut candidates = candidates(weights);
+        keep_top_k(&mut candidates, self.top_k);
+        keep_top_p(&mut candidates, self.top_p);
+        keep_min_p(&mut candidates, self.min_p);
+        candidates
+    }
+}
+
 /// A token that may be drawn, with its share of the probability; weights need not sum to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
@@ -13,7 +42,7 @@ pub(super) struct Candidate {
 }
 
 /// Tokens that weigh anything.
-pub(super) fn candidates(weights: &[f32]) -> Vec<Candidate> {
+fn candidates(weights: &[f32]) -> Vec<Candidate> {
     let all = (0_u32..).zip(weights).map(|(token_id, &weight)| Candidate { token_id, weight });
     all.filter(|candidate| candidate.weight > 0.0).collect()
 }
@@ -28,7 +57,7 @@ fn by_id(candidates: &mut [Candidate]) {
 }
 
 /// Keeps the `top_k` most likely; 0 keeps all.
-pub(super) fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
+fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     if top_k == 0 || top_k >= candidates.len() {
         return;
     }
@@ -38,11 +67,15 @@ pub(super) fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
 }
 
 /// Keeps the smallest set of the most likely whose share of what is left reaches `top_p`, at least one.
-pub(super) fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
+fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     if top_p >= 1.0 {
         return;
     }
-    let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
+    let sum = |chunk: &[Candidate]| {
+        chunk.iter().map(|candidate| f64::from(candidate.weight)).sum::<f64>()
+    };
+    // In the order of sums of a draw.
+    let total: f64 = candidates.chunks(CHUNK).map(sum).sum();
     let wanted = f64::from(top_p) * total;
     // All that weigh less than this weigh less than what may be left out, even together: they need no sorting.
     // Half of it, so that no rounding matters.
@@ -63,7 +96,7 @@ pub(super) fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
 }
 
 /// Keeps those with at least `min_p` of the most likely one's probability; 0 keeps all.
-pub(super) fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f32) {
+fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f32) {
     if min_p <= 0.0 {
         return;
     }

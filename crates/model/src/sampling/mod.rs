@@ -5,8 +5,8 @@
 //! most likely token is taken after the masks. Each sequence has one seeded generator and draws from
 //! candidates in ascending order of ids, so neither a neighbour nor a filter's inner order can shift it.
 //!
-//! A sampler says before a forward pass what it asks of its row ([`Ask`]) and takes the answer after it: a token where none
-//! of this but the temperature changes the row, and otherwise the row.
+//! A sampler says before a forward pass what it asks of its row ([`Ask`]) and takes the answer after it: a token where
+//! neither bias, penalties nor masks change the row, and otherwise the row.
 
 mod ask;
 mod draw;
@@ -19,5 +19,6 @@ mod tests;
 
 pub(crate) use ask::StepOutput;
 pub use ask::{Answer, Ask, decide};
+pub use filter::Filter;
 pub use params::SamplingParams;
 pub use sampler::{Sampled, Sampler};

@@ -1,5 +1,6 @@
 //! The numbers that steer sampling, with OpenAI's and vLLM's names and meanings.
 
+use super::Filter;
 use crate::error::{Error, Result};
 
 /// Sampling of one sequence. [`Default`] is greedy without penalties.
@@ -62,9 +63,9 @@ const MAX_LOGIT_BIAS: usize = 300;
 const MAX_TOP_LOGPROBS: usize = 20;
 
 impl SamplingParams {
-    /// Whether any token may be drawn, however unlikely.
-    pub(super) fn keeps_all(&self) -> bool {
-        self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0
+    /// Which tokens may be drawn.
+    pub(super) fn filter(&self) -> Filter {
+        Filter { top_k: self.top_k, top_p: self.top_p, min_p: self.min_p }
     }
 
     /// Whether the repetition penalty does anything.

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use super::filter::{self, keep_min_p, keep_top_k, keep_top_p};
 use super::logprobs::Logprobs;
 use super::{Answer, Ask, SamplingParams, draw};
 use crate::engine::TokenLogprob;
@@ -45,18 +44,19 @@ impl Sampler {
         Self { params, rng, prompt, generated: BTreeMap::new(), num_generated: 0 }
     }
 
-    /// What is asked of the row that yields the next token. A draw takes its number from the generator here, once a token: an
-    /// answer to [`Ask::Draw`] must be accepted, or the sequence given up.
+    /// What is asked of the row that yields the next token. A draw takes its number from the generator here, once a token: the
+    /// answer must be accepted then, or the sequence given up.
     pub fn ask(&mut self) -> Ask {
-        let params = &self.params;
+        let (params, filter) = (&self.params, self.params.filter());
+        let temperature = params.temperature;
         if params.logprobs || self.forced().is_some() || self.adjusts() {
             Ask::Logits
-        } else if params.temperature == 0.0 {
+        } else if temperature == 0.0 {
             Ask::Greedy
-        } else if params.keeps_all() {
-            Ask::Draw { temperature: params.temperature, unit: self.unit() }
+        } else if filter.keeps_all() {
+            Ask::Draw { temperature, unit: self.unit() }
         } else {
-            Ask::Logits
+            Ask::Filtered { temperature, unit: self.unit(), filter }
         }
     }
 
@@ -166,18 +166,12 @@ impl Sampler {
 
     fn draw(&mut self, logits: &[f32], largest: f32) -> u32 {
         let unit = self.unit();
-        let params = &self.params;
-        if params.keeps_all() {
-            return draw::draw(logits, largest, params.temperature, unit);
+        let (temperature, filter) = (self.params.temperature, self.params.filter());
+        if filter.keeps_all() {
+            draw::draw(logits, largest, temperature, unit)
+        } else {
+            draw::draw_filtered(logits, largest, (temperature, unit), filter)
         }
-        let weights = kernels::weights(logits, largest, params.temperature);
-        let mut candidates = filter::candidates(&weights);
-        keep_top_k(&mut candidates, params.top_k);
-        keep_top_p(&mut candidates, params.top_p);
-        keep_min_p(&mut candidates, params.min_p);
-        let weights: Vec<f32> = candidates.iter().map(|candidate| candidate.weight).collect();
-        let drawn = draw::draw_from(&weights, unit).map(|idx| candidates[idx].token_id);
-        drawn.unwrap_or_else(|| draw::argmax(logits, largest))
     }
 
     /// Uniform in 0..1: the upper 53 bits of the sequence's own generator.

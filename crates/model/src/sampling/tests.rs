@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Answer, Ask, Sampled, Sampler, SamplingParams, StepOutput, decide};
+use super::{Answer, Ask, Filter, Sampled, Sampler, SamplingParams, StepOutput, decide};
 
 fn greedy() -> SamplingParams {
     SamplingParams::default()
@@ -158,7 +158,7 @@ fn numbers_out_of_range_are_named() {
 }
 
 #[test]
-fn a_token_is_asked_for_where_nothing_but_the_temperature_changes_the_row() {
+fn a_token_is_asked_for_where_nothing_changes_the_row() {
     let ask = |change: &dyn Fn(&mut SamplingParams), temperature: f32| {
         let mut params = SamplingParams { temperature, ..greedy() };
         change(&mut params);
@@ -173,11 +173,17 @@ fn a_token_is_asked_for_where_nothing_but_the_temperature_changes_the_row() {
             matches!(drawn, Ask::Draw { temperature: 0.7, unit } if (0.0..1.0).contains(&unit))
         );
     }
+    let all = Filter { top_k: 0, top_p: 1.0, min_p: 0.0 };
     let filters: [&dyn Fn(&mut SamplingParams); 3] =
         [&|params| params.top_k = 3, &|params| params.top_p = 0.9, &|params| params.min_p = 0.1];
-    for change in filters {
+    let expected =
+        [Filter { top_k: 3, ..all }, Filter { top_p: 0.9, ..all }, Filter { min_p: 0.1, ..all }];
+    for (change, expected) in filters.into_iter().zip(expected) {
         assert_eq!(ask(change, 0.0), Ask::Greedy, "the most likely passes every filter");
-        assert_eq!(ask(change, 0.7), Ask::Logits);
+        let Ask::Filtered { temperature: 0.7, unit, filter } = ask(change, 0.7) else {
+            panic!("it asks {:?}", ask(change, 0.7));
+        };
+        assert!((0.0..1.0).contains(&unit) && filter == expected, "{unit}, {filter:?}");
     }
     let others: [&dyn Fn(&mut SamplingParams); 7] = [
         &|params| params.logprobs = true,
@@ -213,8 +219,13 @@ fn a_step_answers_each_ask_from_its_own_row() {
         Ask::Logits,
         Ask::Draw { temperature: 1.0, unit: 1.0 - f64::EPSILON },
         Ask::Greedy,
+        Ask::Filtered {
+            temperature: 1.0,
+            unit: 0.99,
+            filter: Filter { top_k: 1, top_p: 1.0, min_p: 0.0 },
+        },
     ];
-    let mut logits: Vec<f32> = (0_u8..18).map(f32::from).collect();
+    let mut logits: Vec<f32> = (0_u8..21).map(f32::from).collect();
     logits[16] = f32::NAN;
     let output = StepOutput::of_rows(&asks, logits.clone(), 3);
     let answers: Vec<Answer<'_>> = output.answers().collect();
@@ -225,6 +236,7 @@ fn a_step_answers_each_ask_from_its_own_row() {
         Answer::Logits(&logits[9..12]),
         Answer::Token { id: 2, is_finite: true },
         Answer::Token { id: 0, is_finite: false },
+        Answer::Token { id: 2, is_finite: true },
     ];
     assert_eq!(answers, expected);
 }
@@ -233,7 +245,7 @@ fn a_step_answers_each_ask_from_its_own_row() {
 fn any_params() -> impl Strategy<Value = SamplingParams> {
     let temperature = prop_oneof![Just(0.0_f32), 0.05_f32..5.0];
     let seldom = |weight| prop::bool::weighted(weight);
-    let others = (seldom(0.2), seldom(0.2), seldom(0.2), seldom(0.2));
+    let others = (seldom(0.2), seldom(0.2), seldom(0.4), seldom(0.2));
     (temperature, any::<u64>(), others, 0_usize..3, 0_usize..3).prop_map(
         |(temperature, seed, (biased, penalised, filtered, logprobs), num_forced, least)| {
             SamplingParams {
@@ -244,6 +256,7 @@ fn any_params() -> impl Strategy<Value = SamplingParams> {
                 repetition_penalty: if penalised { 1.2 } else { 1.0 },
                 top_k: if filtered { 3 } else { 0 },
                 top_p: if filtered { 0.9 } else { 1.0 },
+                min_p: if filtered { 0.05 } else { 0.0 },
                 forced_token_ids: vec![1; num_forced],
                 min_new_tokens: least,
                 logprobs,

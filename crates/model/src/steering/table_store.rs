@@ -26,8 +26,8 @@ pub(super) struct TableShape {
 pub(super) enum TableStore {
     /// One table `[num_slots, hidden_size]`, f32, a (site, layer), made when a vector first needs it: `[site][layer]`, flattened.
     Host { tables: Vec<Option<Tensor>>, device: Device, shape: TableShape },
-    /// One piece of memory, `f32[site][layer][num_slots][hidden_size]`, whose address never changes.
-    Device { table: Option<Buffer>, model: Arc<DeviceModel>, shape: TableShape },
+    /// One piece of memory a rank, `f32[site][layer][num_slots][hidden_size]`, whose address never changes; every rank has all rows.
+    Device { tables: Vec<Buffer>, model: Arc<DeviceModel>, shape: TableShape },
 }
 
 impl TableStore {
@@ -37,7 +37,7 @@ impl TableStore {
     }
 
     pub(super) fn on_device(shape: TableShape, model: Arc<DeviceModel>) -> Self {
-        Self::Device { table: None, model, shape }
+        Self::Device { tables: Vec::new(), model, shape }
     }
 
     /// Writes a vector's rows, `[num_layers]`, into a slot, and zeros into all other rows of the slot, so that nothing of a former
@@ -50,12 +50,11 @@ impl TableStore {
             Self::Host { tables, device, shape } => {
                 fill_host(tables, device, *shape, (slot, site), rows)
             }
-            Self::Device { table, model, shape } => {
-                let table = match table {
-                    Some(table) => &*table,
-                    None => table.insert(allocate(model, *shape)?),
-                };
-                fill_device(table, model, *shape, (slot, site), rows)
+            Self::Device { tables, model, shape } => {
+                if tables.is_empty() {
+                    *tables = allocate(model, *shape)?;
+                }
+                fill_device(tables, model, *shape, (slot, site), rows)
             }
         }
     }
@@ -72,7 +71,7 @@ impl TableStore {
     pub(super) fn has_arrived(&self) -> Result<bool> {
         match self {
             Self::Host { .. } => Ok(true),
-            Self::Device { model, .. } => model.ops().has_arrived(),
+            Self::Device { model, .. } => model.ranks().have_arrived(),
         }
     }
 
@@ -84,11 +83,11 @@ impl TableStore {
         }
     }
 
-    /// Where the whole lies on a device, if it does and there is any vector.
-    pub(super) fn address(&self) -> Option<Address> {
+    /// Where the whole lies on a rank's device, if it does and there is any vector.
+    pub(super) fn address(&self, rank: usize) -> Option<Address> {
         match self {
             Self::Host { .. } => None,
-            Self::Device { table, .. } => table.as_ref().map(Buffer::address),
+            Self::Device { tables, .. } => tables.get(rank).map(Buffer::address),
         }
     }
 }
@@ -125,16 +124,13 @@ fn fill_host(
     Ok(())
 }
 
-fn allocate(model: &DeviceModel, shape: TableShape) -> Result<Buffer> {
+fn allocate(model: &DeviceModel, shape: TableShape) -> Result<Vec<Buffer>> {
     let rows = SITES.len() * shape.num_layers * shape.num_slots;
-    let mut ops = model.ops();
-    let table = ops.allocate(rows * shape.hidden_size * size_of::<f32>())?;
-    ops.clear(&table)?;
-    Ok(table)
+    model.ranks().allocate_zeros(rows * shape.hidden_size * size_of::<f32>())
 }
 
 fn fill_device(
-    table: &Buffer,
+    tables: &[Buffer],
     model: &DeviceModel,
     shape: TableShape,
     (slot, site): (usize, Site),
@@ -150,7 +146,10 @@ fn fill_device(
         }
     }
     let row_bytes = hidden_size * size_of::<f32>();
-    let first = table.address().add(slot * row_bytes);
-    let rows = Rows { first, stride: num_slots * row_bytes, row_bytes };
-    model.ops().upload_beside(&rows, bytemuck::cast_slice(&values))
+    let rows_of = |table: &Buffer| {
+        let first = table.address().add(slot * row_bytes);
+        Rows { first, stride: num_slots * row_bytes, row_bytes }
+    };
+    let rows: Vec<Rows> = tables.iter().map(rows_of).collect();
+    model.ranks().upload_beside(&rows, bytemuck::cast_slice(&values))
 }

@@ -184,9 +184,9 @@ impl SteeringTables {
         self.store.tensor(site, layer)
     }
 
-    /// Where the table lies on a device, if it does and any vector was registered.
-    pub(crate) fn on_device(&self) -> Option<Address> {
-        self.store.address()
+    /// Where the table lies on a rank's device, if it does and any vector was registered.
+    pub(crate) fn on_device(&self, rank: usize) -> Option<Address> {
+        self.store.address(rank)
     }
 
     /// Whether `values`, `[hidden_size]`, are those that were registered for a slot, site and layer.

@@ -10,7 +10,7 @@ use crate::support::plan;
 use crate::tiny::{Stretch, cache_of, forms, pack, tokens, values};
 
 /// Largest difference between two passes, as a share of the largest value.
-fn difference(found: &[f32], expected: &[f32]) -> f32 {
+pub(crate) fn difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(0f32, |scale, value| scale.max(value.abs()));
     let error = found.iter().zip(expected).fold(0f32, |error, (found, expected)| {
@@ -41,7 +41,7 @@ fn pairs() -> impl Iterator<Item = (&'static str, Llama, Llama)> {
 }
 
 /// Two steps: a long prompt beside two short ones and a single token, then one more token of each and another chunk.
-fn steps() -> [PackedBatch; 2] {
+pub(crate) fn steps() -> [PackedBatch; 2] {
     let tables: [&[u32]; 4] = [&[40, 3, 17, 9, 60, 1, 2], &[5], &[33, 7, 8, 11, 12], &[20, 21, 22]];
     let lens = [21, 1, 17, 3];
     let of = |idx: usize, first: usize, len: usize| Stretch {
@@ -59,7 +59,7 @@ fn steps() -> [PackedBatch; 2] {
     [pack(&prompts), pack(&next)]
 }
 
-fn logits(llama: &Llama, dtype: KvCacheDtype, steps: &[PackedBatch]) -> Vec<f32> {
+pub(crate) fn logits(llama: &Llama, dtype: KvCacheDtype, steps: &[PackedBatch]) -> Vec<f32> {
     let mut cache = cache_of(llama, dtype);
     let step = |batch| llama.forward(batch, &mut cache, &mut Hooks::none()).unwrap();
     steps.iter().map(step).flat_map(|logits| values(&logits)).flatten().collect()
@@ -101,14 +101,15 @@ fn steps_of_single_tokens_are_those_of_the_cpu_at_every_size() {
 }
 
 /// What one hooked pass gives out: logits, measured norms, captured rows, and the live probe's ratios.
-struct Hooked {
-    logits: Vec<f32>,
-    measured: Vec<Option<f32>>,
-    captured: Vec<Vec<(usize, Vec<f32>)>>,
-    ratios: Vec<(Site, usize, usize, f64)>,
+#[derive(Debug, PartialEq)]
+pub(crate) struct Hooked {
+    pub(crate) logits: Vec<f32>,
+    pub(crate) measured: Vec<Option<f32>>,
+    pub(crate) captured: Vec<Vec<(usize, Vec<f32>)>>,
+    pub(crate) ratios: Vec<(Site, usize, usize, f64)>,
 }
 
-fn hooked(llama: &Llama, site: Site, operator: Operator, after: bool) -> Hooked {
+pub(crate) fn hooked(llama: &Llama, site: Site, operator: Operator, after: bool) -> Hooked {
     let hidden_size = llama.config().hidden_size;
     let vector = |seed: f32| SteeringVector {
         site,

@@ -30,4 +30,5 @@ mod projection;
 mod quantised;
 mod sampling;
 mod support;
+mod tensor_parallel;
 mod tiny;

@@ -120,7 +120,12 @@ impl ModelConfig {
 
     /// How the model is loaded.
     pub(crate) const fn load_options(&self) -> LoadOptions {
-        LoadOptions { device: self.device, weights: self.weights, cpu: self.cpu }
+        LoadOptions {
+            device: self.device,
+            tensor_parallel: NonZeroUsize::MIN,
+            weights: self.weights,
+            cpu: self.cpu,
+        }
     }
 
     /// The model's file or folder.

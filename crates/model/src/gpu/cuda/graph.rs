@@ -40,11 +40,12 @@ pub(super) fn begin(stream: &Arc<CudaStream>, recorded: &mut Recorded) -> Result
 }
 
 /// Ends what [`begin`] began: counts a run, or keeps the graph and starts it for the first time. False where nothing was run and
-/// nothing will be recorded: the step is to be run again.
+/// nothing will be recorded: the step is to be run again. `agree` says whether something is so on every rank.
 pub(super) fn end(
     stream: &Arc<CudaStream>,
     recorded: &mut Recorded,
     pass: Result<()>,
+    agree: impl FnOnce(bool) -> Result<bool>,
 ) -> Result<bool> {
     let was_captured = recorded.num_runs == 1;
     recorded.num_runs = recorded.num_runs.saturating_add(1);
@@ -57,7 +58,10 @@ pub(super) fn end(
     let graph = pass.and(graph).and_then(|graph| {
         graph.ok_or_else(|| failed("ending a CUDA graph", &"the driver returned none"))
     });
+    // A sum over ranks is replayed by all of them or by none.
+    let is_on_all_ranks = agree(graph.is_ok())?;
     match graph {
+        Ok(_) if !is_on_all_ranks => Ok(false),
         Ok(graph) => {
             graph.launch().map_err(|error| failed("starting a CUDA graph", &error))?;
             recorded.graph = Some(Box::new(StepGraph(graph)));

@@ -5,6 +5,8 @@
 
 mod beside;
 mod graph;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod products;
 mod quantized;
 mod staging;
@@ -26,10 +28,13 @@ use super::args::{AllReduceArgs, MatmulArgs};
 use super::kernels::{Begun, KernelOps, Launcher};
 use super::launch::Launch;
 use super::memory::{Address, Buffer, MatrixForm};
-use super::ops::{Read, Rows};
+use super::ops::{DeviceOps, Read, Rows};
+use super::ranks::{Link, Ranks};
 use super::recorded::Recorded;
 use crate::error::{Error, Result};
 use beside::Beside;
+#[cfg(feature = "nccl")]
+use nccl::{NcclGroup, NcclRank};
 use products::Products;
 use quantized::QuantizedProducts;
 use staging::Staging;
@@ -49,27 +54,71 @@ pub(crate) struct Gpu {
     quantized: QuantizedProducts,
     staging: Staging,
     beside: Beside,
+    /// `None` where it is alone.
+    #[cfg(feature = "nccl")]
+    rank: Option<NcclRank>,
 }
 
-/// The operations on the GPU that candle opened as `device`.
+/// The operations on the GPUs that candle opened as `devices`, one a rank.
 ///
 /// # Errors
-/// [`Error::Device`] when it is none, or the driver has no room for what every pass needs.
-pub(crate) fn open(device: &Device) -> Result<KernelOps<Gpu>> {
-    let stream = device.as_cuda_device()?.cuda_stream();
-    let gpu = Gpu {
-        products: Products::new(&stream)?,
-        quantized: QuantizedProducts::new(&stream)?,
-        staging: Staging::new(&stream)?,
-        beside: Beside::new(&stream)?,
-        modules: HashMap::new(),
-        functions: HashMap::new(),
-        stream,
-    };
-    Ok(KernelOps::new(gpu))
+/// [`Error::Device`] when one is no GPU, the driver has no room for what every pass needs, or several cannot be linked.
+pub(crate) fn open(devices: &[Device]) -> Result<Ranks> {
+    let mut gpus = devices.iter().map(Gpu::new).collect::<Result<Vec<_>>>()?;
+    let link = if gpus.len() > 1 { Some(link(&mut gpus)?) } else { None };
+    let mut ranks =
+        gpus.into_iter().map(|gpu| -> Box<dyn DeviceOps> { Box::new(KernelOps::new(gpu)) });
+    match (link, ranks.next()) {
+        (None, Some(first)) => Ok(Ranks::one(first)),
+        (Some(link), Some(first)) => {
+            Ok(Ranks::linked(std::iter::once(first).chain(ranks).collect(), link))
+        }
+        (_, None) => Err(failed("opening GPUs", &"none is named")),
+    }
+}
+
+/// Links several.
+#[cfg(feature = "nccl")]
+fn link(gpus: &mut [Gpu]) -> Result<Arc<dyn Link>> {
+    let streams: Vec<Arc<CudaStream>> = gpus.iter().map(|gpu| gpu.stream.clone()).collect();
+    let group = NcclGroup::new(&streams)?;
+    for (rank, gpu) in gpus.iter_mut().enumerate() {
+        gpu.rank = Some(group.rank(rank));
+    }
+    Ok(group)
+}
+
+/// Links several.
+#[cfg(not(feature = "nccl"))]
+fn link(_gpus: &mut [Gpu]) -> Result<Arc<dyn Link>> {
+    Err(failed("linking GPUs", &"this build has no NCCL; build with `--features nccl`"))
 }
 
 impl Gpu {
+    fn new(device: &Device) -> Result<Self> {
+        let stream = device.as_cuda_device()?.cuda_stream();
+        Ok(Self {
+            products: Products::new(&stream)?,
+            quantized: QuantizedProducts::new(&stream)?,
+            staging: Staging::new(&stream)?,
+            beside: Beside::new(&stream)?,
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+            #[cfg(feature = "nccl")]
+            rank: None,
+            stream,
+        })
+    }
+
+    /// Whether it is so on every rank.
+    fn agree(&self, is_so: bool) -> Result<bool> {
+        #[cfg(feature = "nccl")]
+        if let Some(rank) = &self.rank {
+            return rank.agrees(is_so);
+        }
+        Ok(is_so)
+    }
+
     /// The driver's calls act on the thread's context.
     fn bind(&self) -> Result<()> {
         self.stream
@@ -203,8 +252,15 @@ impl Launcher for Gpu {
         }
     }
 
+    #[cfg(feature = "nccl")]
+    fn all_reduce(&mut self, args: &AllReduceArgs) -> Result<()> {
+        let Some(rank) = &self.rank else { return Ok(()) };
+        self.bind()?;
+        rank.all_reduce(&self.stream, args)
+    }
+
+    #[cfg(not(feature = "nccl"))]
     fn all_reduce(&mut self, _args: &AllReduceArgs) -> Result<()> {
-        // One rank: its part is the sum.
         Ok(())
     }
 
@@ -224,7 +280,7 @@ impl Launcher for Gpu {
     }
 
     fn end(&mut self, recorded: &mut Recorded, pass: Result<()>) -> Result<bool> {
-        graph::end(&self.stream, recorded, pass)
+        graph::end(&self.stream, recorded, pass, |is_so| self.agree(is_so))
     }
 }
 

@@ -8,13 +8,17 @@
 
 mod add_norm;
 mod attention;
+mod group;
 mod matmul;
 mod memory;
 mod rope_cache;
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use half::{bf16, f16};
 
+pub(super) use self::group::HostGroup;
 use self::memory::{Memory, bad};
 use super::args::{
     AddNormArgs, AllReduceArgs, AskHeader, AttentionArgs, ChosenToken, EmbedArgs, GatherArgs,
@@ -22,6 +26,7 @@ use super::args::{
 };
 use super::memory::{Address, Buffer, Element, MatrixForm};
 use super::ops::DeviceOps;
+use super::ranks::Ranks;
 use super::recorded::Recorded;
 use crate::error::Result;
 use crate::llama::Weight;
@@ -31,9 +36,20 @@ use crate::sampling::{Answer, decide};
 #[derive(Debug, Default)]
 pub(crate) struct HostOps {
     memory: Memory,
+    /// Whom it sums with, and which of them it is; `None` where it is alone.
+    rank: Option<(Arc<HostGroup>, usize)>,
 }
 
 impl HostOps {
+    /// Ranks that are threads of this process.
+    pub(crate) fn ranks(num_ranks: usize) -> Ranks {
+        let group = Arc::new(HostGroup::new(num_ranks));
+        let of_rank = |rank| -> Box<dyn DeviceOps> {
+            Box::new(Self { memory: Memory::default(), rank: Some((group.clone(), rank)) })
+        };
+        Ranks::linked((0..num_ranks).map(of_rank).collect(), group.clone())
+    }
+
     /// Puts bytes into memory of their own.
     fn keep(&mut self, bytes: &[u8]) -> Result<Buffer> {
         let buffer = self.allocate(bytes.len())?;
@@ -173,15 +189,19 @@ impl DeviceOps for HostOps {
             let ask: AskHeader = memory.at(args.asks, row)?;
             let logits: Vec<f32> = memory.read(args.logits, row * vocab_size, vocab_size)?;
             if let Answer::Token { id, is_finite } = decide(ask.into(), &logits) {
-                let token = ChosenToken { id, is_finite: is_finite.into() };
+                let token = ChosenToken { id, is_finite: is_finite.into(), is_decided: 1 };
                 memory.write(args.tokens, row, &[token])?;
             }
         }
         Ok(())
     }
 
-    fn all_reduce(&mut self, _args: &AllReduceArgs) -> Result<()> {
-        Ok(())
+    fn all_reduce(&mut self, args: &AllReduceArgs) -> Result<()> {
+        let Some((group, rank)) = &self.rank else { return Ok(()) };
+        let num_values = usize::try_from(args.num_values).map_err(candle_core::Error::wrap)?;
+        let part = self.memory.read(args.values, 0, num_values)?;
+        let sum = group.sum(*rank, part)?;
+        self.memory.write(args.values, 0, &sum)
     }
 }
 

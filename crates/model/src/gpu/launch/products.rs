@@ -1,7 +1,7 @@
-//! Products and the choice of tokens.
+//! Products.
 
 use super::{Launch, launch};
-use crate::gpu::args::{MatmulArgs, SAMPLE_CHUNK, SAMPLE_PARTS, SampleArgs};
+use crate::gpu::args::MatmulArgs;
 use crate::gpu::memory::Element;
 
 /// Rows up to which a product is ours; above, a library's is faster, and its bits may depend on how many rows there are.
@@ -10,8 +10,6 @@ pub(crate) const SKINNY_ROWS: u32 = 32;
 const PIECE: u32 = 8;
 /// Features a block of the kernels without matrix units.
 const PLAIN_FEATURES: u32 = 8;
-/// Chunks a block of `sample_sums`.
-const BLOCK_CHUNKS: u32 = 64;
 
 /// What a block of `skinny` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,36 +76,11 @@ fn plain<'a>(args: &'a MatmulArgs, kernel: &'static str) -> Launch<'a> {
     launch(("skinny", kernel), [args.out_features.div_ceil(PLAIN_FEATURES), args.rows], args)
 }
 
-/// The largest logits, the chunks' sums, then the choice.
-#[expect(clippy::cast_possible_truncation, reason = "the constants are small")]
-pub(crate) fn sample(args: &SampleArgs) -> [Launch<'_>; 3] {
-    let chunks = args.vocab_size.div_ceil(SAMPLE_CHUNK as u32);
-    let start = |kernel, grid| launch(("sample", kernel), grid, args);
-    [
-        start("sample_largest", [SAMPLE_PARTS as u32, args.rows]),
-        start("sample_sums", [chunks.div_ceil(BLOCK_CHUNKS), args.rows]),
-        // All sums of a row, f64.
-        Launch { shared_bytes: 8 * chunks, ..start("sample_choose", [args.rows, 1]) },
-    ]
-}
-
 #[cfg(test)]
 mod tests {
-    use std::mem::{offset_of, size_of};
-
     use bytemuck::Zeroable;
 
     use super::*;
-    use crate::gpu::args::{AskHeader, ChosenToken, LargestLogit};
-
-    /// The numbers of `cuda/args.cuh`.
-    #[test]
-    fn structures_of_sampling_lie_as_the_kernels_say() {
-        assert_eq!((size_of::<AskHeader>(), offset_of!(AskHeader, unit)), (16, 8));
-        assert_eq!(size_of::<LargestLogit>(), 12);
-        assert_eq!(size_of::<ChosenToken>(), 8);
-        assert_eq!((size_of::<SampleArgs>(), offset_of!(SampleArgs, rows)), (48, 40));
-    }
 
     /// Llama-3-8B's products.
     #[test]
@@ -138,13 +111,5 @@ mod tests {
         assert_eq!((launch.kernel, launch.grid), ("product_f32", [9, 40, 1]));
         let odd = MatmulArgs { in_features: 63, ..args };
         assert_eq!(product(&odd, Element::F16).kernel, "product_f16");
-    }
-
-    #[test]
-    fn sampling_covers_the_vocabulary() {
-        let args = SampleArgs { rows: 3, vocab_size: 128_256, ..Zeroable::zeroed() };
-        let [largest, sums, choose] = sample(&args);
-        assert_eq!((largest.grid, sums.grid, choose.grid), ([32, 3, 1], [32, 3, 1], [3, 1, 1]));
-        assert_eq!(choose.shared_bytes, 2004 * 8);
     }
 }

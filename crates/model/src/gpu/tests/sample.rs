@@ -1,18 +1,22 @@
 //! The kernels that choose tokens against the CPU's choice: the equal token, not a close one.
 
+use super::sample_filter::random_filtered_row;
 use super::support::{Draw, get, kernel_ops, put};
-use crate::gpu::args::{AskHeader, ChosenToken, SAMPLE_CHUNK, SAMPLE_PARTS, SampleArgs};
+use crate::gpu::args::{
+    AskHeader, ChosenToken, SAMPLE_BINS, SAMPLE_CHUNK, SAMPLE_PARTS, SampleArgs,
+};
 use crate::gpu::host::HostOps;
 use crate::gpu::ops::DeviceOps;
 use crate::kernels;
 use crate::sampling::{Answer, Ask, decide};
 
 /// What rows that ask for their logits leave.
-const UNTOUCHED: ChosenToken = ChosenToken { id: u32::MAX, is_finite: u32::MAX };
+const UNTOUCHED: ChosenToken =
+    ChosenToken { id: u32::MAX, is_finite: u32::MAX, is_decided: u32::MAX };
 /// The largest number below 1 that a generator gives.
-const LAST_UNIT: f64 = 1.0 - f64::EPSILON / 2.0;
+pub(super) const LAST_UNIT: f64 = 1.0 - f64::EPSILON / 2.0;
 
-type Row = (Ask, Vec<f32>);
+pub(super) type Row = (Ask, Vec<f32>);
 
 fn index(value: usize) -> u32 {
     u32::try_from(value).unwrap()
@@ -29,14 +33,15 @@ fn put_rows(device: &mut dyn DeviceOps, rows: &[Row]) -> SampleArgs {
         logits: put(device, &logits),
         largest: put(device, &scratch(SAMPLE_PARTS * 3)),
         sums: put(device, &scratch(vocab_size.div_ceil(SAMPLE_CHUNK) * 2)),
-        tokens: put(device, &scratch(2)),
+        counts: put(device, &scratch(SAMPLE_BINS)),
+        tokens: put(device, &scratch(3)),
         rows: index(rows.len()),
         vocab_size: index(vocab_size),
     }
 }
 
 /// What a device chooses for rows of one length.
-fn chosen(device: &mut dyn DeviceOps, rows: &[Row]) -> Vec<ChosenToken> {
+pub(super) fn chosen(device: &mut dyn DeviceOps, rows: &[Row]) -> Vec<ChosenToken> {
     let args = put_rows(device, rows);
     device.sample(&args).unwrap();
     get(device, args.tokens, rows.len())
@@ -46,25 +51,27 @@ fn chosen(device: &mut dyn DeviceOps, rows: &[Row]) -> Vec<ChosenToken> {
 fn expected(rows: &[Row]) -> Vec<ChosenToken> {
     let of_row = |(ask, logits): &Row| match decide(*ask, logits) {
         Answer::Logits(_) => UNTOUCHED,
-        Answer::Token { id, is_finite } => ChosenToken { id, is_finite: is_finite.into() },
+        Answer::Token { id, is_finite } => {
+            ChosenToken { id, is_finite: is_finite.into(), is_decided: 1 }
+        }
     };
     rows.iter().map(of_row).collect()
 }
 
 #[track_caller]
-fn check(device: &mut dyn DeviceOps, rows: &[Row]) {
+pub(super) fn check(device: &mut dyn DeviceOps, rows: &[Row]) {
     let (found, expected) = (chosen(device, rows), expected(rows));
     for ((found, expected), (ask, logits)) in found.iter().zip(&expected).zip(rows) {
         assert_eq!(found, expected, "{ask:?} of {} logits", logits.len());
     }
 }
 
-fn unit(draw: &mut Draw) -> f64 {
+pub(super) fn unit(draw: &mut Draw) -> f64 {
     draw.below(1 << 53) as f64 / (1_u64 << 53) as f64
 }
 
 /// Logits that spread by chance between almost equal and far apart; some rows have few values, so that many are equal.
-fn random_row(draw: &mut Draw, vocab_size: usize) -> Row {
+pub(super) fn random_row(draw: &mut Draw, vocab_size: usize) -> Row {
     let spread = [0.01, 1.0, 10.0, 60.0][draw.below(4)];
     let mut logits: Vec<f32> = draw.floats(vocab_size).iter().map(|x| x * spread).collect();
     if draw.below(4) == 0 {
@@ -107,7 +114,7 @@ fn of_equal_logits_the_lowest_id_is_greedy() {
 }
 
 /// Zeros of both signs are equal.
-fn signed_zeros(len: usize) -> Vec<f32> {
+pub(super) fn signed_zeros(len: usize) -> Vec<f32> {
     (0..len).map(|id| if id % 3 == 0 { -0.0 } else { 0.0 }).collect()
 }
 
@@ -128,7 +135,7 @@ fn what_is_not_finite_is_noticed_wherever_it_stands() {
         rows.push((ask, draw.floats(1000)));
     }
     check(&mut *device, &rows);
-    assert_eq!(chosen(&mut *device, &rows)[0], ChosenToken { id: 0, is_finite: 0 });
+    assert_eq!(chosen(&mut *device, &rows)[0], ChosenToken { id: 0, is_finite: 0, is_decided: 1 });
 }
 
 #[test]
@@ -193,5 +200,6 @@ fn the_host_decides_as_the_cpu_does() {
     let mut draw = Draw::new(4);
     let mut rows: Vec<Row> = (0..50).map(|_| random_row(&mut draw, 100)).collect();
     rows.push((Ask::Greedy, vec![f32::NAN; 100]));
+    rows.extend((0..50).map(|_| random_filtered_row(&mut draw, 100)));
     check(&mut HostOps::default(), &rows);
 }

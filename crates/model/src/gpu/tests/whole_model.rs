@@ -7,14 +7,17 @@ use super::support::{check_close, kernel_ops, kernel_tolerance};
 use crate::batch::PackedBatch;
 use crate::config::LlamaConfig;
 use crate::gpu::memory::Element;
+use crate::gpu::ranks::Ranks;
 use crate::hooks::{Capture, Hooks, ProjectionProbe, SteerRows};
 use crate::kv_cache::{KvCache, KvCacheDtype};
 use crate::llama::Llama;
-use crate::sampling::{Answer, Ask};
+use crate::sampling::{Answer, Ask, Filter};
 use crate::steering::{LayerVector, Operator, Site, SteeringPlan, SteeringTables, SteeringVector};
 use crate::testing::{RandomWeights, random_llama_into, random_llama_on_host_ops, tiny_config};
 
 const NUM_LAYERS: usize = 2;
+/// A temperature at which weights are no numbers: the kernels leave such a draw from a filter to the host.
+const UNDECIDED: f32 = 1e-42;
 
 fn config(head_dim: usize) -> LlamaConfig {
     LlamaConfig { head_dim, num_hidden_layers: NUM_LAYERS, attention_bias: true, ..tiny_config() }
@@ -22,9 +25,9 @@ fn config(head_dim: usize) -> LlamaConfig {
 
 /// The same model by the kernels and by their counterparts; `None` without a compiler.
 fn pair(config: &LlamaConfig, form: RandomWeights) -> Option<[Llama; 2]> {
-    let ops = kernel_ops()?;
+    let ranks = Ranks::one(kernel_ops()?);
     let host = random_llama_on_host_ops(config.clone(), 7, form).unwrap();
-    Some([random_llama_into(config.clone(), 7, form, ops).unwrap(), host])
+    Some([random_llama_into(config.clone(), 7, form, ranks).unwrap(), host])
 }
 
 /// Rows of two sequences from `first` on: so many each.
@@ -41,7 +44,7 @@ fn batch(first: [usize; 2], lens: [usize; 2]) -> PackedBatch {
     batch
 }
 
-/// What three steps of a model give: logits, relative norms, captured rows, and the tokens drawn in the last step.
+/// What four steps of a model give: logits, relative norms, captured rows, and the tokens chosen in the last two.
 #[derive(Default)]
 struct Found {
     logits: Vec<f32>,
@@ -69,8 +72,9 @@ fn run(llama: &Llama, dtype: KvCacheDtype) -> Found {
     };
     let mut cache = KvCache::new(llama, 10, 8, dtype).unwrap();
     let mut found = Found::default();
-    // A prompt of its own kernel beside a short one, then single tokens: once with logits, and once with tokens asked for.
-    for (first, lens) in [([0, 0], [19, 5]), ([19, 5], [1, 1]), ([20, 6], [1, 1])] {
+    // A prompt of its own kernel beside a short one, then single tokens: once with logits, and twice with tokens asked for.
+    let steps = [([0, 0], [19, 5]), ([19, 5], [1, 1]), ([20, 6], [1, 1]), ([21, 7], [1, 1])];
+    for (first, lens) in steps {
         let batch = batch(first, lens);
         let plans = (0..batch.total_tokens()).map(|row| (row % 3 == 0).then_some(&plan)).collect();
         let mut probe = ProjectionProbe::default();
@@ -81,6 +85,11 @@ fn run(llama: &Llama, dtype: KvCacheDtype) -> Found {
         };
         let asks = match first[0] {
             20 => [Ask::Greedy, Ask::Draw { temperature: 0.8, unit: 0.37 }],
+            21 => [0.8, UNDECIDED].map(|temperature| Ask::Filtered {
+                temperature,
+                unit: 0.37,
+                filter: Filter { top_k: 40, top_p: 0.9, min_p: 0.01 },
+            }),
             _ => [Ask::Logits; 2],
         };
         let output = llama.step(&batch, &mut cache, &mut hooks, &asks).unwrap();
@@ -124,7 +133,7 @@ fn logits_hooks_and_tokens_are_those_of_the_counterparts() {
         check_close(&found.logits, &expected.logits, tolerance, &what);
         check_close(&found.norms, &expected.norms, tolerance, &what);
         check_close(&found.captured, &expected.captured, tolerance, &what);
-        assert_eq!(found.tokens.len(), 2, "{what}");
+        assert_eq!(found.tokens.len(), 4, "{what}");
         if element == Element::F32 {
             assert_eq!(found.tokens, expected.tokens, "{what}");
         }
