@@ -51,14 +51,6 @@ template <class V>
 DEVICE V load_vector(const void* from) { return *static_cast<const V*>(from); }
 template <class V>
 DEVICE void store_vector(void* to, V value) { *static_cast<V*>(to) = value; }
-// 16 bytes that are read once by this launch and written by none: past the L1 cache.
-DEVICE uint4 load_streamed(const void* from) {
-    uint4 value;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-                 : "l"(from));
-    return value;
-}
 
 DEVICE uint32_t shared_address(const void* place) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(place));

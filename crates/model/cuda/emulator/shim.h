@@ -234,10 +234,6 @@ void store_vector(void* to, V value) {
     emulator::require(emulator::is_aligned(to, sizeof(V)), "a vector store at a place that is no multiple of its size");
     memcpy(to, &value, sizeof value);
 }
-inline uint4 load_streamed(const void* from) {
-    emulator::require(emulator::is_global(from, 16), "a streamed load from outside global memory");
-    return load_vector<uint4>(from);
-}
 
 inline void cp_async_16(void* to, const void* from, bool there = true) {
     emulator::require(emulator::is_aligned(to, 16) && emulator::is_aligned(from, 16), "cp.async at a place that is no multiple of 16");

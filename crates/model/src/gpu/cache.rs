@@ -45,13 +45,13 @@ pub(crate) struct DeviceCache {
     pub(super) model: Arc<DeviceModel>,
 }
 
-/// A rank's part of it.
+/// A rank's part of it, in the order in which it is let go of: recordings name the memory.
 #[derive(Debug)]
 pub(super) struct RankCache {
+    pub(super) recordings: Recordings,
+    pub(super) arena: Arena,
     /// Of the rank's key and value heads.
     pub(super) pools: DevicePools,
-    pub(super) arena: Arena,
-    pub(super) recordings: Recordings,
 }
 
 impl DeviceCache {

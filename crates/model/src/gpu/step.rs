@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::sampling::Ask;
 
 /// Numbers of rows at which steps of single tokens run; those between are filled up with padding rows, so that few CUDA graphs
-/// serve all. Larger steps run as they are.
+/// serve all. Larger steps run as they are, and none is kept: there would be a graph for every number.
 const DECODE_ROWS: [usize; 11] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128];
 
 /// Where the asks of an encoded step lie, in bytes from its beginning.
@@ -23,7 +23,7 @@ pub(super) struct StepShape {
     pub(super) rows: usize,
     /// Padding included.
     pub(super) logit_rows: usize,
-    /// Whether every sequence has one row.
+    /// Whether every sequence has one row, all are asked, and there are few enough that the step may be kept to be replayed.
     pub(super) is_decode: bool,
     /// At least as many as there are; for steps of single tokens one of few numbers, so that few CUDA graphs serve all.
     pub(super) max_decode_items: usize,
@@ -78,8 +78,9 @@ impl StepInput {
         prefills: bool,
     ) -> Result<Self> {
         let max_blocks = layout.seqs.iter().map(|seq| seq.block_table.len()).max().unwrap_or(0);
-        let is_decode = layout.seqs.iter().all(|seq| seq.rows.len() == 1)
+        let is_single = layout.seqs.iter().all(|seq| seq.rows.len() == 1)
             && batch.logit_rows.len() == batch.total_tokens();
+        let padded_rows = decode_rows(batch.total_tokens()).filter(|_| is_single);
         let mut input = Self {
             token_ids: batch.token_ids.clone(),
             positions: numbers(batch.positions.iter().copied())?,
@@ -88,7 +89,7 @@ impl StepInput {
             asks: asks.iter().copied().map(AskHeader::from).collect(),
             max_blocks,
             hooks: hooks.clone(),
-            is_decode,
+            is_decode: padded_rows.is_some(),
             ..Self::default()
         };
         for (idx, seq) in layout.seqs.iter().enumerate() {
@@ -105,7 +106,7 @@ impl StepInput {
             }
         }
         input.row_items.push(number(input.decode_items.len())?);
-        if is_decode && let Some(rows) = decode_rows(batch.total_tokens()) {
+        if let Some(rows) = padded_rows {
             input.pad_to(rows);
         }
         Ok(input)

@@ -31,7 +31,7 @@ impl Beside {
         // The memory may have been taken and cleared on the main stream just now.
         self.stream.join(main).map_err(|error| failed("ordering two streams", &error))?;
         // What is in the pinned memory may still be on its way.
-        self.stream.synchronize().map_err(|error| failed("waiting for a copy", &error))?;
+        self.synchronize()?;
         let pinned = self.pinned(bytes.len())?;
         let from = pinned.as_mut_slice().map_err(|error| failed("using pinned memory", &error))?;
         from[..bytes.len()].copy_from_slice(bytes);
@@ -72,6 +72,11 @@ impl Beside {
             }
             None => Ok(true),
         }
+    }
+
+    /// Waits until no copy is under way.
+    pub(super) fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(|error| failed("waiting for a copy", &error))
     }
 
     /// Pinned memory of at least so many bytes.

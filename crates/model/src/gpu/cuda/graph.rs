@@ -47,11 +47,13 @@ pub(super) fn end(
     pass: Result<()>,
     agree: impl FnOnce(bool) -> Result<bool>,
 ) -> Result<bool> {
-    let was_captured = recorded.num_runs == 1;
-    recorded.num_runs = recorded.num_runs.saturating_add(1);
-    if !was_captured {
-        return pass.map(|()| true);
+    if recorded.num_runs != 1 {
+        // A run that failed may have left kernels unloaded, which a capture would then have to load.
+        pass?;
+        recorded.num_runs = recorded.num_runs.saturating_add(1);
+        return Ok(true);
     }
+    recorded.num_runs = 2;
     // Also after an error, or the stream would stay in capture.
     let flags = CUgraphInstantiate_flags_enum(0);
     let graph = stream.end_capture(flags).map_err(|error| failed("ending a CUDA graph", &error));

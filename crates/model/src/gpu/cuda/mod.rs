@@ -41,14 +41,13 @@ use staging::Staging;
 
 /// The kernels of `cuda/`, compiled when this crate was: name of the source, and its fatbin.
 const KERNELS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
-/// Dynamic shared memory that a kernel has without asking.
-const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;
 
 /// One GPU.
 pub(crate) struct Gpu {
     stream: Arc<CudaStream>,
     modules: HashMap<&'static str, Arc<CudaModule>>,
-    /// By name, with the dynamic shared memory that each may have.
+    /// By name, with the dynamic shared memory that each was asked for: the driver grants 48 KiB unasked, but a kernel's own arrays
+    /// count among them.
     functions: HashMap<&'static str, (CudaFunction, u32)>,
     products: Products,
     quantized: QuantizedProducts,
@@ -134,7 +133,7 @@ impl Gpu {
             let function = module.load_function(launch.kernel).map_err(|error| {
                 failed(&format!("loading the kernel {}", launch.kernel), &error)
             })?;
-            self.functions.insert(launch.kernel, (function, SHARED_WITHOUT_ASKING));
+            self.functions.insert(launch.kernel, (function, 0));
         }
         let (function, shared) = self
             .functions
@@ -173,6 +172,16 @@ impl Gpu {
         })?;
         self.modules.insert(name, module.clone());
         Ok(module)
+    }
+}
+
+impl Drop for Gpu {
+    /// Waits, since pinned memory and modules are given back at once, whatever still uses them. That binds the context, too: the
+    /// thread that drops a model need not be one that ran it, and cuBLAS and the model's memory are given back in it.
+    fn drop(&mut self) {
+        // Nobody is left who could be told of an error.
+        self.stream.synchronize().ok();
+        self.beside.synchronize().ok();
     }
 }
 

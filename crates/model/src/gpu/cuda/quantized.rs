@@ -139,7 +139,8 @@ fn kernels(dtype: GgmlDType) -> Option<Kernels> {
     Some(Kernels { few, many, round })
 }
 
-/// Bytes of a matrix with what the kernels may read beyond its last row.
+/// Bytes of a matrix with what the kernels may read beyond its last row: the one for many rows up to 512 numbers, the one for few
+/// rows a whole row where their number is odd, since it takes two at a time.
 ///
 /// # Errors
 /// [`Error::Device`] for types of block that they do not know.
@@ -151,7 +152,9 @@ pub(super) fn padded_bytes(blocks: &QTensor) -> Result<usize> {
         );
         return Err(Error::Device { device: "cuda".to_owned(), reason });
     }
-    Ok(blocks.storage_size_in_bytes() + ROW_PADDING / dtype.block_size() * dtype.type_size())
+    let (_, in_features) = blocks.shape().dims2()?;
+    let beyond = in_features.max(ROW_PADDING).div_ceil(dtype.block_size()) * dtype.type_size();
+    Ok(blocks.storage_size_in_bytes() + beyond)
 }
 
 /// Their working memory, and what they ask of the device.
@@ -206,6 +209,8 @@ impl QuantizedProducts {
         if args.rows <= FEW_ROWS {
             return self.few(stream, args, kernels.few);
         }
+        // That kernel writes rows side by side, whatever stride it is told.
+        debug_assert_eq!(args.out_stride, args.out_features);
         let row_bytes = padded_width(args).div_ceil(TILE) * MANY_BLOCK;
         let most = u32::try_from(ROUNDED / row_bytes).map_err(candle_core::Error::wrap)?;
         if most == 0 {

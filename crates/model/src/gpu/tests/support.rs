@@ -28,7 +28,8 @@ pub(super) fn tolerance(element: Element) -> f32 {
 pub(super) fn kernel_ops() -> Option<Box<dyn DeviceOps>> {
     #[cfg(feature = "cuda")]
     if let Ok(opened) = crate::DeviceChoice::Cuda(0).open() {
-        return crate::gpu::open(&opened.device).expect("a GPU that was opened can be used");
+        let ranks = crate::gpu::open(&[opened.device]).expect("a GPU that was opened can be used");
+        return ranks.and_then(|mut ranks| ranks.ops.pop());
     }
     Some(Box::new(Emulator::ops()?))
 }
