@@ -32,6 +32,7 @@ pub use chat_template::{ChatMessage, ChatTemplate};
 pub use config::{Architecture, LlamaConfig, RopeScaling};
 pub use device::{DeviceChoice, Opened, TimedRuns, device_name, time_copies, time_products};
 pub use error::{Error, Result};
+pub use gpu::GpuOptions;
 pub use hooks::{
     Capture, Hooks, ProjectionFinding, ProjectionProbe, ProjectionSample, SteerRows, When,
 };

@@ -52,7 +52,7 @@ impl LoadedModel {
                     shapes.remove("lm_head.weight");
                 }
                 let identity = identity(&config, &shapes, &tokenizer, weights_id);
-                let llama = Llama::load(config, &mut source, &devices, options.cpu)?;
+                let llama = Llama::load(config, &mut source, &devices, (options.cpu, options.gpu))?;
                 finish(Self { llama, tokenizer, chat_template, stop_token_ids, identity }, path)
             }
         }
@@ -80,7 +80,7 @@ fn from_gguf(
     let stop_token_ids = stop_tokens_from_gguf(source.metadata(), &tokenizer)?;
     let config = source.config().clone();
     let identity = identity(&config, &source.tensor_shapes(), &tokenizer, weights_id);
-    let llama = Llama::load(config, &mut source, &devices, options.cpu)?;
+    let llama = Llama::load(config, &mut source, &devices, (options.cpu, options.gpu))?;
     finish(LoadedModel { llama, tokenizer, chat_template, stop_token_ids, identity }, file)
 }
 

@@ -10,7 +10,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::config::{Architecture, LlamaConfig, RopeScaling};
 use crate::error::{Error, Result};
-use crate::gpu::{HostOps, Ranks};
+use crate::gpu::{GpuOptions, HostOps, Ranks};
 use crate::kernels::CpuOptions;
 use crate::llama::{Llama, Weight, WeightSource};
 
@@ -77,7 +77,7 @@ pub fn random_llama_with(
     cpu: CpuOptions,
 ) -> Result<Llama> {
     let mut source = RandomSource { seed, form, drawn: HashMap::new() };
-    Llama::load(config, &mut source, &[Device::Cpu], cpu)
+    Llama::load(config, &mut source, &[Device::Cpu], (cpu, GpuOptions::default()))
 }
 
 /// [`random_llama`] whose pass is that of a GPU, done by the plain counterpart of every kernel, on the CPU.
@@ -126,7 +126,8 @@ pub fn random_llama_and_tensors(
     form: RandomWeights,
 ) -> Result<(Llama, HashMap<String, Tensor>)> {
     let mut source = RandomSource { seed, form, drawn: HashMap::new() };
-    let llama = Llama::load(config, &mut source, &[Device::Cpu], CpuOptions::default())?;
+    let llama =
+        Llama::load(config, &mut source, &[Device::Cpu], <(CpuOptions, GpuOptions)>::default())?;
     Ok((llama, source.drawn))
 }
 
@@ -183,7 +184,12 @@ impl WeightSource for RandomSource {
 /// # Errors
 /// [`Error::Weight`] when a tensor is missing or has another shape.
 pub fn llama_from_tensors(config: LlamaConfig, tensors: HashMap<String, Tensor>) -> Result<Llama> {
-    Llama::load(config, &mut TensorSource(tensors), &[Device::Cpu], CpuOptions::default())
+    Llama::load(
+        config,
+        &mut TensorSource(tensors),
+        &[Device::Cpu],
+        <(CpuOptions, GpuOptions)>::default(),
+    )
 }
 
 /// Gives away the tensors of a map.

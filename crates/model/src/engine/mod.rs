@@ -9,6 +9,7 @@
 mod block_key;
 mod block_pool;
 mod config;
+mod fitting;
 mod gate;
 mod llama_engine;
 mod projection;

@@ -29,11 +29,16 @@ impl Room {
         *moved = true;
         // The old one first: there may be no room for both.
         self.0 = None;
-        let buffer = ops.allocate(num_bytes.max(1).next_power_of_two())?;
+        let buffer = ops.allocate(room_bytes(num_bytes))?;
         let address = buffer.address();
         self.0 = Some(buffer);
         Ok(address)
     }
+}
+
+/// What is taken where so much is needed: seldom anew.
+fn room_bytes(num_bytes: usize) -> usize {
+    num_bytes.max(1).next_power_of_two()
 }
 
 /// Where everything of a step lies.
@@ -112,6 +117,11 @@ impl Arena {
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
+}
+
+/// Bytes that a step takes of a device whose arena made room for it at once.
+pub(super) fn num_bytes(config: &LlamaConfig, shape: &StepShape) -> usize {
+    sizes(config, shape).into_iter().map(room_bytes).sum()
 }
 
 /// Bytes of each place of a step, in the order of [`Places`].

@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use candle_core::quantized::QTensor;
 use sha2::{Digest, Sha256};
 
+use super::GpuOptions;
 use super::args::{AllReduceArgs, MatmulArgs};
 use super::host::number_bytes;
 use super::kernels::{KernelOps, Launcher};
@@ -60,7 +61,12 @@ impl Emulator {
 
     /// The operations on a fresh emulator, where there is g++.
     pub(super) fn ops() -> Option<EmulatedOps> {
-        Self::start().map(KernelOps::new)
+        Self::ops_with(GpuOptions::default())
+    }
+
+    /// [`Self::ops`], used as these options say.
+    pub(super) fn ops_with(options: GpuOptions) -> Option<EmulatedOps> {
+        Self::start().map(|emulator| KernelOps::new(emulator, options))
     }
 
     /// One request and the bytes of its answer.

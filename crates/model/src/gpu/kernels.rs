@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use candle_core::quantized::QTensor;
 
+use super::GpuOptions;
 use super::args::{
     AddNormArgs, AllReduceArgs, AttentionArgs, EmbedArgs, GatherArgs, MatmulArgs, RopeCacheArgs,
     SampleArgs, SwigluArgs,
@@ -19,6 +20,10 @@ use crate::llama::Weight;
 pub(crate) trait Launcher: Send {
     /// As [`DeviceOps::allocate`].
     fn allocate(&mut self, num_bytes: usize) -> Result<Buffer>;
+    /// As [`DeviceOps::free_bytes`].
+    fn free_bytes(&mut self) -> Result<Option<u64>> {
+        Ok(None)
+    }
     /// As [`DeviceOps::clear`].
     fn clear(&mut self, buffer: &Buffer) -> Result<()>;
     /// As [`DeviceOps::upload`].
@@ -86,12 +91,13 @@ pub(crate) enum Begun {
 #[derive(Debug)]
 pub(crate) struct KernelOps<L> {
     launcher: L,
+    options: GpuOptions,
 }
 
 impl<L: Launcher> KernelOps<L> {
     /// The operations on this launcher.
-    pub(crate) fn new(launcher: L) -> Self {
-        Self { launcher }
+    pub(crate) fn new(launcher: L, options: GpuOptions) -> Self {
+        Self { launcher, options }
     }
 
     /// What runs the kernels.
@@ -119,6 +125,14 @@ impl<L: Launcher> DeviceOps for KernelOps<L> {
         self.launcher.allocate(num_bytes)
     }
 
+    fn free_bytes(&mut self) -> Result<Option<u64>> {
+        self.launcher.free_bytes()
+    }
+
+    fn is_batch_invariant(&self) -> bool {
+        self.options.batch_invariant
+    }
+
     fn clear(&mut self, buffer: &Buffer) -> Result<()> {
         self.launcher.clear(buffer)
     }
@@ -137,6 +151,11 @@ impl<L: Launcher> DeviceOps for KernelOps<L> {
                 let (buffer, element) = self.keep_numbers(&numbers)?;
                 Ok((buffer, MatrixForm::Dense(element)))
             }
+            Weight::Quantized(blocks) if self.options.batch_invariant => Err(refused(format!(
+                "batch invariance: a matrix of {:?} blocks, whose products with few rows and with many have other bits; \
+                 set `weights` to `f32`, take a model whose files hold bf16, f16 or f32, or leave `batch_invariant` out",
+                blocks.dtype()
+            ))),
             Weight::Quantized(blocks) => self.launcher.quantized_matrix(&blocks),
         }
     }
@@ -172,6 +191,9 @@ impl<L: Launcher> DeviceOps for KernelOps<L> {
         recorded: &mut Recorded,
         pass: &dyn Fn(&mut dyn DeviceOps) -> Result<()>,
     ) -> Result<()> {
+        if !self.options.cuda_graphs {
+            return pass(self);
+        }
         if self.launcher.begin(recorded)? == Begun::Replayed {
             return Ok(());
         }
@@ -212,7 +234,9 @@ impl<L: Launcher> DeviceOps for KernelOps<L> {
 
     fn matmul(&mut self, args: &MatmulArgs, weight: MatrixForm) -> Result<()> {
         match weight {
-            MatrixForm::Dense(element) if args.rows <= SKINNY_ROWS => {
+            MatrixForm::Dense(element)
+                if args.rows <= SKINNY_ROWS || self.options.batch_invariant =>
+            {
                 self.launcher.launch(&launch::product(args, element))
             }
             _ => {
@@ -237,3 +261,6 @@ impl<L: Launcher> DeviceOps for KernelOps<L> {
 fn refused(reason: String) -> Error {
     Error::Device { device: "cuda".to_owned(), reason }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,16 +47,33 @@ pub(crate) use memory::{Address, Buffer};
 pub(crate) use model::{DeviceModel, DeviceStep};
 pub(crate) use ops::Rows;
 pub(crate) use ranks::Ranks;
+pub(crate) use step::StepBounds;
+
+/// How a GPU is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// A row's bits do not depend on what is computed beside it, as on the CPU, for slower prompts. Default false.
+    pub batch_invariant: bool,
+    /// Steps of single tokens are recorded and replayed as CUDA graphs. Default true.
+    pub cuda_graphs: bool,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self { batch_invariant: false, cuda_graphs: true }
+    }
+}
 
 /// What a forward pass asks of `devices`, one a rank; `None` where that is the host, whose pass is over tensors.
 ///
 /// # Errors
 /// [`crate::Error::Device`] when a device cannot be used, or several cannot be used together.
-pub(crate) fn open(devices: &[Device]) -> Result<Option<Ranks>> {
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is no GPU to use"))]
+pub(crate) fn open(devices: &[Device], options: GpuOptions) -> Result<Option<Ranks>> {
     match devices {
         [Device::Cpu] => Ok(None),
         #[cfg(feature = "cuda")]
-        [Device::Cuda(_), ..] => cuda::open(devices).map(Some),
+        [Device::Cuda(_), ..] => cuda::open(devices, options).map(Some),
         others => Err(crate::Error::Device {
             device: others.iter().map(crate::device_name).collect::<Vec<_>>().join(", "),
             reason:

@@ -31,6 +31,8 @@ pub(crate) struct DeviceModel {
     rank_config: LlamaConfig,
     /// One a rank.
     weights: Vec<DeviceWeights>,
+    /// Whether a row's bits must not depend on its company.
+    batch_invariant: bool,
 }
 
 /// What is run in one step.
@@ -57,7 +59,8 @@ impl DeviceModel {
     ) -> Result<Self> {
         let rank_config = Shard::config(config, ranks.ops.len())?;
         let weights = DeviceWeights::load(config, source, &mut ranks.ops)?;
-        Ok(Self { ranks: Mutex::new(ranks), rank_config, weights })
+        let batch_invariant = ranks.ops.iter().all(|ops| ops.is_batch_invariant());
+        Ok(Self { ranks: Mutex::new(ranks), rank_config, weights, batch_invariant })
     }
 
     /// The devices.
@@ -67,8 +70,28 @@ impl DeviceModel {
     }
 
     /// The model as one rank sees it: with its heads, and its width of the MLP.
-    pub(super) fn rank_config(&self) -> &LlamaConfig {
+    pub(crate) fn rank_config(&self) -> &LlamaConfig {
         &self.rank_config
+    }
+
+    /// As [`DeviceOps::free_bytes`], of the rank that has the least.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when the device cannot be asked.
+    pub(crate) fn free_bytes(&self) -> Result<Option<u64>> {
+        let mut least = None;
+        for ops in &mut self.ranks().ops {
+            least = match (least, ops.free_bytes()?) {
+                (Some(least), Some(free)) => Some(u64::min(least, free)),
+                (least, free) => least.or(free),
+            };
+        }
+        Ok(least)
+    }
+
+    /// As [`DeviceOps::is_batch_invariant`].
+    pub(crate) fn is_batch_invariant(&self) -> bool {
+        self.batch_invariant
     }
 
     /// One step, and what its rows answer.
@@ -85,7 +108,7 @@ impl DeviceModel {
         let DeviceStep { config, batch, layout, asks, num_blocks } = *step;
         let asked = HookInput::new(hooks, config, (batch.total_tokens(), num_blocks))?;
         let tables = hooks.steer.as_ref().map(crate::hooks::SteerRows::tables);
-        let input = StepInput::new((batch, layout), asks, &asked, true)?;
+        let input = StepInput::new((batch, layout), asks, &asked, !self.batch_invariant)?;
         let shape = input.shape();
         let mut ranks = self.ranks();
         ranks.check()?;

@@ -35,6 +35,18 @@ pub(crate) trait DeviceOps: Send {
     /// # Errors
     /// [`crate::Error::Tensor`] when there is not enough.
     fn allocate(&mut self, num_bytes: usize) -> Result<Buffer>;
+    /// How much more memory it could be asked for; `None` where that is the host's.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when the device cannot be asked.
+    fn free_bytes(&mut self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+    /// Whether it was asked for products of which a row's bits do not depend on the rows beside it. What divides work by a step's
+    /// rows must not choose by them then.
+    fn is_batch_invariant(&self) -> bool {
+        false
+    }
     /// Fills memory with zeros.
     fn clear(&mut self, buffer: &Buffer) -> Result<()>;
     /// Copies from the host; `bytes` may be used again when it returns.

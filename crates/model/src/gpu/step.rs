@@ -2,16 +2,21 @@
 
 use bytemuck::Pod;
 
+use super::arena;
 use super::args::{AskHeader, DECODE_CHUNK, NONE, PREFILL_ROWS, PlanHeader, StepHeader};
 use super::hooks::HookInput;
 use super::memory::{Address, number};
 use crate::batch::{BatchLayout, PackedBatch};
+use crate::config::LlamaConfig;
 use crate::error::Result;
 use crate::sampling::Ask;
 
 /// Numbers of rows at which steps of single tokens run; those between are filled up with padding rows, so that few CUDA graphs
 /// serve all. Larger steps run as they are, and none is kept: there would be a graph for every number.
 const DECODE_ROWS: [usize; 11] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128];
+
+/// Arrays of an encoded step, at most.
+const MAX_ARRAYS: usize = 32;
 
 /// Where the asks of an encoded step lie, in bytes from its beginning.
 pub(super) const ASKS_OFFSET: usize = size_of::<StepHeader>().next_multiple_of(Encoder::ALIGNMENT);
@@ -34,6 +39,58 @@ pub(super) struct StepShape {
     pub(super) chooses: bool,
     /// Of the encoded step.
     pub(super) num_bytes: usize,
+}
+
+/// What bounds the steps of one engine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepBounds {
+    /// Rows of a step.
+    pub(crate) rows: usize,
+    /// Sequences of a step.
+    pub(crate) seqs: usize,
+    /// Longest sequence, in tokens.
+    pub(crate) seq_len: usize,
+    /// Tokens a cache block.
+    pub(crate) block_size: usize,
+    /// Whether a prompt's rows are attended row by row as well, as batch invariance wants it.
+    pub(crate) attends_alone: bool,
+}
+
+impl StepBounds {
+    /// Bytes of working memory that steps within these bounds take, but for what their hooks read, and for the ends of prompts: of
+    /// fewer than [`PREFILL_ROWS`] rows each, which are attended row by row.
+    pub(crate) fn num_bytes(&self, config: &LlamaConfig) -> usize {
+        arena::num_bytes(config, &StepShape::largest(self))
+    }
+}
+
+impl StepShape {
+    /// At least what any step within bounds takes, with the exceptions of [`StepBounds::num_bytes`].
+    fn largest(bounds: &StepBounds) -> Self {
+        let logit_rows = decode_rows(bounds.seqs).unwrap_or(bounds.seqs);
+        let rows = bounds.rows.max(logit_rows);
+        let alone = if bounds.attends_alone { rows } else { bounds.seqs };
+        let max_decode_items = (alone * bounds.seq_len.div_ceil(DECODE_CHUNK)).next_power_of_two();
+        let num_prefill_items = rows.div_ceil(PREFILL_ROWS) + bounds.seqs;
+        let block_tables = bounds.seqs * bounds.seq_len.div_ceil(bounds.block_size);
+        // Of a row token, position, cache row, sequence, items, plan and capture.
+        let numbers = 7 * rows + block_tables + 2 * (max_decode_items + num_prefill_items);
+        let asks = logit_rows * (size_of::<AskHeader>() + size_of::<u32>());
+        Self {
+            rows,
+            logit_rows,
+            is_decode: false,
+            max_decode_items,
+            num_prefill_items,
+            captured_rows: 0,
+            has_samples: false,
+            chooses: true,
+            num_bytes: size_of::<StepHeader>()
+                + numbers * size_of::<u32>()
+                + asks
+                + MAX_ARRAYS * Encoder::ALIGNMENT,
+        }
+    }
 }
 
 /// Addresses outside the step that its header names.

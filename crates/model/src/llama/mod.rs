@@ -19,7 +19,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::batch::PackedBatch;
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
-use crate::gpu::{self, DeviceCache, DeviceModel, DeviceStep, Ranks};
+use crate::gpu::{self, DeviceCache, DeviceModel, DeviceStep, GpuOptions, Ranks};
 use crate::hooks::{Capture, Hooks};
 use crate::kernels::{Cpu, CpuKernels, CpuOptions};
 use crate::kv_cache::KvCache;
@@ -50,14 +50,15 @@ impl Llama {
     ///
     /// # Errors
     /// [`Error::Weight`] when a tensor is missing or has another shape, [`Error::Device`] when the processor cannot do
-    /// what `cpu` asks for, a GPU cannot be used or the model does not divide, [`Error::Tensor`] when there is no room.
+    /// what `cpu` asks for, a GPU cannot be used or not as `gpu` says or the model does not divide, [`Error::Tensor`] when there
+    /// is no room.
     pub(crate) fn load(
         config: LlamaConfig,
         source: &mut dyn WeightSource,
         devices: &[Device],
-        cpu: CpuOptions,
+        (cpu, gpu): (CpuOptions, GpuOptions),
     ) -> Result<Self> {
-        match gpu::open(devices)? {
+        match gpu::open(devices, gpu)? {
             Some(ranks) => Self::load_into(config, source, &devices[0], ranks),
             None => {
                 let cpu = Cpu::new(cpu)?;
@@ -117,8 +118,8 @@ impl Llama {
     /// One forward pass: writes the rows' keys and values to the cache and returns the logits of
     /// `batch.logit_rows`, in their order.
     ///
-    /// On the CPU a row's logits are bitwise the same in any batch, for any chunking of its sequence
-    /// and any placing of its cache blocks.
+    /// On the CPU, and on a GPU with [`GpuOptions::batch_invariant`], a row's logits are bitwise the same in any batch, for any
+    /// chunking of its sequence and any placing of its cache blocks.
     ///
     /// # Shapes
     /// - returns: `[num_logit_rows, vocab_size]`, f32, on the host

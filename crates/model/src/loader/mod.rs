@@ -30,6 +30,7 @@ use candle_core::{Device, DeviceLocation};
 
 use crate::device::{DeviceChoice, device_name};
 use crate::error::{Error, Result};
+use crate::gpu::GpuOptions;
 use crate::kernels::CpuOptions;
 
 /// Logical tensor names (Hugging Face) with their shapes.
@@ -56,6 +57,8 @@ pub struct LoadOptions {
     pub weights: WeightForm,
     /// How the CPU is used.
     pub cpu: CpuOptions,
+    /// How a GPU is used, where it runs on one.
+    pub gpu: GpuOptions,
 }
 
 impl Default for LoadOptions {
@@ -65,6 +68,7 @@ impl Default for LoadOptions {
             tensor_parallel: NonZeroUsize::MIN,
             weights: WeightForm::default(),
             cpu: CpuOptions::default(),
+            gpu: GpuOptions::default(),
         }
     }
 }

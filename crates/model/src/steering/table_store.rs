@@ -21,6 +21,13 @@ pub(super) struct TableShape {
     pub(super) hidden_size: usize,
 }
 
+impl TableShape {
+    /// Bytes of the rows of all slots.
+    pub(super) fn num_bytes(&self) -> usize {
+        SITES.len() * self.num_layers * self.num_slots * self.hidden_size * size_of::<f32>()
+    }
+}
+
 /// The rows of all slots; memory is taken when the first vector comes.
 #[derive(Debug)]
 pub(super) enum TableStore {
@@ -125,8 +132,7 @@ fn fill_host(
 }
 
 fn allocate(model: &DeviceModel, shape: TableShape) -> Result<Vec<Buffer>> {
-    let rows = SITES.len() * shape.num_layers * shape.num_slots;
-    model.ranks().allocate_zeros(rows * shape.hidden_size * size_of::<f32>())
+    model.ranks().allocate_zeros(shape.num_bytes())
 }
 
 fn fill_device(

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::fingerprint::{RowId, SteeringId};
 use super::table_store::{TableShape, TableStore};
 use super::{Registering, Site, SlotLease, SteeringPlan, SteeringVector};
+use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Address;
 use crate::llama::Llama;
@@ -55,6 +56,12 @@ impl SteeringTables {
             hidden_size,
             num_hidden_layers: num_layers,
         }
+    }
+
+    /// Bytes that tables of so many slots take of a device, slot 0 included.
+    pub(crate) fn num_bytes_on_device(config: &LlamaConfig, num_slots: usize) -> usize {
+        let (num_layers, hidden_size) = (config.num_hidden_layers, config.hidden_size);
+        TableShape { num_slots, num_layers, hidden_size }.num_bytes()
     }
 
     /// Puts each vector into a slot of its own, after freeing the slots nobody holds any more.

@@ -160,13 +160,8 @@ fn extraction(args: &Args, config: &Config, data: &[DataSet]) -> anyhow::Result<
     let (model, guided) = match judges {
         None => (model, None),
         Some(mut judges) => {
-            let engine_config = EngineConfig {
-                max_num_seqs: config.engine.max_num_seqs,
-                max_num_batched_tokens: config.engine.max_num_batched_tokens,
-                kv_cache_tokens: config.engine.kv_cache_tokens,
-                max_model_len: config.engine.max_model_len,
-                ..EngineConfig::default()
-            };
+            let sizes = config.engine.on(&model.llama)?;
+            let engine_config = sizes.over(EngineConfig::default(), &model.llama)?;
             let report =
                 args.guided.select(&mut judges, model, &engine_config, &mut spec, &mut bar)?;
             // The engine took the model with it.

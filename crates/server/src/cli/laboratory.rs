@@ -91,14 +91,8 @@ pub(super) fn answering(
 ) -> anyhow::Result<Answering> {
     let path = model_path(&config.model, model_flags.fetch)?;
     let loaded = LoadedModel::load(&path, &config.model.load_options())?;
-    let engine_config = EngineConfig {
-        max_num_seqs: config.engine.max_num_seqs,
-        max_num_batched_tokens: config.engine.max_num_batched_tokens,
-        kv_cache_tokens: config.engine.kv_cache_tokens,
-        max_model_len: config.engine.max_model_len,
-        num_steering_slots: NUM_STEERING_SLOTS,
-        ..EngineConfig::default()
-    };
+    let base = EngineConfig { num_steering_slots: NUM_STEERING_SLOTS, ..EngineConfig::default() };
+    let engine_config = config.engine.on(&loaded.llama)?.over(base, &loaded.llama)?;
     let own = fingerprint(&loaded, &config.model);
     let answers_by = format!("{own} {:?} {}", engine_config.kv_cache_dtype, flags.max_tokens);
     let engine = EngineAnswerer::new(loaded, &engine_config, flags.max_tokens)?;

@@ -151,6 +151,27 @@ pub(crate) struct ModelFlags {
     /// Threads of a forward pass on the CPU [default: the processors this process may use]
     #[arg(long, env = "SKEG_THREADS", value_name = "NUM")]
     threads: Option<usize>,
+    /// On a GPU, give each row the same bits in any company: answers do not depend on other requests to the last bit, and prompts
+    /// take longer; not with a GGUF's blocks, unless --weights is f32. On the CPU it is always so, and this changes nothing
+    #[arg(
+        long,
+        env = "SKEG_BATCH_INVARIANT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    batch_invariant: Option<bool>,
+    /// On a GPU, start the operations of each step one by one instead of replaying them as a CUDA graph
+    #[arg(
+        long,
+        env = "SKEG_NO_CUDA_GRAPHS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    no_cuda_graphs: Option<bool>,
     /// Folder for fetched models [default: the platform's cache folder]
     #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
@@ -185,6 +206,8 @@ impl ModelFlags {
             weights: self.weights.clone(),
             cpu_kernels: self.cpu_kernels.clone(),
             threads: self.threads,
+            batch_invariant: self.batch_invariant,
+            no_cuda_graphs: self.no_cuda_graphs,
             cache_dir: self.cache_dir.clone(),
             vectors,
             trusted_keys: self.trusted_keys.clone(),

@@ -210,19 +210,17 @@ fn start_engine(
     llama: skeg_model::Llama,
     num_categories: usize,
 ) -> anyhow::Result<(StartedEngine, usize)> {
-    let sizes = config.engine;
-    let engine_config = EngineConfig {
-        max_num_seqs: sizes.max_num_seqs,
-        max_num_batched_tokens: sizes.max_num_batched_tokens,
-        max_model_len: sizes.max_model_len,
-        kv_cache_tokens: sizes.kv_cache_tokens,
-        kv_cache_dtype: sizes.kv_cache_dtype,
-        enable_prefix_caching: sizes.enable_prefix_caching,
-        projection_sample_interval: sizes.projection_sample_interval,
+    let given = config.engine;
+    let sizes = given.on(&llama)?;
+    let base = EngineConfig {
+        kv_cache_dtype: given.kv_cache_dtype,
+        enable_prefix_caching: given.enable_prefix_caching,
+        projection_sample_interval: given.projection_sample_interval,
         // Each running sequence may hold a sum of several categories.
         num_steering_slots: LIVE_GENERATIONS * num_categories + sizes.max_num_seqs,
         ..EngineConfig::default()
     };
+    let engine_config = sizes.over(base, &llama)?;
     let engine = LlamaEngine::new(Arc::new(llama), &engine_config)?;
     let max_model_len = engine.max_model_len();
     let (running, ended) = watch::channel(());

@@ -5,6 +5,7 @@
 
 mod admin;
 mod classifier;
+mod engine;
 mod error;
 mod file;
 mod model;
@@ -16,28 +17,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use skeg_model::KvCacheDtype;
 use skeg_server::{ConnectionLimits, Limits, PrincipalEntry};
 use skeg_vector_store::TrustedKeys;
 
 pub(crate) use admin::{AdminConfig, RawAdmin};
 pub(crate) use classifier::{ClassifierConfig, RawClassifier};
+pub(crate) use engine::EngineSizes;
 pub(crate) use error::ConfigError;
 pub(crate) use file::read as read_file;
 pub(crate) use model::{ModelConfig, cache_dir};
 pub(crate) use raw::RawConfig;
 
-/// On two cores twice the tokens a second of 8, and the first ones sooner (docs/performance.md); as many sequences of
-/// 1,024 tokens as the cache has places for.
-const DEFAULT_MAX_NUM_SEQS: usize = 32;
-/// Requests that wait for each one that runs: about half a minute of work on a small machine.
-const DEFAULT_QUEUE_DEPTH: usize = 4;
-/// Bounds the time of one step, and with it how long a decode waits for a prefill.
-const DEFAULT_MAX_NUM_BATCHED_TOKENS: usize = 512;
-/// Four full contexts of the default model.
-const DEFAULT_KV_CACHE_TOKENS: usize = 32768;
-/// Below a thousandth of the time (docs/guide.md).
-const DEFAULT_PROJECTION_SAMPLE_INTERVAL: usize = 64;
 /// Below what container platforms wait before they kill.
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);
 const DEFAULT_PORT: u16 = 8080;
@@ -73,21 +63,6 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     /// The interface for operators, and the audit log.
     pub(crate) admin: AdminConfig,
-}
-
-/// Sizes of the engine, all at least 1, its one switch, and how often its steering is measured.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct EngineSizes {
-    pub(crate) max_num_seqs: usize,
-    pub(crate) max_admitted_seqs: usize,
-    pub(crate) max_num_batched_tokens: usize,
-    pub(crate) kv_cache_tokens: usize,
-    /// `None`: the model's context.
-    pub(crate) max_model_len: Option<usize>,
-    pub(crate) kv_cache_dtype: KvCacheDtype,
-    pub(crate) enable_prefix_caching: bool,
-    /// In steps that steer; 0 = never.
-    pub(crate) projection_sample_interval: usize,
 }
 
 /// The form of log lines.
@@ -132,7 +107,7 @@ impl TryFrom<RawConfig> for Config {
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
         let model = ModelConfig::from_raw(&raw)?;
         let trusted_keys = trusted_keys(&raw)?;
-        let engine = EngineSizes::from_raw(&raw)?;
+        let engine = EngineSizes::from_raw(&raw, model.device)?;
         let log = LogConfig::from_raw(&raw)?;
         let principals = principals::from_raw(&raw.principal)?;
         let admin = AdminConfig::from_raw(&raw.admin, &principals)?;
@@ -165,63 +140,6 @@ impl TryFrom<RawConfig> for Config {
             log,
             admin,
         })
-    }
-}
-
-impl EngineSizes {
-    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
-        let max_num_seqs = positive("max_num_seqs", raw.max_num_seqs, DEFAULT_MAX_NUM_SEQS)?;
-        let sizes = Self {
-            max_num_seqs,
-            max_admitted_seqs: positive(
-                "max_admitted_seqs",
-                raw.max_admitted_seqs,
-                max_num_seqs.saturating_mul(DEFAULT_QUEUE_DEPTH),
-            )?,
-            max_num_batched_tokens: positive(
-                "max_num_batched_tokens",
-                raw.max_num_batched_tokens,
-                DEFAULT_MAX_NUM_BATCHED_TOKENS.max(max_num_seqs),
-            )?,
-            kv_cache_tokens: positive(
-                "kv_cache_tokens",
-                raw.kv_cache_tokens,
-                DEFAULT_KV_CACHE_TOKENS.max(raw.max_model_len.unwrap_or(0)),
-            )?,
-            max_model_len: raw
-                .max_model_len
-                .map(|tokens| positive("max_model_len", Some(tokens), 1))
-                .transpose()?,
-            kv_cache_dtype: raw
-                .kv_cache_dtype
-                .as_deref()
-                .map_or(Ok(KvCacheDtype::default()), str::parse)
-                .map_err(|error: skeg_model::Error| ConfigError::Invalid {
-                    setting: "kv_cache_dtype",
-                    reason: error.to_string(),
-                })?,
-            enable_prefix_caching: !raw.no_prefix_caching.unwrap_or(false),
-            projection_sample_interval: raw
-                .projection_sample_interval
-                .unwrap_or(DEFAULT_PROJECTION_SAMPLE_INTERVAL),
-        };
-        sizes.check()?;
-        Ok(sizes)
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        at_least(
-            ("max_num_batched_tokens", self.max_num_batched_tokens),
-            ("max_num_seqs", self.max_num_seqs),
-        )?;
-        at_least(
-            ("max_admitted_seqs", self.max_admitted_seqs),
-            ("max_num_seqs", self.max_num_seqs),
-        )?;
-        at_least(
-            ("kv_cache_tokens", self.kv_cache_tokens),
-            ("max_model_len", self.max_model_len.unwrap_or(1)),
-        )
     }
 }
 

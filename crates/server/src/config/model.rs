@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use skeg_model::{CpuKernels, CpuOptions, DeviceChoice, LoadOptions, WeightForm};
+use skeg_model::{CpuKernels, CpuOptions, DeviceChoice, GpuOptions, LoadOptions, WeightForm};
 use skeg_vector_store::mirror::FollowOptions;
 
 use super::{ConfigError, RawConfig, seconds};
@@ -23,6 +23,9 @@ pub(crate) struct ModelConfig {
     pub(crate) device: DeviceChoice,
     pub(crate) weights: WeightForm,
     pub(crate) cpu: CpuOptions,
+    pub(crate) gpu: GpuOptions,
+    /// GPUs that the model is split over.
+    pub(crate) tensor_parallel: NonZeroUsize,
     /// Where fetched models are kept.
     pub(crate) cache_dir: PathBuf,
     /// The store that was named, if one was: a folder or an address.
@@ -94,6 +97,17 @@ impl ModelConfig {
             })?,
             weights: parse_weights(raw.weights.as_deref())?,
             cpu: parse_cpu(raw)?,
+            gpu: GpuOptions {
+                batch_invariant: raw.batch_invariant.unwrap_or(false),
+                cuda_graphs: !raw.no_cuda_graphs.unwrap_or(false),
+            },
+            tensor_parallel: match raw.tensor_parallel {
+                None => NonZeroUsize::MIN,
+                Some(number) => NonZeroUsize::new(number).ok_or_else(|| ConfigError::Invalid {
+                    setting: "tensor_parallel",
+                    reason: "is 0; expected the number of GPUs, at least 1".to_owned(),
+                })?,
+            },
             cache_dir: cache_dir(raw.cache_dir.as_deref())?,
             vectors: raw.vectors.clone(),
             vectors_copy: raw.vectors_copy.clone(),
@@ -122,9 +136,10 @@ impl ModelConfig {
     pub(crate) const fn load_options(&self) -> LoadOptions {
         LoadOptions {
             device: self.device,
-            tensor_parallel: NonZeroUsize::MIN,
+            tensor_parallel: self.tensor_parallel,
             weights: self.weights,
             cpu: self.cpu,
+            gpu: self.gpu,
         }
     }
 

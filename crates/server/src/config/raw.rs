@@ -32,6 +32,32 @@ pub(crate) struct RawConfig {
     /// Threads of a forward pass on the CPU [default: the processors this process may use]
     #[arg(long, env = "SKEG_THREADS", value_name = "NUM", help_heading = "Model")]
     pub(crate) threads: Option<usize>,
+    /// On a GPU, give each row the same bits in any company: answers do not depend on other requests to the last bit, and prompts
+    /// take longer; not with a GGUF's blocks, unless --weights is f32. On the CPU it is always so, and this changes nothing
+    #[arg(
+        long,
+        env = "SKEG_BATCH_INVARIANT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Model"
+    )]
+    pub(crate) batch_invariant: Option<bool>,
+    /// On a GPU, start the operations of each step one by one instead of replaying them as a CUDA graph
+    #[arg(
+        long,
+        env = "SKEG_NO_CUDA_GRAPHS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Model"
+    )]
+    pub(crate) no_cuda_graphs: Option<bool>,
+    /// GPUs of this host that the model is split over, from the one that --device names on; needs a build with NCCL [default: 1]
+    #[arg(long, env = "SKEG_TENSOR_PARALLEL", value_name = "NUM", help_heading = "Model")]
+    pub(crate) tensor_parallel: Option<usize>,
     /// Folder for fetched models [default: the platform's cache folder]
     #[arg(long, env = "SKEG_CACHE_DIR", value_name = "DIR", help_heading = "Model")]
     pub(crate) cache_dir: Option<PathBuf>,
@@ -124,13 +150,13 @@ pub(crate) struct RawConfig {
     #[arg(long, env = "SKEG_GRACE_PERIOD", value_name = "SECONDS", help_heading = "Listening")]
     pub(crate) grace_period: Option<u64>,
 
-    /// Sequences that run in one batch [default: 32]
+    /// Sequences that run in one batch [default: 32; on a GPU 128]
     #[arg(long, env = "SKEG_MAX_NUM_SEQS", value_name = "NUM", help_heading = "Engine")]
     pub(crate) max_num_seqs: Option<usize>,
     /// Sequences queued and running; beyond this a request gets 429 [default: 4 x max-num-seqs]
     #[arg(long, env = "SKEG_MAX_ADMITTED_SEQS", value_name = "NUM", help_heading = "Engine")]
     pub(crate) max_admitted_seqs: Option<usize>,
-    /// Tokens in one forward pass, prompts and answers together [default: 512]
+    /// Tokens in one forward pass, prompts and answers together [default: 512; on a GPU 2048]
     #[arg(
         long,
         env = "SKEG_MAX_NUM_BATCHED_TOKENS",
@@ -138,7 +164,7 @@ pub(crate) struct RawConfig {
         help_heading = "Engine"
     )]
     pub(crate) max_num_batched_tokens: Option<usize>,
-    /// Places in the KV cache, shared by all sequences [default: 32768]
+    /// Places in the KV cache, shared by all sequences [default: 32768; on a GPU as many as its memory has room for]
     #[arg(long, env = "SKEG_KV_CACHE_TOKENS", value_name = "TOKENS", help_heading = "Engine")]
     pub(crate) kv_cache_tokens: Option<usize>,
     /// Type of cached keys and values: f16, or f32 (twice the memory) [default: f16]
@@ -211,6 +237,9 @@ impl RawConfig {
             weights: self.weights.or(lower.weights),
             cpu_kernels: self.cpu_kernels.or(lower.cpu_kernels),
             threads: self.threads.or(lower.threads),
+            batch_invariant: self.batch_invariant.or(lower.batch_invariant),
+            no_cuda_graphs: self.no_cuda_graphs.or(lower.no_cuda_graphs),
+            tensor_parallel: self.tensor_parallel.or(lower.tensor_parallel),
             cache_dir: self.cache_dir.or(lower.cache_dir),
             vectors: self.vectors.or(lower.vectors),
             vectors_copy: self.vectors_copy.or(lower.vectors_copy),

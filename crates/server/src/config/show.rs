@@ -1,8 +1,9 @@
 //! The configuration in the form of `skeg.toml`, with secrets left out.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
-use super::{AdminConfig, ClassifierConfig, Config, LogFormat};
+use super::{AdminConfig, ClassifierConfig, Config, LogFormat, ModelConfig};
 
 /// In place of anything that could be used to call the server.
 const REDACTED: &str = "<redacted>";
@@ -16,12 +17,7 @@ impl fmt::Display for Config {
         text(f, "model", &self.model.source)?;
         text(f, "device", &self.model.device)?;
         text(f, "weights", &self.model.weights_name())?;
-        if let Some(kernels) = self.model.cpu.kernels {
-            text(f, "cpu_kernels", &kernels)?;
-        }
-        if let Some(threads) = self.model.cpu.num_threads {
-            writeln!(f, "threads = {threads}")?;
-        }
+        processor(f, &self.model)?;
         text(f, "cache_dir", &self.model.cache_dir.display())?;
         if let Some(vectors) = self.model.named_vectors() {
             text(f, "vectors", &vectors.display())?;
@@ -46,10 +42,12 @@ impl fmt::Display for Config {
         writeln!(f, "write_timeout = {}", self.connections.write_timeout.as_secs())?;
         writeln!(f, "max_connections = {}", self.connections.max_connections)?;
         writeln!(f, "grace_period = {}", self.grace_period.as_secs())?;
-        writeln!(f, "max_num_seqs = {}", self.engine.max_num_seqs)?;
-        writeln!(f, "max_admitted_seqs = {}", self.engine.max_admitted_seqs)?;
-        writeln!(f, "max_num_batched_tokens = {}", self.engine.max_num_batched_tokens)?;
-        writeln!(f, "kv_cache_tokens = {}", self.engine.kv_cache_tokens)?;
+        for (name, size) in self.engine.by_name() {
+            match size {
+                Some(size) => writeln!(f, "{name} = {size}")?,
+                None => writeln!(f, "# {name}: chosen for the device when the model is loaded")?,
+            }
+        }
         text(f, "kv_cache_dtype", &self.engine.kv_cache_dtype)?;
         writeln!(f, "no_prefix_caching = {}", !self.engine.enable_prefix_caching)?;
         if let Some(tokens) = self.engine.max_model_len {
@@ -68,6 +66,25 @@ impl fmt::Display for Config {
         classifier(f, &self.classifier)?;
         admin(f, &self.admin)
     }
+}
+
+fn processor(f: &mut fmt::Formatter<'_>, model: &ModelConfig) -> fmt::Result {
+    if let Some(kernels) = model.cpu.kernels {
+        text(f, "cpu_kernels", &kernels)?;
+    }
+    if let Some(threads) = model.cpu.num_threads {
+        writeln!(f, "threads = {threads}")?;
+    }
+    if model.gpu.batch_invariant {
+        writeln!(f, "batch_invariant = true")?;
+    }
+    if !model.gpu.cuda_graphs {
+        writeln!(f, "no_cuda_graphs = true")?;
+    }
+    if model.tensor_parallel != NonZeroUsize::MIN {
+        writeln!(f, "tensor_parallel = {}", model.tensor_parallel)?;
+    }
+    Ok(())
 }
 
 fn classifier(f: &mut fmt::Formatter<'_>, classifier: &ClassifierConfig) -> fmt::Result {

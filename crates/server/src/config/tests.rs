@@ -1,6 +1,6 @@
 //! Defaults, checks, layers and redaction.
 
-use skeg_model::DeviceChoice;
+use skeg_model::{DeviceChoice, GpuOptions};
 
 use super::*;
 
@@ -27,8 +27,8 @@ fn nothing_set_means_the_default_model_on_loopback() {
     let config = config("");
     assert_eq!(config.address.to_string(), "127.0.0.1:8080");
     assert_eq!(config.served_model_names, ["smollm2-135m-instruct"]);
-    assert_eq!(config.engine.max_num_seqs, 32);
-    assert_eq!(config.engine.max_admitted_seqs, 128);
+    assert_eq!(config.engine.max_num_seqs, Some(32));
+    assert_eq!(config.engine.max_admitted_seqs, Some(128));
     assert!(config.principals.is_empty());
 }
 
@@ -38,7 +38,7 @@ fn what_lies_above_hides_what_lies_below_setting_by_setting() {
     let below = raw("port = 2\nhost = \"::1\"\nlog_level = \"debug\"");
     let config = Config::try_from(above.over(below)).unwrap();
     assert_eq!(config.address.to_string(), "[::1]:1");
-    assert_eq!(config.engine.max_num_seqs, 3);
+    assert_eq!(config.engine.max_num_seqs, Some(3));
     assert_eq!(config.log.filter, "debug");
 }
 
@@ -92,13 +92,44 @@ fn the_live_probe_can_be_set_and_turned_off() {
 }
 
 #[test]
+fn sizes_that_a_gpu_decides_are_shown_as_such_and_can_be_read_again() {
+    let shown = config("device = \"cuda\"\nmax_num_seqs = 7").to_string();
+    assert!(shown.contains("max_num_seqs = 7\n# max_admitted_seqs: chosen"), "{shown}");
+    assert!(shown.contains("# kv_cache_tokens: chosen"), "{shown}");
+    assert_eq!(config(&shown).to_string(), shown);
+    assert!(!config("device = \"cpu\"").to_string().contains("chosen"));
+}
+
+#[test]
+fn the_number_of_gpus_can_be_set_and_is_not_0() {
+    assert!(!config("").to_string().contains("tensor_parallel"));
+    let shown = config("tensor_parallel = 4").to_string();
+    assert_eq!(config(&shown).model.load_options().tensor_parallel.get(), 4);
+    let error = Config::try_from(raw("tensor_parallel = 0")).unwrap_err().to_string();
+    assert!(error.contains("tensor_parallel") && error.contains("at least 1"), "{error}");
+}
+
+#[test]
+fn how_a_gpu_is_used_can_be_set_and_lies_over_the_file() {
+    let options = |config: &Config| config.model.load_options().gpu;
+    assert_eq!(options(&config("")), GpuOptions::default());
+    assert!(!config("").to_string().contains("cuda_graphs"));
+    let set = GpuOptions { batch_invariant: true, cuda_graphs: false };
+    let shown = config("batch_invariant = true\nno_cuda_graphs = true").to_string();
+    assert_eq!(options(&config(&shown)), set);
+    let above = raw("batch_invariant = false").over(raw(&shown));
+    let expected = GpuOptions { batch_invariant: false, ..set };
+    assert_eq!(options(&Config::try_from(above).unwrap()), expected);
+}
+
+#[test]
 fn sizes_must_fit_each_other() {
     assert!(refused("max_num_seqs = 0").contains("`max_num_seqs`"));
     assert!(
         refused("max_num_seqs = 4\nmax_num_batched_tokens = 3").contains("at least `max_num_seqs`")
     );
     assert!(refused("max_model_len = 100\nkv_cache_tokens = 99").contains("`kv_cache_tokens`"));
-    assert_eq!(config("max_model_len = 100000").engine.kv_cache_tokens, 100_000);
+    assert_eq!(config("max_model_len = 100000").engine.kv_cache_tokens, Some(100_000));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::quantized::QTensor;
 
+use super::GpuOptions;
 use super::args::{AllReduceArgs, MatmulArgs};
 use super::kernels::{Begun, KernelOps, Launcher};
 use super::launch::Launch;
@@ -62,11 +63,12 @@ pub(crate) struct Gpu {
 ///
 /// # Errors
 /// [`Error::Device`] when one is no GPU, the driver has no room for what every pass needs, or several cannot be linked.
-pub(crate) fn open(devices: &[Device]) -> Result<Ranks> {
+pub(crate) fn open(devices: &[Device], options: GpuOptions) -> Result<Ranks> {
     let mut gpus = devices.iter().map(Gpu::new).collect::<Result<Vec<_>>>()?;
     let link = if gpus.len() > 1 { Some(link(&mut gpus)?) } else { None };
-    let mut ranks =
-        gpus.into_iter().map(|gpu| -> Box<dyn DeviceOps> { Box::new(KernelOps::new(gpu)) });
+    let mut ranks = gpus
+        .into_iter()
+        .map(|gpu| -> Box<dyn DeviceOps> { Box::new(KernelOps::new(gpu, options)) });
     match (link, ranks.next()) {
         (None, Some(first)) => Ok(Ranks::one(first)),
         (Some(link), Some(first)) => {
@@ -196,6 +198,17 @@ impl Launcher for Gpu {
             .map_err(|error| failed(&format!("taking {num_bytes} bytes of its memory"), &error))?;
         let address = Address(memory.device_ptr(&self.stream).0);
         Ok(Buffer::new(address, num_bytes, Some(Box::new(memory))))
+    }
+
+    fn free_bytes(&mut self) -> Result<Option<u64>> {
+        // What was given back is free when the stream has come to it.
+        self.stream.synchronize().map_err(|error| failed("waiting for it", &error))?;
+        let (free, _all) = self
+            .stream
+            .context()
+            .mem_get_info()
+            .map_err(|error| failed("asking how much memory is free", &error))?;
+        Ok(Some(free as u64))
     }
 
     #[expect(unsafe_code, reason = "the driver is told an address and a length")]

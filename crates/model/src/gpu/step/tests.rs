@@ -31,6 +31,10 @@ fn batch(seqs: &[(usize, usize)], asks_all: bool) -> PackedBatch {
 }
 
 fn input(batch: &PackedBatch, hooks: &mut Hooks<'_>) -> StepInput {
+    input_with(batch, hooks, true)
+}
+
+fn input_with(batch: &PackedBatch, hooks: &mut Hooks<'_>, prefills: bool) -> StepInput {
     let config = tiny_config();
     let llama = random_llama(config.clone(), 1, RandomWeights::Dense(DType::F32)).unwrap();
     let cache = KvCache::new(&llama, NUM_BLOCKS, BLOCK_SIZE, KvCacheDtype::F32).unwrap();
@@ -38,7 +42,7 @@ fn input(batch: &PackedBatch, hooks: &mut Hooks<'_>) -> StepInput {
     let size = (batch.total_tokens(), config.num_hidden_layers);
     let hooks = HookInput::new(hooks, &config, size).unwrap();
     let asks = vec![Ask::Logits; batch.logit_rows.len()];
-    StepInput::new((batch, &layout), &asks, &hooks, true).unwrap()
+    StepInput::new((batch, &layout), &asks, &hooks, prefills).unwrap()
 }
 
 /// The array of `len` indices that lies at `place` of a step that was encoded for `base`.
@@ -94,6 +98,34 @@ proptest! {
             prop_assert!(seq_of_row[rows].iter().all(|seq| *seq == seq_of_row[first as usize]));
         }
         prop_assert!(decode_items.len() <= shape.max_decode_items);
+    }
+
+    #[test]
+    fn no_step_is_larger_than_the_largest_within_its_bounds(
+        seqs in prop::collection::vec((0_usize..200, 1_usize..50), 1..9),
+        attends_alone in any::<bool>(),
+        asks_all in any::<bool>(),
+    ) {
+        // The ends of prompts are excepted: here each prompt has as many rows as are attended together.
+        let of = |&(first, len): &(usize, usize)| match len {
+            _ if attends_alone => (first, len),
+            2..PREFILL_ROWS => (first, PREFILL_ROWS),
+            _ => (first, len),
+        };
+        let seqs: Vec<(usize, usize)> = seqs.iter().map(of).collect();
+        let shape = input_with(&batch(&seqs, asks_all), &mut Hooks::none(), !attends_alone).shape();
+        let bounds = StepBounds {
+            rows: seqs.iter().map(|(_, len)| len).sum(),
+            seqs: seqs.len(),
+            seq_len: seqs.iter().map(|(first, len)| first + len).max().unwrap(),
+            block_size: BLOCK_SIZE,
+            attends_alone,
+        };
+        let largest = StepShape::largest(&bounds);
+        prop_assert!(shape.rows <= largest.rows && shape.logit_rows <= largest.logit_rows);
+        prop_assert!(shape.max_decode_items <= largest.max_decode_items);
+        prop_assert!(shape.num_prefill_items <= largest.num_prefill_items);
+        prop_assert!(shape.num_bytes <= largest.num_bytes, "{} bytes", shape.num_bytes);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Operations of a device, each against what was not written for it.
 
+mod batch_invariance;
 mod emulated_add_norm;
 mod emulated_attention;
 mod emulated_rows;

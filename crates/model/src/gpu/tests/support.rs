@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use crate::gpu::GpuOptions;
 use crate::gpu::emulated::Emulator;
 use crate::gpu::memory::{Address, Element};
 use crate::gpu::ops::DeviceOps;
@@ -26,12 +27,17 @@ pub(super) fn tolerance(element: Element) -> f32 {
 /// A device whose operations are the kernels: a GPU where this build has CUDA and there is one, else the emulator; `None` where
 /// there is neither, with a line that says so.
 pub(super) fn kernel_ops() -> Option<Box<dyn DeviceOps>> {
+    kernel_ops_with(GpuOptions::default())
+}
+
+/// [`kernel_ops`], used in a way of one's own.
+pub(super) fn kernel_ops_with(options: GpuOptions) -> Option<Box<dyn DeviceOps>> {
     #[cfg(feature = "cuda")]
     if let Ok(opened) = crate::DeviceChoice::Cuda(0).open() {
-        let ranks = crate::gpu::open(&[opened.device]).expect("a GPU that was opened can be used");
+        let ranks = crate::gpu::open(&[opened.device], options).expect("a GPU that was opened");
         return ranks.and_then(|mut ranks| ranks.ops.pop());
     }
-    Some(Box::new(Emulator::ops()?))
+    Some(Box::new(Emulator::ops_with(options)?))
 }
 
 /// How far a kernel's results may be from the host's, against the largest of those: both are rounded to the type, perhaps to

@@ -127,8 +127,11 @@ fn logits_hooks_and_tokens_are_those_of_the_counterparts() {
             RandomWeights::Dense(DType::BF16) => Element::Bf16,
             _ => Element::F16,
         };
-        // Two layers of roundings.
-        let tolerance = 3.0 * kernel_tolerance(element);
+        // Two layers of roundings; a GPU's products of blocks round rows to 8 bits.
+        let tolerance = match form {
+            RandomWeights::Quantized(_) if cfg!(feature = "cuda") => 5e-2,
+            _ => 3.0 * kernel_tolerance(element),
+        };
         let what = format!("{form:?}, heads of {head_dim}");
         check_close(&found.logits, &expected.logits, tolerance, &what);
         check_close(&found.norms, &expected.norms, tolerance, &what);

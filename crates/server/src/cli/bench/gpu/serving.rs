@@ -15,9 +15,6 @@ use skeg_model::{KvCacheDtype, Llama};
 
 use super::super::draw::Draw;
 
-/// Rows of a forward pass on a GPU; on a CPU the engine's default.
-const MAX_BATCHED_TOKENS_ON_A_GPU: usize = 2048;
-
 /// What an engine is made for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Capacity {
@@ -57,17 +54,17 @@ pub(super) struct Serving {
 
 impl Serving {
     pub(super) fn start(llama: &Arc<Llama>, capacity: Capacity) -> anyhow::Result<Self> {
+        let is_cpu = llama.device().is_cpu();
+        let default = if is_cpu { EngineConfig::default() } else { EngineConfig::on_gpu() };
         let mut config = EngineConfig {
             max_num_seqs: capacity.num_seqs,
             kv_cache_dtype: capacity.kv_cache_dtype,
-            ..EngineConfig::default()
+            ..default
         };
         // A sequence may end within a block.
         let blocks_per_seq = capacity.longest.div_ceil(config.block_size) + 1;
         config.kv_cache_tokens = capacity.num_seqs * blocks_per_seq * config.block_size;
-        let least = if llama.device().is_cpu() { 0 } else { MAX_BATCHED_TOKENS_ON_A_GPU };
-        config.max_num_batched_tokens =
-            config.max_num_batched_tokens.max(least).max(capacity.num_seqs);
+        config.max_num_batched_tokens = config.max_num_batched_tokens.max(capacity.num_seqs);
         let engine = LlamaEngine::new(Arc::clone(llama), &config)?;
         let (thread, handle) = EngineThread::spawn(Box::new(engine), capacity.max_admitted, || ())?;
         let vocab_size = u32::try_from(llama.config().vocab_size)?;
