@@ -108,11 +108,11 @@ impl DeviceModel {
         let DeviceStep { config, batch, layout, asks, num_blocks } = *step;
         let asked = HookInput::new(hooks, config, (batch.total_tokens(), num_blocks))?;
         let tables = hooks.steer.as_ref().map(crate::hooks::SteerRows::tables);
-        let input = StepInput::new((batch, layout), asks, &asked, !self.batch_invariant)?;
+        let input = StepInput::new((batch, layout), asks, asked, !self.batch_invariant)?;
         let shape = input.shape();
         let mut ranks = self.ranks();
         ranks.check()?;
-        let places = self.upload(&mut ranks, cache, &input, tables)?;
+        let places = self.upload(&mut ranks, cache, (&input, &shape), tables)?;
         let is_whole = num_blocks == config.num_hidden_layers;
         let key = StepKey { rows: shape.rows, max_decode_items: shape.max_decode_items };
         let key = (shape.is_decode && is_whole).then_some(key);
@@ -129,14 +129,16 @@ impl DeviceModel {
                 None => run(ops)?,
             }
             match results {
-                Some(results) => *results = StepResults::read(ops, &pass.places, step, &asked)?,
+                Some(results) => {
+                    *results = StepResults::read(ops, &pass.places, step, input.hooks())?;
+                }
                 // Waits: what fails on a device fails in this step.
                 None => ops.download_all(&mut [])?,
             }
             Ok(())
         })?;
         drop(ranks);
-        Ok(results.hand_out(step, &asked, hooks))
+        Ok(results.hand_out(step, input.hooks(), hooks))
     }
 
     /// Makes room for a step on every rank and sends it there. No rank waits for another yet: one that fails leaves all as they were.
@@ -144,12 +146,12 @@ impl DeviceModel {
         &self,
         ranks: &mut Ranks,
         cache: &mut DeviceCache,
-        input: &StepInput,
+        (input, shape): (&StepInput, &StepShape),
         tables: Option<&SteeringTables>,
     ) -> Result<Vec<Places>> {
         let mut all = Vec::with_capacity(ranks.ops.len());
         for (rank, (ops, cache)) in ranks.ops.iter_mut().zip(&mut cache.ranks).enumerate() {
-            let places = cache.arena.reserve(&self.rank_config, &input.shape(), &mut **ops)?;
+            let places = cache.arena.reserve(&self.rank_config, shape, &mut **ops)?;
             let outside = OutsidePlaces {
                 table: tables.and_then(|tables| tables.on_device(rank)).unwrap_or_default(),
                 num_slots: number(tables.map_or(0, SteeringTables::num_slots))?,
@@ -157,7 +159,7 @@ impl DeviceModel {
                 samples: places.samples,
                 relative_norms: places.relative_norms,
             };
-            ops.upload(places.step, &input.encode(places.step, outside))?;
+            ops.upload(places.step, &input.encode(shape.num_bytes, places.step, outside))?;
             all.push(places);
         }
         Ok(all)

@@ -131,7 +131,7 @@ impl StepInput {
     pub(super) fn new(
         (batch, layout): (&PackedBatch, &BatchLayout),
         asks: &[Ask],
-        hooks: &HookInput,
+        hooks: HookInput,
         prefills: bool,
     ) -> Result<Self> {
         let max_blocks = layout.seqs.iter().map(|seq| seq.block_table.len()).max().unwrap_or(0);
@@ -145,7 +145,7 @@ impl StepInput {
             logit_rows: numbers(batch.logit_rows.iter().copied())?,
             asks: asks.iter().copied().map(AskHeader::from).collect(),
             max_blocks,
-            hooks: hooks.clone(),
+            hooks,
             is_decode: padded_rows.is_some(),
             ..Self::default()
         };
@@ -222,9 +222,18 @@ impl StepInput {
         }
     }
 
-    /// The bytes that the device reads at `base`.
-    pub(super) fn encode(&self, base: Address, outside: OutsidePlaces) -> Vec<u8> {
-        let num_bytes = self.shape().num_bytes;
+    /// What is hooked into the step.
+    pub(super) fn hooks(&self) -> &HookInput {
+        &self.hooks
+    }
+
+    /// The bytes that the device reads at `base`; `num_bytes` are those of [`Self::shape`].
+    pub(super) fn encode(
+        &self,
+        num_bytes: usize,
+        base: Address,
+        outside: OutsidePlaces,
+    ) -> Vec<u8> {
         let mut encoder = Encoder { bytes: Vec::with_capacity(num_bytes), ..Encoder::new(base) };
         self.encode_into(&mut encoder, outside);
         encoder.bytes

@@ -42,7 +42,7 @@ fn input_with(batch: &PackedBatch, hooks: &mut Hooks<'_>, prefills: bool) -> Ste
     let size = (batch.total_tokens(), config.num_hidden_layers);
     let hooks = HookInput::new(hooks, &config, size).unwrap();
     let asks = vec![Ask::Logits; batch.logit_rows.len()];
-    StepInput::new((batch, &layout), &asks, &hooks, prefills).unwrap()
+    StepInput::new((batch, &layout), &asks, hooks, prefills).unwrap()
 }
 
 /// The array of `len` indices that lies at `place` of a step that was encoded for `base`.
@@ -66,7 +66,7 @@ proptest! {
         let input = input(&batch, &mut Hooks::none());
         let shape = input.shape();
         let base = Address(4096);
-        let bytes = input.encode(base, OutsidePlaces::default());
+        let bytes = input.encode(shape.num_bytes, base, OutsidePlaces::default());
         prop_assert_eq!(bytes.len(), shape.num_bytes);
         let header = header(&bytes);
         let pairs = |place, len: u32| -> Vec<[u32; 2]> {
@@ -141,7 +141,7 @@ proptest! {
         prop_assert!(shape.rows >= num_seqs);
         prop_assert_eq!(shape.rows == num_seqs, num_seqs > 128 || DECODE_ROWS.contains(&num_seqs));
         let base = Address(512);
-        let bytes = input.encode(base, OutsidePlaces::default());
+        let bytes = input.encode(shape.num_bytes, base, OutsidePlaces::default());
         let header = header(&bytes);
         let is_none = |place| {
             array(&bytes, base, place, shape.rows)[num_seqs..].iter().all(|value| *value == NONE)

@@ -1,6 +1,6 @@
 //! The kernels of attention, emulated, against the host's operation.
 
-use super::random_step::{RandomStep, SeqShape, StepShape};
+use super::random_step::{RandomStep, SeqShape, StepShape, decode, heads, prefill};
 use super::support::{
     Draw, ELEMENTS, bits, check_close, get, get_floats, kernel_ops, kernel_tolerance, poisoned,
     put, put_floats,
@@ -9,10 +9,6 @@ use crate::gpu::args::{AttentionArgs, HeadCounts};
 use crate::gpu::host::HostOps;
 use crate::gpu::memory::Element;
 use crate::gpu::ops::DeviceOps;
-
-const fn heads(num_heads: u32, num_kv_heads: u32, head_dim: u32, block_size: u32) -> HeadCounts {
-    HeadCounts { num_heads, num_kv_heads, head_dim, block_size }
-}
 
 /// Tuned kernels: groups of 1, 4, 7 and 12, which is two sets of heads.
 const TUNED: [HeadCounts; 5] = [
@@ -25,14 +21,6 @@ const TUNED: [HeadCounts; 5] = [
 /// Shapes without one: groups of 1, 2 and 10.
 const OTHER: [HeadCounts; 4] =
     [heads(4, 2, 16, 16), heads(10, 1, 20, 1), heads(1, 1, 96, 32), heads(2, 1, 256, 16)];
-
-const fn decode(position: usize) -> SeqShape {
-    SeqShape { first_position: position, len: 1, decodes: true }
-}
-
-const fn prefill(first_position: usize, len: usize) -> SeqShape {
-    SeqShape { first_position, len, decodes: false }
-}
 
 /// One row and several items; contexts of one chunk or tile, its whole length, one more, and several.
 const STEPS: [&[SeqShape]; 5] = [

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::random_step::{RandomStep, SeqShape, StepShape};
+use super::random_step::{RandomStep, SeqShape, StepShape, decode, heads, prefill};
 use super::support::{
     Draw, ELEMENTS, bits, check_close, get, get_floats, index, poisoned, put, put_floats, rounded,
     to_f32, tolerance, values,
@@ -17,19 +17,7 @@ use crate::kernels::{self, AttentionHeads, Cpu, CpuOptions};
 /// Rows of the table of angles.
 const MAX_POSITIONS: usize = 700;
 
-const fn heads(num_heads: u32, num_kv_heads: u32, head_dim: u32, block_size: u32) -> HeadCounts {
-    HeadCounts { num_heads, num_kv_heads, head_dim, block_size }
-}
-
 const HEADS: [HeadCounts; 3] = [heads(4, 2, 16, 16), heads(6, 2, 20, 24), heads(3, 3, 64, 32)];
-
-const fn decode(position: usize) -> SeqShape {
-    SeqShape { first_position: position, len: 1, decodes: true }
-}
-
-const fn prefill(first_position: usize, len: usize) -> SeqShape {
-    SeqShape { first_position, len, decodes: false }
-}
 
 /// Few and many rows; contexts of one chunk, of its whole length, of one more, and of three.
 const STEPS: [&[SeqShape]; 5] = [

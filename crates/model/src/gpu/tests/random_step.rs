@@ -3,7 +3,9 @@
 use bytemuck::Pod;
 
 use super::support::{Draw, index, put};
-use crate::gpu::args::{DECODE_CHUNK, NONE, PREFILL_ROWS, PlanHeader, SAMPLE_ROWS, StepHeader};
+use crate::gpu::args::{
+    DECODE_CHUNK, HeadCounts, NONE, PREFILL_ROWS, PlanHeader, SAMPLE_ROWS, StepHeader,
+};
 use crate::gpu::memory::Address;
 use crate::gpu::ops::DeviceOps;
 
@@ -14,6 +16,26 @@ pub(super) struct SeqShape {
     pub(super) len: usize,
     /// Whether its rows are decode items; else prefill items.
     pub(super) decodes: bool,
+}
+
+/// A single token.
+pub(super) const fn decode(position: usize) -> SeqShape {
+    SeqShape { first_position: position, len: 1, decodes: true }
+}
+
+/// Rows that are attended together.
+pub(super) const fn prefill(first_position: usize, len: usize) -> SeqShape {
+    SeqShape { first_position, len, decodes: false }
+}
+
+/// How rows divide into heads.
+pub(super) const fn heads(
+    num_heads: u32,
+    num_kv_heads: u32,
+    head_dim: u32,
+    block_size: u32,
+) -> HeadCounts {
+    HeadCounts { num_heads, num_kv_heads, head_dim, block_size }
 }
 
 /// Sizes of a step.
