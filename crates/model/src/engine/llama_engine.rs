@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::block_pool::BlockPool;
 use super::config::EngineConfig;
 use super::gate;
+use super::outbox::Outbox;
 use super::projection::{LiveProbe, SharedProjections};
 use super::request::{Event, EventSink, GenerationRequest, SeqId};
 use super::scheduler::{Scheduler, Share};
@@ -31,6 +32,8 @@ pub struct LlamaEngine {
     max_model_len: usize,
     next_id: u64,
     live_probe: LiveProbe,
+    /// What the last step's sequences have to say, where it was not delivered yet.
+    outbox: Outbox,
     stats: SharedStats,
 }
 
@@ -66,6 +69,7 @@ impl LlamaEngine {
             cache,
             llama,
             next_id: 0,
+            outbox: Outbox::default(),
             stats: SharedStats::default(),
         })
     }
@@ -137,7 +141,7 @@ impl LlamaEngine {
         asks
     }
 
-    /// Runs the batch with every row's plan, and reads the rows that gates are to see.
+    /// Runs the batch with every row's plan, and reads the rows that gates are to see. What is in the outbox is delivered meanwhile.
     fn forward(&mut self, shares: &[Share], batch: &PackedBatch, asks: &[Ask]) -> Result<Computed> {
         let mut plans = Vec::with_capacity(batch.total_tokens());
         for share in shares {
@@ -153,7 +157,9 @@ impl LlamaEngine {
         });
         let capture = read.as_mut().map(GateRows::capture);
         let mut hooks = Hooks { steer, capture };
-        let output = self.llama.step(batch, &mut self.cache, &mut hooks, asks)?;
+        let outbox = &mut self.outbox;
+        let mut deliver = || outbox.deliver();
+        let output = self.llama.step(batch, &mut self.cache, &mut hooks, asks, &mut deliver)?;
         let measured = hooks.steer.map(|steer| steer.measured().to_vec());
         Ok(Computed { output, measured, read })
     }
@@ -174,7 +180,7 @@ impl LlamaEngine {
         let mut answers = output.answers();
         let mut ended = match broken {
             [] => Vec::new(),
-            broken => self.scheduler.give_up(broken),
+            broken => self.scheduler.give_up(broken, &mut self.outbox),
         };
         for (share, rows) in shares.iter().zip(batch.cu_seqlens.windows(2)) {
             let yields = yields_token(self.scheduler.sequence_mut(*share), *share);
@@ -191,13 +197,13 @@ impl LlamaEngine {
             let sequence = self.scheduler.sequence_mut(*share);
             let outcome = gated.unwrap_or_else(|| {
                 let answer = answer.ok_or_else(|| "the step gave too few answers".to_owned());
-                answer.and_then(|answer| sequence.advance(answer))
+                answer.and_then(|answer| sequence.advance(answer, &mut self.outbox))
             });
             match outcome {
                 Ok(Advance::Continues) => {}
                 Ok(Advance::Ended) => ended.push(share.running_idx),
                 Err(reason) => {
-                    sequence.fail(reason);
+                    sequence.fail(reason, &mut self.outbox);
                     ended.push(share.running_idx);
                 }
             }
@@ -208,12 +214,13 @@ impl LlamaEngine {
     /// Gives up every sequence of a step that failed.
     fn give_up(&mut self, shares: &[Share], reason: &str) {
         for share in shares {
-            self.scheduler.sequence_mut(*share).fail(reason.to_owned());
+            let sequence = self.scheduler.sequence_mut(*share);
+            sequence.fail(reason.to_owned(), &mut self.outbox);
         }
         self.scheduler.end(shares.iter().map(|share| share.running_idx).collect());
     }
 
-    /// One step.
+    /// One step, whose events come into the outbox.
     fn advance(&mut self) -> Result<StepOutcome> {
         self.scheduler.drop_closed();
         let shares = self.scheduler.schedule();
@@ -273,6 +280,7 @@ impl Engine for LlamaEngine {
     }
 
     fn cancel(&mut self, seq_id: SeqId) {
+        self.outbox.deliver();
         self.scheduler.drop_id(seq_id);
     }
 
@@ -289,8 +297,20 @@ impl Engine for LlamaEngine {
     }
 
     fn step(&mut self) -> Result<StepOutcome> {
+        let outcome = self.step_ahead();
+        self.outbox.deliver();
+        self.scheduler.drop_closed();
+        self.stats.write(&self.scheduler.stats());
+        outcome
+    }
+
+    fn step_ahead(&mut self) -> Result<StepOutcome> {
         let outcome = self.advance();
         self.stats.write(&self.scheduler.stats());
+        let is_followed = matches!(outcome, Ok(StepOutcome::Advanced)) && self.num_unfinished() > 0;
+        if !is_followed {
+            self.outbox.deliver();
+        }
         outcome
     }
 

@@ -12,6 +12,7 @@ mod config;
 mod fitting;
 mod gate;
 mod llama_engine;
+mod outbox;
 mod projection;
 mod request;
 mod row_sums;
@@ -78,12 +79,21 @@ pub trait Engine: Send {
         Ok(true)
     }
 
-    /// Makes one forward pass over the packed batch, if there is anything to do.
+    /// Makes one forward pass over the packed batch, if there is anything to do. Its events are delivered when it returns.
     ///
     /// # Errors
     /// An error ends every sequence of the batch with [`Event::Failed`]: nothing is answered from a
     /// step that failed.
     fn step(&mut self) -> Result<StepOutcome>;
+
+    /// [`Self::step`] for a caller that makes the next one at once: an engine may keep the events and deliver them while the next
+    /// pass runs. None is kept where no pass was made, it failed, or no sequence is left.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    fn step_ahead(&mut self) -> Result<StepOutcome> {
+        self.step()
+    }
 
     /// Sequences queued or running.
     fn num_unfinished(&self) -> usize;

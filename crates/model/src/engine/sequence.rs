@@ -5,8 +5,10 @@ use std::ops::Range;
 use super::block_key::BlockKey;
 use super::block_pool::{BlockFigures, BlockTable, Hit};
 use super::gate::{Gate, GateDecision, GateState, Question};
-use super::request::{Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId};
-use super::request::{SinkClosed, SteeringReport};
+use super::outbox::{Outbox, Outlet};
+use super::request::{
+    Event, EventSink, Finish, FinishReason, GenerationRequest, SeqId, SteeringReport,
+};
 use super::row_sums::{ReadRows, SumTag};
 use crate::hooks::ProjectionSample;
 use crate::sampling::{Answer, Ask, Sampler};
@@ -16,7 +18,7 @@ use crate::steering::{SlotLease, SteeringId, SteeringPlan};
 pub(super) struct Sequence {
     pub(super) id: SeqId,
     request: GenerationRequest,
-    sink: Box<dyn EventSink>,
+    outlet: Outlet,
     sampler: Sampler,
     generated: Vec<u32>,
     /// Tokens whose keys and values are in the cache.
@@ -60,7 +62,7 @@ impl Sequence {
         Self {
             id,
             request,
-            sink,
+            outlet: Outlet::new(id, sink),
             sampler,
             generated: Vec::new(),
             num_computed: 0,
@@ -73,7 +75,7 @@ impl Sequence {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.sink.is_closed()
+        self.outlet.is_closed()
     }
 
     pub(super) fn prompt_len(&self) -> usize {
@@ -213,13 +215,8 @@ impl Sequence {
     }
 
     /// The gate ended it.
-    pub(super) fn stop(&mut self) {
-        self.send_last(Event::Finished(Finish {
-            reason: FinishReason::Gated,
-            prompt_tokens: self.prompt_len(),
-            completion_tokens: self.generated.len(),
-            steering: self.report,
-        }));
+    pub(super) fn stop(&self, outbox: &mut Outbox) {
+        self.finish(FinishReason::Gated, outbox);
     }
 
     /// Whether its plan uses the vector of a sample where the sample was taken.
@@ -327,7 +324,11 @@ impl Sequence {
     ///
     /// # Errors
     /// A text for [`Event::Failed`] when the logits are not finite.
-    pub(super) fn advance(&mut self, answer: Answer<'_>) -> Result<Advance, String> {
+    pub(super) fn advance(
+        &mut self,
+        answer: Answer<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<Advance, String> {
         let sampled = self.sampler.accept(answer, &self.request.stop_token_ids)?;
         let token_id = sampled.token.token_id;
         self.generated.push(token_id);
@@ -341,29 +342,25 @@ impl Sequence {
             None
         };
         let (token, top) = (sampled.token, sampled.top);
-        let token = Event::Token { token, top, steering: self.report };
-        if self.sink.try_send(token) == Err(SinkClosed) {
-            return Ok(Advance::Ended);
-        }
+        outbox.put(&self.outlet, Event::Token { token, top, steering: self.report });
         let Some(reason) = reason else { return Ok(Advance::Continues) };
-        self.send_last(Event::Finished(Finish {
-            reason,
-            prompt_tokens: self.prompt_len(),
-            completion_tokens: self.generated.len(),
-            steering: self.report,
-        }));
+        self.finish(reason, outbox);
         Ok(Advance::Ended)
     }
 
     /// Gives the sequence up.
-    pub(super) fn fail(&mut self, reason: String) {
-        self.send_last(Event::Failed(reason));
+    pub(super) fn fail(&self, reason: String, outbox: &mut Outbox) {
+        outbox.put(&self.outlet, Event::Failed(reason));
     }
 
-    fn send_last(&mut self, event: Event) {
-        if self.sink.try_send(event) == Err(SinkClosed) {
-            tracing::debug!(seq = %self.id, "the reader left before the last event");
-        }
+    fn finish(&self, reason: FinishReason, outbox: &mut Outbox) {
+        let finish = Finish {
+            reason,
+            prompt_tokens: self.prompt_len(),
+            completion_tokens: self.generated.len(),
+            steering: self.report,
+        };
+        outbox.put(&self.outlet, Event::Finished(finish));
     }
 }
 

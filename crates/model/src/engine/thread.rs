@@ -262,8 +262,8 @@ impl EngineThread {
     }
 }
 
-/// The loop: read commands while there are any, do a part of a registration, then make one step. Sleeps only while nothing is to
-/// be done.
+/// The loop: read commands while there are any, do a part of a registration, then make one step, during whose pass the events of the
+/// one before are delivered. Sleeps only while nothing is to be done, and so while no event is kept ([`Engine::step_ahead`]).
 fn run(engine: &mut dyn Engine, commands: &Receiver<Command>) {
     let mut draining = false;
     // Bound: each has a permit.
@@ -282,7 +282,7 @@ fn run(engine: &mut dyn Engine, commands: &Receiver<Command>) {
             draining |= apply(engine, command, &mut registrations);
         }
         go_on_registering(engine, &mut registrations);
-        if let Err(error) = engine.step() {
+        if let Err(error) = engine.step_ahead() {
             tracing::error!(%error, "an engine step failed; its sequences were given up");
         }
     }

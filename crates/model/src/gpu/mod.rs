@@ -34,6 +34,8 @@ mod results;
 mod shard;
 mod step;
 #[cfg(test)]
+pub(crate) mod stub;
+#[cfg(test)]
 mod tests;
 mod weights;
 

@@ -94,7 +94,8 @@ impl DeviceModel {
         self.batch_invariant
     }
 
-    /// One step, and what its rows answer.
+    /// One step, and what its rows answer. `meanwhile` is called once, on this thread, after everything was asked of the devices and
+    /// before they are waited for; not by a step that failed before.
     ///
     /// # Errors
     /// [`crate::Error::Tensor`] when an operation fails or the device has no room. Of several ranks, [`crate::Error::Device`] when
@@ -104,6 +105,7 @@ impl DeviceModel {
         step: &DeviceStep<'_>,
         cache: &mut DeviceCache,
         hooks: &mut Hooks<'_>,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<StepOutput> {
         let DeviceStep { config, batch, layout, asks, num_blocks } = *step;
         let asked = HookInput::new(hooks, config, (batch.total_tokens(), num_blocks))?;
@@ -122,12 +124,14 @@ impl DeviceModel {
         if let Some(job) = jobs.first_mut() {
             job.results = Some(&mut results);
         }
-        ranks.together(jobs, |ops, Job { pass, recorded, results }| {
+        let ask = |ops: &mut dyn DeviceOps, Job { pass, recorded, .. }: &mut Job<'_>| {
             let run = |ops: &mut dyn DeviceOps| pass.run(ops, num_blocks);
             match recorded {
-                Some(recorded) => ops.run(recorded, &run)?,
-                None => run(ops)?,
+                Some(recorded) => ops.run(recorded, &run),
+                None => run(ops),
             }
+        };
+        ranks.together(jobs, ask, meanwhile, |ops, Job { pass, results, .. }| {
             match results {
                 Some(results) => {
                     *results = StepResults::read(ops, &pass.places, step, input.hooks())?;

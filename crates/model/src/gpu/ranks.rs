@@ -73,20 +73,30 @@ impl Ranks {
         Ok(true)
     }
 
-    /// Does `work` on every rank with its job, the others on threads of their own, which are started for it and have ended when this
-    /// returns: tens of microseconds beside a step's milliseconds. A single rank works on the caller's thread alone.
+    /// Does `ask` and then `wait` on every rank with its job, the others on threads of their own, which are started for it and have
+    /// ended when this returns: tens of microseconds beside a step's milliseconds. The first rank, or a single one, works on the
+    /// caller's thread, and there `meanwhile` is called in between, once, unless its `ask` failed.
     ///
     /// # Errors
     /// That of a single rank. Of several, [`Error::Device`] with the error of the rank that failed first; then they have failed for good.
     pub(super) fn together<J: Send>(
         &mut self,
         jobs: Vec<J>,
-        work: impl Fn(&mut dyn DeviceOps, J) -> Result<()> + Sync,
+        ask: impl Fn(&mut dyn DeviceOps, &mut J) -> Result<()> + Sync,
+        meanwhile: &mut dyn FnMut(),
+        wait: impl Fn(&mut dyn DeviceOps, J) -> Result<()> + Sync,
     ) -> Result<()> {
         let num_ranks = self.ops.len();
         let mut ranks = self.ops.iter_mut().zip(jobs);
         let Some((first, first_job)) = ranks.next() else { return Ok(()) };
-        let Some(link) = self.link.as_deref() else { return work(&mut **first, first_job) };
+        let work = |ops: &mut dyn DeviceOps, mut job: J, meanwhile: &mut dyn FnMut()| {
+            ask(ops, &mut job)?;
+            meanwhile();
+            wait(ops, job)
+        };
+        let Some(link) = self.link.as_deref() else {
+            return work(&mut **first, first_job, meanwhile);
+        };
         // Stays if a rank panics.
         self.failed = Some("a rank panicked".to_owned());
         let failure: Mutex<Option<String>> = Mutex::new(None);
@@ -94,25 +104,27 @@ impl Ranks {
             let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert_with(|| format!("rank {rank} of {num_ranks}: {error}"));
         };
-        let on_rank = |rank: usize, ops: &mut dyn DeviceOps, job: J| {
-            let mut unless_done = Severing(Some(link));
-            match work(ops, job) {
-                Ok(()) => unless_done.0 = None,
-                // Noted before the others can fail for it.
-                Err(error) => note(rank, &error),
-            }
-        };
+        let on_rank =
+            |rank: usize, ops: &mut dyn DeviceOps, job: J, meanwhile: &mut dyn FnMut()| {
+                let mut unless_done = Severing(Some(link));
+                match work(ops, job, meanwhile) {
+                    Ok(()) => unless_done.0 = None,
+                    // Noted before the others can fail for it.
+                    Err(error) => note(rank, &error),
+                }
+            };
         thread::scope(|scope| {
             for (rank, (ops, job)) in (1..).zip(ranks) {
                 let name = thread::Builder::new().name(format!("rank-{rank}"));
                 let on_rank = &on_rank;
-                let started = name.spawn_scoped(scope, move || on_rank(rank, &mut **ops, job));
+                let started =
+                    name.spawn_scoped(scope, move || on_rank(rank, &mut **ops, job, &mut || ()));
                 if let Err(error) = started {
                     note(rank, &format_args!("its thread does not start: {error}"));
                     link.sever();
                 }
             }
-            on_rank(0, &mut **first, first_job);
+            on_rank(0, &mut **first, first_job, meanwhile);
         });
         self.failed = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.check()

@@ -135,7 +135,8 @@ impl Llama {
         hooks: &mut Hooks<'_>,
     ) -> Result<Tensor> {
         let asks = vec![Ask::Logits; batch.logit_rows.len()];
-        match self.run(batch, cache, hooks, self.config.num_hidden_layers, &asks)? {
+        let num_blocks = self.config.num_hidden_layers;
+        match self.run(batch, cache, hooks, num_blocks, &asks, &mut || ())? {
             Ran::Tensor(logits) => Ok(logits),
             Ran::Answers(output) => {
                 let shape = (batch.logit_rows.len(), self.config.vocab_size);
@@ -146,14 +147,18 @@ impl Llama {
 
     /// [`Self::forward`], with what each of `batch.logit_rows` is asked: where a token is asked for, no logits are handed out.
     ///
+    /// `meanwhile` is called once, on this thread: while a device works, after everything was asked of it and before it is waited
+    /// for; on the CPU, which has no time to spare, before the pass.
+    ///
     /// # Errors
-    /// As [`Self::forward`], and [`Error::Request`] unless there is one ask a row.
+    /// As [`Self::forward`], and [`Error::Request`] unless there is one ask a row. A step that fails may not have come to `meanwhile`.
     pub(crate) fn step(
         &self,
         batch: &PackedBatch,
         cache: &mut KvCache,
         hooks: &mut Hooks<'_>,
         asks: &[Ask],
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<StepOutput> {
         if asks.len() != batch.logit_rows.len() {
             return Err(Error::Request(format!(
@@ -162,7 +167,8 @@ impl Llama {
                 batch.logit_rows.len()
             )));
         }
-        match self.run(batch, cache, hooks, self.config.num_hidden_layers, asks)? {
+        let num_blocks = self.config.num_hidden_layers;
+        match self.run(batch, cache, hooks, num_blocks, asks, meanwhile)? {
             Ran::Tensor(logits) => {
                 #[expect(clippy::disallowed_methods, reason = "the host chooses")]
                 let logits = logits.flatten_all()?.to_vec1::<f32>()?;
@@ -188,7 +194,7 @@ impl Llama {
         let batch = PackedBatch { logit_rows: Vec::new(), ..batch.clone() };
         let mut hooks = Hooks { steer: None, capture: Some(capture) };
         let num_blocks = num_blocks.min(self.config.num_hidden_layers);
-        self.run(&batch, cache, &mut hooks, num_blocks, &[])?;
+        self.run(&batch, cache, &mut hooks, num_blocks, &[], &mut || ())?;
         Ok(())
     }
 
@@ -200,6 +206,7 @@ impl Llama {
         hooks: &mut Hooks<'_>,
         num_blocks: usize,
         asks: &[Ask],
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<Ran> {
         if !cache.fits(&self.config) {
             return Err(other_cache());
@@ -210,6 +217,7 @@ impl Llama {
             Body::Tensors(body) => {
                 let layers = cache.layers().ok_or_else(other_cache)?;
                 let step = (batch, &layout);
+                meanwhile();
                 let x = body.run(&self.cpu, step, &layers[..num_blocks], hooks)?; // [total_tokens, hidden_size]
                 if batch.logit_rows.is_empty() {
                     let shape = (0, self.config.vocab_size);
@@ -223,7 +231,7 @@ impl Llama {
                 let cache = cache.on_device().filter(of_model).ok_or_else(other_cache)?;
                 let step =
                     DeviceStep { config: &self.config, batch, layout: &layout, asks, num_blocks };
-                Ok(Ran::Answers(model.step(&step, cache, hooks)?))
+                Ok(Ran::Answers(model.step(&step, cache, hooks, meanwhile)?))
             }
         }
     }

@@ -81,7 +81,7 @@ impl LlamaEngine {
                 None
             }
             GateDecision::Stop => {
-                sequence.stop();
+                sequence.stop(&mut self.outbox);
                 Some(Ok(Advance::Ended))
             }
             GateDecision::Steer(plan, lease) => self.steer(share, question, (plan, lease)),

@@ -1,5 +1,7 @@
 //! Steering that breaks in a running engine.
 
+mod delivery;
+
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
@@ -155,7 +157,7 @@ fn a_step_wants_one_ask_a_row_and_chooses_from_the_rows_of_the_same_pass() {
             block_tables: vec![vec![0, 1]],
             logit_rows: vec![4, 8],
         };
-        llama.step(&batch, &mut cache, &mut Hooks::none(), asks)
+        llama.step(&batch, &mut cache, &mut Hooks::none(), asks, &mut || ())
     };
     for asks in [&[][..], &[Ask::Greedy], &[Ask::Logits; 3]] {
         let error = step(asks).unwrap_err().to_string();

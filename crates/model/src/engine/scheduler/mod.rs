@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use super::block_pool::{BlockPool, Hit};
 use super::config::EngineConfig;
 use super::gate::{GateDecision, Question};
+use super::outbox::Outbox;
 use super::projection;
 use super::request::SeqId;
 use super::sequence::{Running, Sequence};
@@ -216,12 +217,16 @@ impl Scheduler {
     /// Steering broke: gives up the running sequences that the vectors of these samples steer, whether or not the step
     /// computed any of their rows, and forgets the prefix cache, which may hold more such rows. Their places in
     /// `running`, for [`Self::end`].
-    pub(super) fn give_up(&mut self, broken: &[ProjectionSample]) -> Vec<usize> {
+    pub(super) fn give_up(
+        &mut self,
+        broken: &[ProjectionSample],
+        outbox: &mut Outbox,
+    ) -> Vec<usize> {
         self.pool.forget();
         let mut ended = Vec::new();
-        for (idx, Running { sequence, .. }) in self.running.iter_mut().enumerate() {
+        for (idx, Running { sequence, .. }) in self.running.iter().enumerate() {
             if let Some(sample) = broken.iter().find(|sample| sequence.uses_vector_of(sample)) {
-                sequence.fail(projection::failure(sample));
+                sequence.fail(projection::failure(sample), outbox);
                 ended.push(idx);
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::super::outbox::Outbox;
 use super::super::request::{Event, EventSink, GenerationRequest, SinkClosed};
 use super::super::sequence::{Advance, Caching};
 use super::*;
@@ -109,7 +110,9 @@ fn step_with(
         let yields = sequence.num_pending() == share.num_rows;
         scheduler.computed(share, None);
         let row = Answer::Logits(&[0.0, 1.0]);
-        if yields && scheduler.sequence_mut(share).advance(row) == Ok(Advance::Ended) {
+        let mut outbox = Outbox::default();
+        let sequence = scheduler.sequence_mut(share);
+        if yields && sequence.advance(row, &mut outbox) == Ok(Advance::Ended) {
             ended.push(share.running_idx);
         }
     }

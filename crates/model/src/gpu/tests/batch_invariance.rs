@@ -45,7 +45,7 @@ fn bits(llama: &Llama, steps: &[(Part, Option<Part>)]) -> Vec<Vec<u32>> {
     for &(looked_at, beside) in steps {
         let batch = batch(looked_at, beside);
         let asks = vec![Ask::Logits; batch.logit_rows.len()];
-        let output = llama.step(&batch, &mut cache, &mut Hooks::none(), &asks).unwrap();
+        let output = llama.step(&batch, &mut cache, &mut Hooks::none(), &asks, &mut || ()).unwrap();
         for answer in output.answers().take(looked_at.1) {
             let Answer::Logits(logits) = answer else { panic!("logits were asked for") };
             rows.push(logits.iter().map(|logit| logit.to_bits()).collect());

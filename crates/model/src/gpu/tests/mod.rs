@@ -9,6 +9,7 @@ mod host_add_norm;
 mod host_attention;
 mod host_memory;
 mod host_rows;
+mod meanwhile;
 mod random_step;
 mod ranks;
 mod sample;

@@ -78,10 +78,11 @@ fn a_rank_that_fails_amid_a_step_ends_it_on_all_ranks_and_every_later_one() {
 fn sum_unless(ranks: &mut Ranks, first: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
     let buffers: Vec<Buffer> = ranks.allocate_zeros(8).unwrap();
     let jobs = buffers.iter().map(Buffer::address).enumerate().collect();
-    ranks.together(jobs, |ops, (rank, values)| {
-        first(rank)?;
-        ops.all_reduce(&AllReduceArgs { values, num_values: 2 })
-    })
+    let sum = |ops: &mut dyn DeviceOps, (rank, values): &mut (usize, Address)| {
+        first(*rank)?;
+        ops.all_reduce(&AllReduceArgs { values: *values, num_values: 2 })
+    };
+    ranks.together(jobs, sum, &mut || (), |_, _| Ok(()))
 }
 
 #[test]

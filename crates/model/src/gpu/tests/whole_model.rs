@@ -92,7 +92,7 @@ fn run(llama: &Llama, dtype: KvCacheDtype) -> Found {
             }),
             _ => [Ask::Logits; 2],
         };
-        let output = llama.step(&batch, &mut cache, &mut hooks, &asks).unwrap();
+        let output = llama.step(&batch, &mut cache, &mut hooks, &asks, &mut || ()).unwrap();
         found.norms.extend(hooks.steer.unwrap().measured().iter().flatten());
         found.captured.extend(capture.take().into_iter().flat_map(|(_, values)| values));
         for sample in probe.take() {
