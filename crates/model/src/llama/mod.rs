@@ -135,8 +135,8 @@ impl Llama {
         hooks: &mut Hooks<'_>,
     ) -> Result<Tensor> {
         let asks = vec![Ask::Logits; batch.logit_rows.len()];
-        let num_blocks = self.config.num_hidden_layers;
-        match self.run(batch, cache, hooks, num_blocks, &asks, &mut || ())? {
+        let what = (self.config.num_hidden_layers, asks.as_slice());
+        match self.run(batch, cache, hooks, what, &mut || ())? {
             Ran::Tensor(logits) => Ok(logits),
             Ran::Answers(output) => {
                 let shape = (batch.logit_rows.len(), self.config.vocab_size);
@@ -167,8 +167,8 @@ impl Llama {
                 batch.logit_rows.len()
             )));
         }
-        let num_blocks = self.config.num_hidden_layers;
-        match self.run(batch, cache, hooks, num_blocks, asks, meanwhile)? {
+        let what = (self.config.num_hidden_layers, asks);
+        match self.run(batch, cache, hooks, what, meanwhile)? {
             Ran::Tensor(logits) => {
                 #[expect(clippy::disallowed_methods, reason = "the host chooses")]
                 let logits = logits.flatten_all()?.to_vec1::<f32>()?;
@@ -194,7 +194,7 @@ impl Llama {
         let batch = PackedBatch { logit_rows: Vec::new(), ..batch.clone() };
         let mut hooks = Hooks { steer: None, capture: Some(capture) };
         let num_blocks = num_blocks.min(self.config.num_hidden_layers);
-        self.run(&batch, cache, &mut hooks, num_blocks, &[], &mut || ())?;
+        self.run(&batch, cache, &mut hooks, (num_blocks, &[]), &mut || ())?;
         Ok(())
     }
 
@@ -204,8 +204,7 @@ impl Llama {
         batch: &PackedBatch,
         cache: &mut KvCache,
         hooks: &mut Hooks<'_>,
-        num_blocks: usize,
-        asks: &[Ask],
+        (num_blocks, asks): (usize, &[Ask]),
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Ran> {
         if !cache.fits(&self.config) {

@@ -71,12 +71,14 @@ impl Drop for Noting {
     }
 }
 
-/// An engine on a device that computes nothing: every token is 1. `told` is asked what becomes of what is asked.
+/// An engine on a device that computes nothing, for two sequences at once: every token is 1. `told` says what becomes of what is
+/// asked.
 fn engine_on(told: impl FnMut(Asked) -> Result<()> + Send + 'static) -> LlamaEngine {
     let ranks = Ranks::one(Box::new(StubOps::new(told)));
     let form = RandomWeights::Dense(DType::F32);
     let llama = random_llama_into(tiny_config(), 7, form, ranks).unwrap();
-    LlamaEngine::new(Arc::new(llama), &EngineConfig::default()).unwrap()
+    let config = EngineConfig { max_num_seqs: 2, ..EngineConfig::default() };
+    LlamaEngine::new(Arc::new(llama), &config).unwrap()
 }
 
 /// What fails from now on when it is asked.
@@ -167,21 +169,21 @@ fn a_pass_that_fails_loses_no_event_of_the_step_before() {
     use Happened::{End, Gone, Token};
     for failing in [Asked::Input, Asked::Operation, Asked::Results] {
         let mut bench = Bench::new();
-        bench.submit(9, STAYS);
-        bench.submit(1, STAYS);
+        for max_new_tokens in [9, 1, 9, 1] {
+            bench.submit(max_new_tokens, STAYS);
+        }
         bench.ahead();
         *bench.fault.lock().unwrap() = Some(failing);
         bench.engine.step_ahead().unwrap_err();
         let mut log = bench.log.take();
         log.retain(|happened| !matches!(happened, Happened::Asked(_)));
         let of_step_before = [Token(0), Token(1), End(1, true), Gone(1)];
-        assert_eq!(log, [&of_step_before[..], &[End(0, false), Gone(0)]].concat(), "{failing:?}");
-        assert_eq!(bench.engine.num_unfinished(), 0);
+        let of_step = [End(0, false), Gone(0), End(2, false), Gone(2)];
+        assert_eq!(log, [of_step_before, of_step].concat(), "{failing:?}");
 
         *bench.fault.lock().unwrap() = None;
-        bench.submit(1, STAYS);
-        let next = [INPUT, OPERATIONS, RESULTS, Token(2), End(2, true), Gone(2)];
-        assert_eq!(bench.ahead(), next, "the engine goes on");
+        let next = [INPUT, OPERATIONS, RESULTS, Token(3), End(3, true), Gone(3)];
+        assert_eq!(bench.ahead(), next, "the one that waited");
     }
 }
 
