@@ -33,7 +33,7 @@ impl PackedBatch {
     }
 
     /// Checks the batch against model and cache and resolves where each row's key and value go.
-    pub(crate) fn layout(&self, config: &LlamaConfig, cache: &KvCache) -> Result<BatchLayout> {
+    pub(crate) fn layout(&self, config: &LlamaConfig, cache: &KvCache) -> Result<BatchLayout<'_>> {
         let total_tokens = self.total_tokens();
         let num_seqs = self.block_tables.len();
         if total_tokens == 0 || self.positions.len() != total_tokens {
@@ -72,7 +72,7 @@ impl PackedBatch {
             layout.seqs.push(SeqSpan {
                 first_position: self.positions[rows.start],
                 rows,
-                block_table: block_table.clone(),
+                block_table,
             });
         }
         let mut written = layout.cache_rows.clone();
@@ -134,28 +134,28 @@ fn bad(reason: impl Display) -> Error {
 
 /// A checked batch, as the attention needs it.
 #[derive(Debug, Clone)]
-pub(crate) struct BatchLayout {
+pub(crate) struct BatchLayout<'a> {
     /// `[total_tokens]`: the row of the cache pool that takes each row's key and value.
     pub(crate) cache_rows: Vec<usize>,
     /// The sequences, in row order.
-    pub(crate) seqs: Vec<SeqSpan>,
+    pub(crate) seqs: Vec<SeqSpan<'a>>,
     /// Tokens a cache block.
     pub(crate) block_size: usize,
 }
 
 /// One sequence's share of a batch.
 #[derive(Debug, Clone)]
-pub(crate) struct SeqSpan {
+pub(crate) struct SeqSpan<'a> {
     /// Its rows.
     pub(crate) rows: Range<usize>,
     /// Position of its first row.
     pub(crate) first_position: usize,
     /// Its cache blocks in order of position.
-    pub(crate) block_table: Vec<u32>,
+    pub(crate) block_table: &'a [u32],
 }
 
 #[cfg(test)]
-impl SeqSpan {
+impl SeqSpan<'_> {
     /// The pool row that holds `position`.
     pub(crate) fn cache_row(&self, position: usize, block_size: usize) -> usize {
         self.block_table[position / block_size] as usize * block_size + position % block_size

@@ -40,7 +40,7 @@ pub(crate) struct DeviceModel {
 pub(crate) struct DeviceStep<'a> {
     pub(crate) config: &'a LlamaConfig,
     pub(crate) batch: &'a PackedBatch,
-    pub(crate) layout: &'a BatchLayout,
+    pub(crate) layout: &'a BatchLayout<'a>,
     /// One a row whose logits are wanted.
     pub(crate) asks: &'a [Ask],
     /// How many blocks, from the first; without all of them there are no logits.

@@ -129,7 +129,7 @@ impl StepInput {
     /// # Errors
     /// [`crate::Error::Tensor`] when a number does not fit 32 bits.
     pub(super) fn new(
-        (batch, layout): (&PackedBatch, &BatchLayout),
+        (batch, layout): (&PackedBatch, &BatchLayout<'_>),
         asks: &[Ask],
         hooks: HookInput,
         prefills: bool,
@@ -145,6 +145,7 @@ impl StepInput {
             logit_rows: numbers(batch.logit_rows.iter().copied())?,
             asks: asks.iter().copied().map(AskHeader::from).collect(),
             max_blocks,
+            block_tables: Vec::with_capacity(layout.seqs.len() * max_blocks),
             hooks,
             is_decode: padded_rows.is_some(),
             ..Self::default()
@@ -152,7 +153,7 @@ impl StepInput {
         for (idx, seq) in layout.seqs.iter().enumerate() {
             input.seqs.extend(std::iter::repeat_n(number(idx)?, seq.rows.len()));
             let padding = max_blocks - seq.block_table.len();
-            input.block_tables.extend(&seq.block_table);
+            input.block_tables.extend(seq.block_table);
             input.block_tables.extend(std::iter::repeat_n(0, padding));
             if prefills && seq.rows.len() >= PREFILL_ROWS {
                 input.prefill(seq.rows.clone())?;

@@ -17,7 +17,7 @@ use crate::steering::Site;
 #[derive(Debug)]
 pub(super) struct Step<'a> {
     pub(super) cpu: &'a Cpu,
-    pub(super) layout: &'a BatchLayout,
+    pub(super) layout: &'a BatchLayout<'a>,
     pub(super) rope: RopeRows,
 }
 

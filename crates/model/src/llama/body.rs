@@ -51,7 +51,7 @@ impl TensorBody {
     pub(super) fn run(
         &self,
         cpu: &Cpu,
-        (batch, layout): (&PackedBatch, &BatchLayout),
+        (batch, layout): (&PackedBatch, &BatchLayout<'_>),
         cache: &[LayerCache],
         hooks: &mut Hooks<'_>,
     ) -> Result<Tensor> {

@@ -329,14 +329,14 @@ fn on_the_cpu(cpu: &Cpu, case: &Case, pools: &[Tensor; 2]) -> Vec<f32> {
         Tensor::from_vec(values, (rows, half), &Device::Cpu).unwrap()
     };
     let block_size = case.heads.block_size as usize;
-    let mut seqs: Vec<SeqSpan> = Vec::new();
+    let mut seqs: Vec<SeqSpan<'_>> = Vec::new();
     for (seq, block_table) in step.block_tables.iter().enumerate() {
         let of_seq = |row: &usize| step.seqs[*row] as usize == seq;
         let first = (0..rows).find(of_seq).unwrap();
         seqs.push(SeqSpan {
             rows: first..first + (0..rows).filter(of_seq).count(),
             first_position: step.positions[first] as usize,
-            block_table: block_table.clone(),
+            block_table,
         });
     }
     let cache_rows = step.cache_rows[..rows].iter().map(|row| *row as usize).collect();

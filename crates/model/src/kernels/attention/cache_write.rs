@@ -18,7 +18,7 @@ pub(super) fn write(
     k_pool: &Tensor,
     v_pool: &Tensor,
     qkv: &Tensor,
-    layout: &BatchLayout,
+    layout: &BatchLayout<'_>,
     heads: AttentionHeads,
 ) -> Result<()> {
     let keys = WriteRows { layout, heads, what: What::Keys };
@@ -33,7 +33,7 @@ enum What {
 }
 
 struct WriteRows<'a> {
-    layout: &'a BatchLayout,
+    layout: &'a BatchLayout<'a>,
     heads: AttentionHeads,
     what: What,
 }

@@ -19,7 +19,7 @@ pub(super) fn attention(
     qkv: &Tensor,
     (cos, sin): (&Tensor, &Tensor),
     (k_pool, v_pool): (&Tensor, &Tensor),
-    layout: &BatchLayout,
+    layout: &BatchLayout<'_>,
     heads: AttentionHeads,
 ) -> Result<Tensor> {
     let (q_width, kv_width) = (heads.q_width(), heads.kv_width());
@@ -56,7 +56,7 @@ fn paged_attention(
     q: &Tensor,
     k_pool: &Tensor,
     v_pool: &Tensor,
-    layout: &BatchLayout,
+    layout: &BatchLayout<'_>,
     heads: AttentionHeads,
 ) -> Result<Tensor> {
     let device = q.device();

@@ -69,7 +69,7 @@ pub(crate) fn attention(
     qkv: &Tensor,
     (cos, sin): (&Tensor, &Tensor),
     (k_pool, v_pool): (&Tensor, &Tensor),
-    layout: &BatchLayout,
+    layout: &BatchLayout<'_>,
     heads: AttentionHeads,
 ) -> Result<Tensor> {
     rope_in_place(cpu, qkv, cos, sin, heads.q_width() + heads.kv_width())?;

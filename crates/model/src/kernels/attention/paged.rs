@@ -20,7 +20,7 @@ pub(super) fn attention(
     qkv: &Tensor,
     k_pool: &Tensor,
     v_pool: &Tensor,
-    layout: &BatchLayout,
+    layout: &BatchLayout<'_>,
     heads: AttentionHeads,
 ) -> Result<Tensor> {
     Ok(qkv.apply_op3_no_bwd(k_pool, v_pool, &PagedAttention { cpu, layout, heads })?)
@@ -28,7 +28,7 @@ pub(super) fn attention(
 
 struct PagedAttention<'a> {
     cpu: &'a Cpu,
-    layout: &'a BatchLayout,
+    layout: &'a BatchLayout<'a>,
     heads: AttentionHeads,
 }
 
@@ -104,7 +104,7 @@ impl<'a> PagedAttention<'a> {
             level,
             k_pool,
             v_pool,
-            block_table: &seq.block_table,
+            block_table: seq.block_table,
             block_size,
             kv_len: seq.first_position + (row - seq.rows.start) + 1,
             kv_head: 0,

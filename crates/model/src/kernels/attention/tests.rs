@@ -10,11 +10,11 @@ use super::*;
 use crate::batch::SeqSpan;
 
 /// One sequence's rows in a step.
-fn span(rows: Range<usize>, first_position: usize, block_table: &[u32]) -> SeqSpan {
-    SeqSpan { rows, first_position, block_table: block_table.to_vec() }
+fn span(rows: Range<usize>, first_position: usize, block_table: &[u32]) -> SeqSpan<'_> {
+    SeqSpan { rows, first_position, block_table }
 }
 
-fn layout(seqs: Vec<SeqSpan>, block_size: usize) -> BatchLayout {
+fn layout(seqs: Vec<SeqSpan<'_>>, block_size: usize) -> BatchLayout<'_> {
     let cache_rows = seqs
         .iter()
         .flat_map(|seq| {
