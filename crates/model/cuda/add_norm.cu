@@ -1,7 +1,9 @@
 // Residual sum with steering, captures and the live probe's sample, then RMS norm: a block a row, the row in registers.
 //
-// What waits for what, at one row: x, h and the norm's weight at once; the header, the row's plan, its slot, the vector. Sums
-// have a fixed order: a thread's numbers, the lanes of a warp pair by pair, the warps in order. It depends on `hidden` alone.
+// What waits for what, at one row: the header, the row's plan, its slot, the vector, and beside them the norm's weight, all of it
+// while the kernel before is still at work; then x and h at once. An added vector costs no barrier: what is measured of it is
+// summed with the norm's squares. Sums have a fixed order: a thread's numbers, the lanes of a warp pair by pair, the warps in
+// order. It depends on `hidden` alone.
 #include <cfloat>
 
 #include "args.cuh"
@@ -82,11 +84,20 @@ DEVICE void block_sums(float (&sums)[count], float (&shared)[count][WARPS]) {
     }
 }
 
+// A row's vector in this layer, and what is done with it.
 struct Steering {
     // None where the row is left alone.
     const float* vector;
     float strength;
     uint32_t op;
+};
+
+// What the step asks of this block's row. It came with the step, so it is read ahead.
+struct Asked {
+    Steering steering;
+    // Whether the live probe looks at the row.
+    bool is_sampled;
+    bool captures_before, captures_after;
 };
 
 // Index of the site and layer where there is one thing a site and layer.
@@ -104,32 +115,38 @@ DEVICE Steering find_steering(const StepHeader& step, const AddNormArgs& args) {
     return {vector, plan.strength, plan.op};
 }
 
-// Changes the row by its plan (arXiv 2410.01174, Eq. 2; arXiv 2406.11717) and returns `||delta|| / ||h||`.
+DEVICE Asked find_asked(const StepHeader& step, const AddNormArgs& args) {
+    const bool captures = step.num_captures > 0, after = step.captures_after != 0;
+    return {find_steering(step, args), step.sample_rows[place_of(step, args)] == blockIdx.x, captures && !after, captures && after};
+}
+
+// Changes the row by its plan (arXiv 2410.01174, Eq. 2; arXiv 2406.11717), and returns the vector's factor.
 template <class Row>
-DEVICE float steer(Row& h, const Steering& steering, uint32_t hidden) {
+DEVICE float steer(Row& h, const Row& v, const Steering& steering) {
     SHARED(float[3][WARPS], shared);
     SHARED(float[1][WARPS], shared_after);
-    Row v;
-    v.load(steering.vector, hidden);
-    float sums[3] = {h.dot(h), v.dot(v), h.dot(v)};
-    block_sums(sums, shared);
-    const float h_norm = sqrtf(sums[0]);
-    float factor = steering.strength;
-    // A vector of zeros has no direction: nothing lies along it.
-    if (steering.op == OPERATOR_PROJECT_OUT) factor = -factor * sums[2] / fmaxf(sums[1], FLT_MIN);
+    float factor = steering.strength, before = 0.0f;
+    if (steering.op != OPERATOR_ADD) {
+        float sums[3] = {h.dot(h), v.dot(v), h.dot(v)};
+        block_sums(sums, shared);
+        before = sqrtf(sums[0]);
+        // A vector of zeros has no direction: nothing lies along it.
+        if (steering.op == OPERATOR_PROJECT_OUT) factor = -factor * sums[2] / fmaxf(sums[1], FLT_MIN);
+    }
     h.change(v, [&](float h, float v) { return fmaf(factor, v, h); });
     if (steering.op == OPERATOR_ADD_NORM_RESTORED) {
         float after[1] = {h.dot(h)};
         block_sums(after, shared_after);
-        const float restore = h_norm / fmaxf(sqrtf(after[0]), FLT_MIN);
+        const float restore = before / fmaxf(sqrtf(after[0]), FLT_MIN);
         h.change(h, [&](float h, float) { return h * restore; });
     }
-    return fabsf(factor) * sqrtf(sums[1]) / fmaxf(h_norm, FLT_MIN);
+    return factor;
 }
 
 // Copies the row to wherever captures want it.
 template <class Row>
-DEVICE void capture(const StepHeader& step, const AddNormArgs& args, const Row& at_hook) {
+DEVICE void capture(const AddNormArgs& args, const Row& at_hook) {
+    const StepHeader& step = *args.step;
     for (uint32_t capture = 0; capture < step.num_captures; capture++) {
         const uint32_t start = step.capture_starts[static_cast<size_t>(capture) * 2 * step.num_layers + place_of(step, args)];
         const uint32_t row = step.capture_rows[static_cast<size_t>(capture) * args.rows + blockIdx.x];
@@ -138,74 +155,96 @@ DEVICE void capture(const StepHeader& step, const AddNormArgs& args, const Row& 
     }
 }
 
-// Makes x the residual stream that goes on.
+// Makes x the residual stream that goes on. `evidence`: a thread's part of h.h before steering and of v.v, and the factor.
 template <class Row>
-DEVICE void add(const AddNormArgs& args, Row& x, Row& h) {
-    const StepHeader& step = *args.step;
+DEVICE void add(const AddNormArgs& args, const Asked& asked, const Row& v, Row& x, Row& h, float (&evidence)[3]) {
     const uint32_t hidden = args.hidden;
     const bool at_attn_out = args.site == SITE_ATTN_OUT;
-    const Steering steering = find_steering(step, args);
-    const auto sum = [](float x, float h) { return x + h; };
     if (!at_attn_out) h.change(x, [](float h, float x) { return x + h; });
-
     float* samples = nullptr;
-    if (step.sample_rows[place_of(step, args)] == blockIdx.x) {
-        samples = step.samples + place_of(step, args) * SAMPLE_ROWS * hidden;
+    if (asked.is_sampled) {
+        samples = args.step->samples + place_of(*args.step, args) * SAMPLE_ROWS * hidden;
         h.store(samples, hidden);
         if (!at_attn_out) x.change(x, [](float, float) { return 0.0f; });
         x.store(samples + hidden, hidden);
-        Row v{};
-        if (steering.vector != nullptr) v.load(steering.vector, hidden);
-        v.store(samples + 3 * static_cast<size_t>(hidden), hidden);
+        const float* vector = asked.steering.vector;
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < hidden; i += THREADS) {
+            samples[3 * static_cast<size_t>(hidden) + i] = vector != nullptr ? vector[i] : 0.0f;
+        }
     }
-    if (!step.captures_after) capture(step, args, h);
-    if (steering.vector != nullptr) {
-        const float relative_norm = steer(h, steering, hidden);
-        float* largest = step.relative_norms + blockIdx.x;
-        if (threadIdx.x == 0) *largest = fmaxf(*largest, relative_norm);
+    if (asked.captures_before) capture(args, h);
+    if (asked.steering.vector != nullptr) {
+        evidence[0] = h.dot(h), evidence[1] = v.dot(v);
+        evidence[2] = steer(h, v, asked.steering);
     }
-    if (step.captures_after) capture(step, args, h);
+    if (asked.captures_after) capture(args, h);
     if (at_attn_out) {
-        x.change(h, sum);
+        x.change(h, [](float x, float h) { return x + h; });
     } else {
         x = h;
     }
-    if (samples != nullptr) x.store(samples + 2 * static_cast<size_t>(hidden), hidden);
+    if (asked.is_sampled) x.store(samples + 2 * static_cast<size_t>(hidden), hidden);
+}
+
+// x.x over the block. A steered row's evidence is summed beside it: its largest `||delta|| / ||h||` so far, `largest`, may grow.
+DEVICE float sum_squares(const AddNormArgs& args, float square, bool steers, const float (&evidence)[3], float largest) {
+    SHARED(float[3][WARPS], shared);
+    SHARED(float[1][WARPS], shared_alone);
+    if (!steers) {
+        float sums[1] = {square};
+        block_sums(sums, shared_alone);
+        return sums[0];
+    }
+    float sums[3] = {square, evidence[0], evidence[1]};
+    block_sums(sums, shared);
+    if (threadIdx.x == 0) {
+        const float relative_norm = fabsf(evidence[2]) * sqrtf(sums[2]) / fmaxf(sqrtf(sums[1]), FLT_MIN);
+        args.step->relative_norms[blockIdx.x] = fmaxf(largest, relative_norm);
+    }
+    return sums[0];
 }
 
 // Grid: rows.
 template <class T, uint32_t width, uint32_t count>
 DEVICE void add_norm(const AddNormArgs& args) {
-    SHARED(float[1][WARPS], shared);
     const uint32_t hidden = args.hidden;
     const size_t start = static_cast<size_t>(blockIdx.x) * hidden;
-    // Registers for the weight too, as long as there are enough: then it is here when the sum is.
+    // Registers for weight and vector beside x and h, as long as there are enough: they are here when x and h are.
     constexpr bool early = width * count <= 32;
-    Part<width, count> x, weight;
+    const Asked asked = args.h != nullptr ? find_asked(*args.step, args) : Asked{};
+    const bool steers = asked.steering.vector != nullptr;
+    Part<width, count> x, weight, v;
+    if constexpr (early) {
+        weight.load(args.weight, hidden);
+        if (steers) v.load(asked.steering.vector, hidden);
+    }
+    wait_for_earlier();
     x.load(args.x + start, hidden);
-    if constexpr (early) weight.load(args.weight, hidden);
+    float evidence[3] = {}, largest = 0.0f;
     if (args.h != nullptr) {
         Part<width, count> h;
         h.load(args.h + start, hidden);
-        add(args, x, h);
+        if (steers) largest = args.step->relative_norms[blockIdx.x];
+        if (!early && steers) v.load(asked.steering.vector, hidden);
+        add(args, asked, v, x, h, evidence);
         x.store(args.x + start, hidden);
     }
     if constexpr (!early) weight.load(args.weight, hidden);
-    float square[1] = {x.dot(x)};
-    block_sums(square, shared);
-    const float scale = 1.0f / sqrtf(square[0] / static_cast<float>(hidden) + args.eps);
+    const float sum = sum_squares(args, x.dot(x), steers, evidence, largest);
+    const float scale = 1.0f / sqrtf(sum / static_cast<float>(hidden) + args.eps);
     x.change(weight, [&](float x, float weight) { return x * scale * weight; });
     x.store(static_cast<T*>(args.normed) + start, hidden);
 }
 
 // The number is of numbers a thread: `hidden` is at most THREADS of that. `any` has 32, for one that is no multiple of 4.
 #define ADD_NORM(T, name)                                                             \
-    KERNEL(add_norm_##name##_4, AddNormArgs, THREADS) { add_norm<T, 4, 1>(args); }    \
-    KERNEL(add_norm_##name##_8, AddNormArgs, THREADS) { add_norm<T, 4, 2>(args); }    \
-    KERNEL(add_norm_##name##_16, AddNormArgs, THREADS) { add_norm<T, 4, 4>(args); }   \
-    KERNEL(add_norm_##name##_32, AddNormArgs, THREADS) { add_norm<T, 4, 8>(args); }   \
-    KERNEL(add_norm_##name##_64, AddNormArgs, THREADS) { add_norm<T, 4, 16>(args); }  \
-    KERNEL(add_norm_##name##_any, AddNormArgs, THREADS) { add_norm<T, 1, 32>(args); }
+    KERNEL_AHEAD(add_norm_##name##_4, AddNormArgs, THREADS) { add_norm<T, 4, 1>(args); }    \
+    KERNEL_AHEAD(add_norm_##name##_8, AddNormArgs, THREADS) { add_norm<T, 4, 2>(args); }    \
+    KERNEL_AHEAD(add_norm_##name##_16, AddNormArgs, THREADS) { add_norm<T, 4, 4>(args); }   \
+    KERNEL_AHEAD(add_norm_##name##_32, AddNormArgs, THREADS) { add_norm<T, 4, 8>(args); }   \
+    KERNEL_AHEAD(add_norm_##name##_64, AddNormArgs, THREADS) { add_norm<T, 4, 16>(args); }  \
+    KERNEL_AHEAD(add_norm_##name##_any, AddNormArgs, THREADS) { add_norm<T, 1, 32>(args); }
 ADD_NORM(float, f32)
 ADD_NORM(f16, f16)
 ADD_NORM(bf16, bf16)

@@ -25,6 +25,9 @@ constexpr uint32_t OPERATOR_ADD = 0;
 constexpr uint32_t OPERATOR_ADD_NORM_RESTORED = 1;
 constexpr uint32_t OPERATOR_PROJECT_OUT = 2;
 
+constexpr uint32_t ELEMENT_F32 = 0;
+constexpr uint32_t ELEMENT_F16 = 1;
+
 constexpr uint32_t ASK_LOGITS = 0;
 constexpr uint32_t ASK_GREEDY = 1;
 constexpr uint32_t ASK_DRAW = 2;
@@ -117,12 +120,15 @@ struct AttentionArgs {
     const void* k_pool;
     const void* v_pool;
     float* partials;
+    uint32_t* arrivals;
     void* z;
     HeadCounts heads;
     uint32_t rows;
     uint32_t q_stride;
     uint32_t max_decode_items;
     uint32_t num_prefill_items;
+    uint32_t z_element;
+    uint32_t padding;
 };
 
 struct SwigluArgs {
@@ -194,7 +200,7 @@ static_assert(sizeof(EmbedArgs) == 32 && offsetof(EmbedArgs, rows) == 24, "Embed
 static_assert(sizeof(AddNormArgs) == 64 && offsetof(AddNormArgs, eps) == 56, "AddNormArgs");
 static_assert(sizeof(HeadCounts) == 16, "HeadCounts");
 static_assert(sizeof(RopeCacheArgs) == 88 && offsetof(RopeCacheArgs, heads) == 56, "RopeCacheArgs");
-static_assert(sizeof(AttentionArgs) == 80 && offsetof(AttentionArgs, heads) == 48, "AttentionArgs");
+static_assert(sizeof(AttentionArgs) == 96 && offsetof(AttentionArgs, heads) == 56, "AttentionArgs");
 static_assert(sizeof(SwigluArgs) == 40 && offsetof(SwigluArgs, rows) == 24, "SwigluArgs");
 static_assert(sizeof(GatherArgs) == 32 && offsetof(GatherArgs, logit_rows) == 24, "GatherArgs");
 static_assert(sizeof(MatmulArgs) == 48 && offsetof(MatmulArgs, rows) == 32, "MatmulArgs");

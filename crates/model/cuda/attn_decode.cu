@@ -1,4 +1,4 @@
-// Attention of single rows over the paged cache, in chunks of DECODE_CHUNK positions, and the merge of the chunks.
+// Attention of single rows over the paged cache, in chunks of DECODE_CHUNK positions; a row's last chunk merges them.
 //
 // A work is one chunk of one row for the query heads of one key and value head. Blocks walk over the works, as many blocks as
 // the card holds at once (src/gpu/launch/attention.rs): a captured graph must be launched for the longest context, where one block a work
@@ -214,6 +214,86 @@ DEVICE float* partial_of(const AttentionArgs& args, const Work& work, uint32_t h
     return args.partials + idx * (args.heads.head_dim + 2);
 }
 
+DEVICE uint32_t num_chunks(const AttentionArgs& args, uint32_t row) {
+    return args.step->row_items[row + 1] - args.step->row_items[row];
+}
+
+// A number of a row's result, `idx` from the row's first head on.
+DEVICE void store_z(const AttentionArgs& args, uint32_t row, uint32_t idx, float value) {
+    const size_t at = static_cast<size_t>(row) * args.heads.num_heads * args.heads.head_dim + idx;
+    if (args.z_element == ELEMENT_F32) {
+        static_cast<float*>(args.z)[at] = value;
+    } else if (args.z_element == ELEMENT_F16) {
+        static_cast<f16*>(args.z)[at] = from_float<f16>(value);
+    } else {
+        static_cast<bf16*>(args.z)[at] = from_float<bf16>(value);
+    }
+}
+
+// Keeps a number of the work: of the result where it is the row's only chunk, else of its partial result.
+DEVICE void keep(const AttentionArgs& args, const Work& work, uint32_t chunks, uint32_t i, float out, const float* largest,
+                 const float* sums) {
+    const uint32_t dim = args.heads.head_dim, head = i / dim;
+    if (chunks == 1) {
+        store_z(args, work.row, work.set.first_head * dim + i, out / sums[head]);
+        return;
+    }
+    float* partial = partial_of(args, work, head);
+    partial[2 + i % dim] = out;
+    if (i % dim == 0) partial[0] = largest[head], partial[1] = sums[head];
+}
+
+// Puts the chunks of a row's head together in ascending order, by one warp.
+DEVICE void merge(const AttentionArgs& args, uint32_t row, uint32_t head, uint32_t chunks) {
+    const uint32_t dim = args.heads.head_dim, lane = threadIdx.x % WARP_SIZE;
+    const size_t first = static_cast<size_t>(args.step->row_items[row]) * args.heads.num_heads + head;
+    const float* partials = args.partials + first * (dim + 2);
+    const size_t stride = static_cast<size_t>(args.heads.num_heads) * (dim + 2);
+    float most = -INFINITY;
+    for (uint32_t chunk = lane; chunk < chunks; chunk += WARP_SIZE) most = fmaxf(most, load_of_block(partials + chunk * stride));
+    most = warp_max(most);
+    for (uint32_t base = lane; base < dim; base += 4 * WARP_SIZE) {
+        float sum = 0.0f;
+        float out[4] = {};
+#pragma unroll 4
+        for (uint32_t chunk = 0; chunk < chunks; chunk++) {
+            const float* partial = partials + chunk * stride;
+            const float weight = exp2_approx((load_of_block(partial) - most) * LOG2_E);
+            sum = fmaf(weight, load_of_block(partial + 1), sum);
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++) {
+                const uint32_t d = base + i * WARP_SIZE;
+                if (d < dim) out[i] = fmaf(weight, load_of_block(partial + 2 + d), out[i]);
+            }
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) {
+            const uint32_t d = base + i * WARP_SIZE;
+            if (d < dim) store_z(args, row, head * dim + d, out[i] / sum);
+        }
+    }
+}
+
+// Merges a row's set of heads if all of its other chunks are done. Which block is the last does not change what it computes.
+DEVICE void merge_if_last(const AttentionArgs& args, const Work& work, uint32_t chunks) {
+    if (chunks == 1) return;
+    SHARED(uint32_t, is_last);
+    // This thread's part can be seen before the block is counted.
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32_t* arrived = args.arrivals + static_cast<size_t>(work.row) * args.heads.num_heads + work.set.first_head;
+        is_last = atomicAdd(arrived, 1u) + 1 == chunks;
+        if (is_last) *arrived = 0;
+    }
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    for (uint32_t head = threadIdx.x / WARP_SIZE; head < work.set.num_heads; head += ATTENTION_WARPS) {
+        merge(args, work.row, work.set.first_head + head, chunks);
+    }
+}
+
 // Heads of exactly D numbers; sets of up to G query heads (the rest is computed with queries of 0 and thrown away).
 template <class C, uint32_t D, uint32_t G>
 DEVICE void attn_decode_tuned(const AttentionArgs& args, DecodeSpace<D, G>& space) {
@@ -224,12 +304,14 @@ DEVICE void attn_decode_tuned(const AttentionArgs& args, DecodeSpace<D, G>& spac
     const uint32_t end = num_works(args, G);
     for (uint32_t idx = blockIdx.x; idx < end; idx += gridDim.x) {
         const Work work = work_at(args, idx, G);
+        const uint32_t chunks = num_chunks(args, work.row);
         const float* q = args.q + static_cast<size_t>(work.row) * args.q_stride + static_cast<size_t>(work.set.first_head) * D;
         const CachePlaces cache = cache_places(args, work.row, work.set.kv_head);
         // The last work's readers of these two are past the barrier before its final sums.
         for (uint32_t i = threadIdx.x; i < DECODE_CHUNK; i += ATTENTION_THREADS) {
             space.places[i] = place_of(cache, work.first + (i < work.len ? i : work.len - 1));
         }
+        wait_for_earlier();
         for (uint32_t i = threadIdx.x; i < G * D; i += ATTENTION_THREADS) {
             space.q[i / D][i % D] = i < work.set.num_heads * D ? q[i] * scale : 0.0f;
         }
@@ -253,14 +335,12 @@ DEVICE void attn_decode_tuned(const AttentionArgs& args, DecodeSpace<D, G>& spac
             for (uint32_t part = 0; part < ATTENTION_WARPS * T::STEP_ROWS; part++) {
                 sum += (&space.ring[part / T::STEP_ROWS][0][0][0][0])[part % T::STEP_ROWS * G * D + i];
             }
-            float* partial = partial_of(args, work, i / D);
-            partial[2 + i % D] = sum;
-            if (i % D == 0) {
-                partial[0] = space.largest[i / D];
-                partial[1] = space.sums[i / D];
-            }
+            keep(args, work, chunks, i, sum, space.largest, space.sums);
         }
+        merge_if_last(args, work, chunks);
     }
+    // A block without a work, too.
+    wait_for_earlier();
 }
 
 template <class C>
@@ -269,73 +349,31 @@ DEVICE void attn_decode_any(const AttentionArgs& args, ChunkSpace& space) {
     const uint32_t end = num_works(args, MAX_SET);
     for (uint32_t idx = blockIdx.x; idx < end; idx += gridDim.x) {
         const Work work = work_at(args, idx, MAX_SET);
+        const uint32_t chunks = num_chunks(args, work.row);
         attend_chunk<C>(args, work.set, work.row, work.first, work.len, space);
-        for (uint32_t i = threadIdx.x; i < work.set.num_heads * (dim + 2); i += ATTENTION_THREADS) {
-            const uint32_t head = i / (dim + 2);
-            const uint32_t at = i % (dim + 2);
-            const float value = at == 0 ? space.largest[head] : at == 1 ? space.sums[head] : space.out[head][at - 2];
-            partial_of(args, work, head)[at] = value;
+        for (uint32_t i = threadIdx.x; i < work.set.num_heads * dim; i += ATTENTION_THREADS) {
+            keep(args, work, chunks, i, space.out[i / dim][i % dim], space.largest, space.sums);
         }
+        merge_if_last(args, work, chunks);
     }
 }
 
-// Puts the chunks of a row together in ascending order. A warp has one head, a block ATTENTION_WARPS heads of one row.
-template <class Z>
-DEVICE void attn_merge(const AttentionArgs& args) {
-    const StepHeader& step = *args.step;
-    const uint32_t dim = args.heads.head_dim;
-    const uint32_t lane = threadIdx.x % WARP_SIZE;
-    const uint32_t blocks_per_row = (args.heads.num_heads + ATTENTION_WARPS - 1) / ATTENTION_WARPS;
-    const uint32_t row = blockIdx.x / blocks_per_row;
-    const uint32_t head = blockIdx.x % blocks_per_row * ATTENTION_WARPS + threadIdx.x / WARP_SIZE;
-    const uint32_t begin = step.row_items[row];
-    const uint32_t chunks = step.row_items[row + 1] - begin;
-    if (head >= args.heads.num_heads || chunks == 0) return;
-    const float* partials = args.partials + (static_cast<size_t>(begin) * args.heads.num_heads + head) * (dim + 2);
-    const size_t stride = static_cast<size_t>(args.heads.num_heads) * (dim + 2);
-    float most = -INFINITY;
-    for (uint32_t chunk = lane; chunk < chunks; chunk += WARP_SIZE) most = fmaxf(most, partials[chunk * stride]);
-    most = warp_max(most);
-    Z* z = static_cast<Z*>(args.z) + (static_cast<size_t>(row) * args.heads.num_heads + head) * dim;
-    for (uint32_t base = lane; base < dim; base += 4 * WARP_SIZE) {
-        float sum = 0.0f;
-        float out[4] = {};
-#pragma unroll 4
-        for (uint32_t chunk = 0; chunk < chunks; chunk++) {
-            const float* partial = partials + chunk * stride;
-            const float weight = exp2_approx((partial[0] - most) * LOG2_E);
-            sum = fmaf(weight, partial[1], sum);
-#pragma unroll
-            for (uint32_t i = 0; i < 4; i++) {
-                const uint32_t d = base + i * WARP_SIZE;
-                if (d < dim) out[i] = fmaf(weight, partial[2 + d], out[i]);
-            }
-        }
-#pragma unroll
-        for (uint32_t i = 0; i < 4; i++) {
-            const uint32_t d = base + i * WARP_SIZE;
-            if (d < dim) z[d] = from_float<Z>(out[i] / sum);
-        }
+#define DECODE_TUNED(C, D, G)                                                       \
+    KERNEL_AHEAD(attn_decode_d##D##_g##G##_##C, AttentionArgs, ATTENTION_THREADS) { \
+        using Space = DecodeSpace<D, G>;                                            \
+        SHARED(Space, space);                                                       \
+        attn_decode_tuned<C, D, G>(args, space);                                    \
     }
-}
-
-#define DECODE_TUNED(C, D, G)                                                 \
-    KERNEL(attn_decode_d##D##_g##G##_##C, AttentionArgs, ATTENTION_THREADS) { \
-        using Space = DecodeSpace<D, G>;                                      \
-        SHARED(Space, space);                                                 \
-        attn_decode_tuned<C, D, G>(args, space);                              \
+#define DECODE(C)                                               \
+    DECODE_TUNED(C, 64, 4)                                      \
+    DECODE_TUNED(C, 64, 8)                                      \
+    DECODE_TUNED(C, 128, 4)                                     \
+    DECODE_TUNED(C, 128, 8)                                     \
+    KERNEL(attn_decode_##C, AttentionArgs, ATTENTION_THREADS) { \
+        SHARED(ChunkSpace, space);                              \
+        attn_decode_any<C>(args, space);                        \
     }
-#define DECODE_AND_MERGE(T)                                    \
-    DECODE_TUNED(T, 64, 4)                                     \
-    DECODE_TUNED(T, 64, 8)                                     \
-    DECODE_TUNED(T, 128, 4)                                    \
-    DECODE_TUNED(T, 128, 8)                                    \
-    KERNEL(attn_decode_##T, AttentionArgs, ATTENTION_THREADS) { \
-        SHARED(ChunkSpace, space);                             \
-        attn_decode_any<T>(args, space);                       \
-    }                                                          \
-    KERNEL(attn_merge_##T, AttentionArgs, ATTENTION_THREADS) { attn_merge<T>(args); }
 
-DECODE_AND_MERGE(f32)
-DECODE_AND_MERGE(f16)
-DECODE_AND_MERGE(bf16)
+DECODE(f32)
+DECODE(f16)
+DECODE(bf16)

@@ -2,6 +2,9 @@
 // matrix fragments. Everything else in the kernels is the same C++17 for both.
 //
 // A kernel: `KERNEL(name, Args, threads) { ... args ... }`, launched with exactly `threads` threads a block, a multiple of 32.
+// It may begin while the kernel before it ends (programmatic dependent launch, CUDA Programming Guide), and waits there for that
+// one's end. `KERNEL_AHEAD` waits where its body says so, in every thread: until `wait_for_earlier` it reads nothing that a kernel
+// of the same step writes, and writes nothing at all. Weights, vectors and what the host sent up for the step are there.
 // Functions beside it are `DEVICE`, shared arrays `SHARED`. Shuffles and matrix operations are asked by all 32 lanes of a warp.
 #pragma once
 
@@ -16,8 +19,21 @@
 
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
-#define KERNEL(name, Args, threads) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args)
+#define KERNEL_AHEAD(name, Args, threads)                                                            \
+    DEVICE void name##_body(const Args& args);                                                       \
+    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args) { \
+        let_next_begin();                                                                            \
+        name##_body(args);                                                                           \
+    }                                                                                                \
+    DEVICE void name##_body(const Args& args)
+#define KERNEL(name, Args, threads)                                                                  \
+    DEVICE void name##_body(const Args& args);                                                       \
+    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args) { \
+        let_next_begin();                                                                            \
+        wait_for_earlier();                                                                          \
+        name##_body(args);                                                                           \
+    }                                                                                                \
+    DEVICE void name##_body(const Args& args)
 // A shared array, 16-byte aligned, with undefined contents: `SHARED(float[8], sums)`.
 #define SHARED(Type, name)    \
     using name##_type = Type; \
@@ -26,6 +42,19 @@
 #define DYNAMIC_SHARED(Type, name)                                  \
     extern __shared__ __align__(128) unsigned char dynamic_shared[]; \
     Type* name = reinterpret_cast<Type*>(dynamic_shared)
+
+// Lets the next kernel begin as soon as every block of this one has come here, and there is room beside them.
+DEVICE void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+// Waits until the kernels before this one have ended and everything that they wrote can be seen.
+DEVICE void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 using f16 = __half;
 using bf16 = __nv_bfloat16;
@@ -51,6 +80,9 @@ template <class V>
 DEVICE V load_vector(const void* from) { return *static_cast<const V*>(from); }
 template <class V>
 DEVICE void store_vector(void* to, V value) { *static_cast<V*>(to) = value; }
+
+// What another block of the same launch wrote before a `__threadfence`: a read past this multiprocessor's cache.
+DEVICE float load_of_block(const float* from) { return __ldcg(from); }
 
 DEVICE uint32_t shared_address(const void* place) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(place));

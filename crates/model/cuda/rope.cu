@@ -1,7 +1,7 @@
 // Rotates queries and keys by their position, and writes keys and values to the cache.
 //
 // A thread takes `width` adjacent pairs of a query or key head, one number of each half a pair, or `width` numbers of the
-// values: few dependent loads (header, position, angles) and enough threads to hide them at one row.
+// values. Header, position and angles, which depend on each other, are read while the product before is still at work.
 #include "args.cuh"
 #include "device.cuh"
 
@@ -49,7 +49,7 @@ DEVICE void rope_cache(const RopeCacheArgs& args) {
     const StepHeader& step = *args.step;
     const uint32_t position = step.positions[row], cache_row = step.cache_rows[row];
     // Padding: nobody reads it.
-    if (cache_row == NONE) return;
+    if (cache_row == NONE) return wait_for_earlier();
     const float* angles = args.angles + static_cast<size_t>(position) * heads.head_dim;
     float* q = args.q + static_cast<size_t>(row) * args.q_stride;
     const float* k = args.k + static_cast<size_t>(row) * args.kv_stride;
@@ -57,6 +57,7 @@ DEVICE void rope_cache(const RopeCacheArgs& args) {
 
     for (uint32_t part = blockIdx.y * THREADS + threadIdx.x; part < all; part += gridDim.y * THREADS) {
         if (part >= rotated) {
+            wait_for_earlier();
             const uint32_t kv_head = (part - rotated) / parts_of_head, i = (part - rotated) % parts_of_head * width;
             T* to = static_cast<T*>(args.v_pool) + in_pool(heads, cache_row, kv_head);
             store(to + i, load<width>(v + kv_head * heads.head_dim + i));
@@ -65,13 +66,16 @@ DEVICE void rope_cache(const RopeCacheArgs& args) {
         const uint32_t head = part / parts_of_half, i = part % parts_of_half * width;
         const bool is_key = head >= heads.num_heads;
         const float* from = is_key ? k + (head - heads.num_heads) * heads.head_dim : q + head * heads.head_dim;
+        float2 angle[width];
+#pragma unroll
+        for (uint32_t n = 0; n < width; n++) angle[n] = load_vector<float2>(angles + 2 * (i + n));
+        wait_for_earlier();
         const Numbers<width> first = load<width>(from + i), second = load<width>(from + half + i);
         Numbers<width> new_first, new_second;
 #pragma unroll
         for (uint32_t n = 0; n < width; n++) {
-            const float2 angle = load_vector<float2>(angles + 2 * (i + n));
-            new_first.at[n] = first.at[n] * angle.x - second.at[n] * angle.y;
-            new_second.at[n] = second.at[n] * angle.x + first.at[n] * angle.y;
+            new_first.at[n] = first.at[n] * angle[n].x - second.at[n] * angle[n].y;
+            new_second.at[n] = second.at[n] * angle[n].x + first.at[n] * angle[n].y;
         }
         if (is_key) {
             T* to = static_cast<T*>(args.k_pool) + in_pool(heads, cache_row, head - heads.num_heads);
@@ -82,6 +86,8 @@ DEVICE void rope_cache(const RopeCacheArgs& args) {
             store(q + head * heads.head_dim + half + i, new_second);
         }
     }
+    // A thread without a part, too.
+    wait_for_earlier();
 }
 
 // Grid: rows, parts of a row in THREADS (src/gpu/launch.rs counts them).
@@ -95,6 +101,6 @@ DEVICE void rope_cache(const RopeCacheArgs& args) {
         rope_cache<T, 1>(args);
     }
 }
-KERNEL(rope_cache_f32, RopeCacheArgs, THREADS) { rope_cache<float>(args); }
-KERNEL(rope_cache_f16, RopeCacheArgs, THREADS) { rope_cache<f16>(args); }
-KERNEL(rope_cache_bf16, RopeCacheArgs, THREADS) { rope_cache<bf16>(args); }
+KERNEL_AHEAD(rope_cache_f32, RopeCacheArgs, THREADS) { rope_cache<float>(args); }
+KERNEL_AHEAD(rope_cache_f16, RopeCacheArgs, THREADS) { rope_cache<f16>(args); }
+KERNEL_AHEAD(rope_cache_bf16, RopeCacheArgs, THREADS) { rope_cache<bf16>(args); }

@@ -1,6 +1,7 @@
 // Operations that move or change single rows: embedding, SwiGLU, gather, bias. All of them wait for memory alone.
 #include "args.cuh"
 #include "device.cuh"
+#include "swiglu.cuh"
 
 constexpr uint32_t THREADS = 256;
 
@@ -21,8 +22,6 @@ DEVICE void embed(const EmbedArgs& args) {
 KERNEL(embed_f32, EmbedArgs, THREADS) { embed<float>(args); }
 KERNEL(embed_f16, EmbedArgs, THREADS) { embed<f16>(args); }
 KERNEL(embed_bf16, EmbedArgs, THREADS) { embed<bf16>(args); }
-
-DEVICE float silu_times(float gate, float up) { return gate / (1.0f + expf(-gate)) * up; }
 
 // Grid: rows, width in parts of 4 * THREADS.
 template <class T>

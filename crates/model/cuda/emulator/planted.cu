@@ -56,6 +56,12 @@ KERNEL(planted_stale, CheckArgs, 32) {
     counted[threadIdx.x] = 7;
 }
 
+// All threads but one wait for earlier kernels.
+KERNEL_AHEAD(planted_no_wait_for_earlier, CheckArgs, 32) {
+    if (threadIdx.x == 7) return;
+    wait_for_earlier();
+}
+
 template <class T>
 DEVICE void convert(const CheckArgs& args) {
     const uint32_t i = blockIdx.x * 256 + threadIdx.x;

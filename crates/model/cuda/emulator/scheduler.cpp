@@ -44,6 +44,7 @@ struct Thread {
     bool started = false;
     State state = State::Ready;
     const char* operation = "";
+    bool waited = false;
     uint32_t exchanges = 0;
     uint32_t groups = 0;
     std::vector<Copy> copies;
@@ -202,6 +203,14 @@ void fail(const char* what) {
 }
 
 void block_barrier() { yield(State::AtBlock); }
+
+void begin_ahead() { current->waited = false; }
+
+void end_ahead() {
+    if (!current->waited) fail("a thread ends without having waited for earlier kernels");
+}
+
+void wait_for_earlier() { current->waited = true; }
 
 const unsigned char* exchange(const char* operation, const void* part, size_t size) {
     unsigned char* parts = warps[threadIdx.x / 32].parts[current->exchanges++ % 2];

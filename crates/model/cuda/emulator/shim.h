@@ -19,6 +19,15 @@
         name(*static_cast<const Args*>(args));                                                      \
     });                                                                                             \
     static void name(const Args& args)
+// As above; every thread must wait.
+#define KERNEL_AHEAD(name, Args, threads)                                                            \
+    static void name(const Args& args);                                                             \
+    static const emulator::Kernel name##_kernel(#name, sizeof(Args), threads, [](const void* args) { \
+        emulator::begin_ahead();                                                                     \
+        name(*static_cast<const Args*>(args));                                                      \
+        emulator::end_ahead();                                                                       \
+    });                                                                                             \
+    static void name(const Args& args)
 #define SHARED(Type, name)                            \
     static emulator::SharedValues<Type> name##_values; \
     auto& name = name##_values.values
@@ -106,6 +115,10 @@ constexpr size_t PART = 32;
 // Leaves this lane's part, waits for the other 31, and gives all parts, PART bytes each, until the next exchange but one.
 // All lanes must ask for the same operation.
 const unsigned char* exchange(const char* operation, const void* part, size_t size);
+// A thread that is to wait for the kernels before its own: between these two it must call the third.
+void begin_ahead();
+void end_ahead();
+void wait_for_earlier();
 unsigned char* dynamic_shared();
 bool is_shared(const void* place, size_t size);
 bool is_global(const void* place, size_t size);
@@ -147,6 +160,9 @@ T shuffle(const char* operation, uint32_t mask, T value, uint32_t from_lane) {
 
 }  // namespace emulator
 
+inline void __threadfence() {}
+inline float load_of_block(const float* from) { return *from; }
+inline void wait_for_earlier() { emulator::wait_for_earlier(); }
 inline void __syncthreads() { emulator::block_barrier(); }
 inline void __syncwarp() { emulator::exchange("syncwarp", nullptr, 0); }
 template <class T>

@@ -57,6 +57,8 @@ pub(super) struct Places {
     /// `[rows][q_width]`.
     pub(super) z: Address,
     pub(super) partials: Address,
+    /// `u32[rows][num_heads]`, all zero between operations.
+    pub(super) arrivals: Address,
     /// `f32[rows][2 * intermediate]`, or one after the other.
     pub(super) gate_up: Address,
     /// `[rows][intermediate]`.
@@ -86,7 +88,9 @@ pub(super) struct Arena {
     generation: u64,
 }
 
-const NUM_PLACES: usize = 18;
+const NUM_PLACES: usize = 19;
+/// Which of them is [`Places::arrivals`].
+const ARRIVALS: usize = 7;
 /// Bytes of the widest single number.
 const WIDEST: usize = 4;
 
@@ -109,6 +113,9 @@ impl Arena {
         }
         if moved {
             self.generation += 1;
+            if let Room(Some(arrivals)) = &self.rooms[ARRIVALS] {
+                ops.clear(arrivals)?;
+            }
         }
         Ok(Places::of(places))
     }
@@ -140,6 +147,7 @@ fn sizes(config: &LlamaConfig, shape: &StepShape) -> [usize; NUM_PLACES] {
         rows * (q_width + 2 * kv_width) * WIDEST,
         rows * q_width * WIDEST,
         shape.max_decode_items * partial * WIDEST,
+        rows * config.num_attention_heads * size_of::<u32>(),
         rows * 2 * config.intermediate_size * WIDEST,
         rows * config.intermediate_size * WIDEST,
         logit_rows * hidden * WIDEST,
@@ -164,6 +172,7 @@ impl Places {
             qkv,
             z,
             partials,
+            arrivals,
             gate_up,
             activated,
             head_rows,
@@ -184,6 +193,7 @@ impl Places {
             qkv,
             z,
             partials,
+            arrivals,
             gate_up,
             activated,
             head_rows,

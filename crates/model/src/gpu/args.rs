@@ -7,6 +7,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::memory::Address;
+#[cfg(doc)]
+use super::memory::Element;
 use crate::sampling::{Ask, Filter};
 
 /// Where an index may be missing: there is none.
@@ -177,8 +179,8 @@ pub(crate) struct RopeCacheArgs {
 
 /// `softmax(q k^T / sqrt(head_dim)) v` over each row's own and earlier positions.
 ///
-/// Decode items leave partial results, which the merge of their row puts together in ascending order of chunks; prefill items
-/// write `z` themselves. All sums are f32.
+/// Decode items of a row with several chunks leave partial results, which the last of them puts together in ascending order of
+/// chunks; the only one of a row, and prefill items, write `z` at once. All sums are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct AttentionArgs {
@@ -193,6 +195,9 @@ pub(crate) struct AttentionArgs {
     /// `f32[num_decode_items][num_heads][head_dim + 2]`: largest score, sum of `exp(score - largest)`, and the sum of
     /// `exp(score - largest) * v`.
     pub(crate) partials: Address,
+    /// `u32[rows][num_heads]`: items of the row that are done, counted at the first of the heads that are computed together. All
+    /// zero before and after.
+    pub(crate) arrivals: Address,
     /// `[rows][num_heads * head_dim]`, in the element type of the operation. Rows without an item are not written.
     pub(crate) z: Address,
     pub(crate) heads: HeadCounts,
@@ -202,6 +207,9 @@ pub(crate) struct AttentionArgs {
     pub(crate) max_decode_items: u32,
     /// Prefill items of the launch, as the header says.
     pub(crate) num_prefill_items: u32,
+    /// The element type of the operation: [`Element::code`].
+    pub(crate) z_element: u32,
+    pub(crate) padding: u32,
 }
 
 /// `activated = silu(gate) * up` (arXiv 2002.05202).

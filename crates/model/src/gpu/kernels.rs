@@ -106,6 +106,11 @@ impl<L: Launcher> KernelOps<L> {
         &mut self.launcher
     }
 
+    /// Whether a product with single numbers is ours, not a library's.
+    fn takes(&self, args: &MatmulArgs) -> bool {
+        args.rows <= SKINNY_ROWS || self.options.batch_invariant
+    }
+
     fn keep(&mut self, bytes: &[u8]) -> Result<Buffer> {
         let buffer = self.launcher.allocate(bytes.len())?;
         self.launcher.upload(buffer.address(), bytes)?;
@@ -219,7 +224,6 @@ impl<L: Launcher> DeviceOps for KernelOps<L> {
         }
         if args.max_decode_items > 0 {
             self.launcher.launch(&launch::attn_decode(args, cache)?)?;
-            self.launcher.launch(&launch::attn_merge(args, z))?;
         }
         Ok(())
     }
@@ -234,9 +238,7 @@ impl<L: Launcher> DeviceOps for KernelOps<L> {
 
     fn matmul(&mut self, args: &MatmulArgs, weight: MatrixForm) -> Result<()> {
         match weight {
-            MatrixForm::Dense(element)
-                if args.rows <= SKINNY_ROWS || self.options.batch_invariant =>
-            {
+            MatrixForm::Dense(element) if self.takes(args) => {
                 self.launcher.launch(&launch::product(args, element))
             }
             _ => {
@@ -247,6 +249,20 @@ impl<L: Launcher> DeviceOps for KernelOps<L> {
                 Ok(())
             }
         }
+    }
+
+    fn gated_matmul(
+        &mut self,
+        args: &MatmulArgs,
+        weight: MatrixForm,
+        activated: Element,
+    ) -> Result<bool> {
+        if !self.takes(args) || weight != MatrixForm::Dense(activated) {
+            return Ok(false);
+        }
+        let Some(launch) = launch::gated_product(args, activated) else { return Ok(false) };
+        self.launcher.launch(&launch)?;
+        Ok(true)
     }
 
     fn sample(&mut self, args: &SampleArgs) -> Result<()> {

@@ -8,7 +8,7 @@ use super::args::{AddNormArgs, EmbedArgs, GatherArgs, MatmulArgs, RopeCacheArgs,
 use super::memory::Element;
 use crate::error::{Error, Result};
 
-pub(crate) use attention::{attn_decode, attn_merge, attn_prefill};
+pub(crate) use attention::{attn_decode, attn_prefill};
 
 /// Threads a block of the kernels here; their sources have the same number.
 const THREADS: u32 = 256;
@@ -55,7 +55,7 @@ macro_rules! of_numbers {
 mod products;
 mod sample;
 
-pub(crate) use products::{SKINNY_ROWS, product};
+pub(crate) use products::{SKINNY_ROWS, gated_product, product};
 pub(crate) use sample::sample;
 
 fn launch<'a>(
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!((size_of::<AddNormArgs>(), offset_of!(AddNormArgs, eps)), (64, 56));
         assert_eq!(size_of::<HeadCounts>(), 16);
         assert_eq!((size_of::<RopeCacheArgs>(), offset_of!(RopeCacheArgs, heads)), (88, 56));
-        assert_eq!((size_of::<AttentionArgs>(), offset_of!(AttentionArgs, heads)), (80, 48));
+        assert_eq!((size_of::<AttentionArgs>(), offset_of!(AttentionArgs, heads)), (96, 56));
         assert_eq!((size_of::<SwigluArgs>(), offset_of!(SwigluArgs, rows)), (40, 24));
         assert_eq!((size_of::<GatherArgs>(), offset_of!(GatherArgs, logit_rows)), (32, 24));
         assert_eq!((size_of::<MatmulArgs>(), offset_of!(MatmulArgs, rows)), (48, 32));

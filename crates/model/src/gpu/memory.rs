@@ -73,6 +73,15 @@ pub(crate) enum Element {
 }
 
 impl Element {
+    /// What kernels call it: 0 f32, 1 f16, 2 bf16.
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Bf16 => 2,
+        }
+    }
+
     /// Bytes a number.
     pub(crate) const fn size(self) -> usize {
         match self {

@@ -56,7 +56,8 @@ pub(crate) use step::StepBounds;
 pub struct GpuOptions {
     /// A row's bits do not depend on what is computed beside it, as on the CPU, for slower prompts. Default false.
     pub batch_invariant: bool,
-    /// Steps of single tokens are recorded and replayed as CUDA graphs. Default true.
+    /// Steps of single tokens are recorded and replayed as CUDA graphs, and a kernel may begin while the one before it ends, where
+    /// the GPU can do that. Default true.
     pub cuda_graphs: bool,
 }
 

@@ -91,6 +91,17 @@ pub(crate) trait DeviceOps: Send {
     fn swiglu(&mut self, args: &SwigluArgs, activated: Element) -> Result<()>;
     fn gather(&mut self, args: &GatherArgs, element: Element) -> Result<()>;
     fn matmul(&mut self, args: &MatmulArgs, weight: MatrixForm) -> Result<()>;
+    /// [`matmul`](Self::matmul) and [`swiglu`](Self::swiglu) in one, of gates and as many features that they let through: as if one
+    /// followed the other, and only what comes of it is kept. `args.out` is `[rows][out_stride]` of what SwiGLU leaves. False, and
+    /// nothing done, where the device does not do that.
+    fn gated_matmul(
+        &mut self,
+        _args: &MatmulArgs,
+        _weight: MatrixForm,
+        _activated: Element,
+    ) -> Result<bool> {
+        Ok(false)
+    }
     /// The tokens that rows of logits are asked for.
     fn sample(&mut self, args: &SampleArgs) -> Result<()>;
     /// With one rank: nothing.

@@ -94,7 +94,7 @@ impl Pass<'_> {
         weights: &LayerWeights,
         layer: usize,
     ) -> Result<()> {
-        let Places { step, normed, qkv, z, partials, h, .. } = self.places;
+        let Places { step, normed, qkv, z, partials, arrivals, h, .. } = self.places;
         let (k_pool, v_pool) = self.pools.layer(layer);
         let config = self.config;
         let heads = HeadCounts {
@@ -129,12 +129,15 @@ impl Pass<'_> {
             k_pool,
             v_pool,
             partials,
+            arrivals,
             z,
             heads,
             rows,
             q_stride: q.stride,
             max_decode_items: number(self.shape.max_decode_items)?,
             num_prefill_items: number(self.shape.num_prefill_items)?,
+            z_element: weights.o_proj.form.input().code(),
+            padding: 0,
         };
         ops.attention(&attention, self.pools.element(), weights.o_proj.form.input())?;
         self.product(ops, &weights.o_proj, z, h)?;
@@ -143,7 +146,28 @@ impl Pass<'_> {
 
     /// From the normed rows to `h`, the MLP's output.
     fn mlp(&self, ops: &mut dyn DeviceOps, weights: &LayerWeights) -> Result<()> {
-        let Places { normed, gate_up, activated, h, .. } = self.places;
+        let Places { activated, h, .. } = self.places;
+        if !self.gated(ops, weights)? {
+            self.gate_and_up(ops, weights)?;
+        }
+        self.product(ops, &weights.down_proj, activated, h)?;
+        self.all_reduce(ops, h)
+    }
+
+    /// From the normed rows to `activated` in one operation, where the two projections are one matrix and the device can do that.
+    fn gated(&self, ops: &mut dyn DeviceOps, weights: &LayerWeights) -> Result<bool> {
+        let [product] = &weights.gate_up_proj.products[..] else { return Ok(false) };
+        let Places { normed, activated, .. } = self.places;
+        let args = MatmulArgs {
+            out_stride: number(self.config.intermediate_size)?,
+            ..matmul(product, normed, activated, self.rows()?)?
+        };
+        ops.gated_matmul(&args, product.form, weights.down_proj.form.input())
+    }
+
+    /// From the normed rows to `activated`, by way of `gate_up`.
+    fn gate_and_up(&self, ops: &mut dyn DeviceOps, weights: &LayerWeights) -> Result<()> {
+        let Places { normed, gate_up, activated, .. } = self.places;
         let width = self.config.intermediate_size;
         let [gate, up] = self.stack(ops, &weights.gate_up_proj, normed, gate_up, [width, width])?;
         let args = SwigluArgs {
@@ -155,9 +179,7 @@ impl Pass<'_> {
             stride: gate.stride,
             padding: 0,
         };
-        ops.swiglu(&args, weights.down_proj.form.input())?;
-        self.product(ops, &weights.down_proj, activated, h)?;
-        self.all_reduce(ops, h)
+        ops.swiglu(&args, weights.down_proj.form.input())
     }
 
     /// The logits of the rows that they are wanted of, and the tokens that they are asked for.

@@ -162,7 +162,7 @@ pub(crate) struct ModelFlags {
         default_missing_value = "true"
     )]
     batch_invariant: Option<bool>,
-    /// On a GPU, start the operations of each step one by one instead of replaying them as a CUDA graph
+    /// On a GPU, start the operations of each step one by one, each after the end of the one before, instead of replaying them as a CUDA graph
     #[arg(
         long,
         env = "SKEG_NO_CUDA_GRAPHS",

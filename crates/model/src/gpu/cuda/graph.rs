@@ -32,9 +32,12 @@ pub(super) fn begin(stream: &Arc<CudaStream>, recorded: &mut Recorded) -> Result
         return Ok(Begun::Replayed);
     }
     if recorded.num_runs == 1 {
-        stream
-            .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-            .map_err(|error| failed("beginning a CUDA graph", &error))?;
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        if let Err(error) = stream.begin_capture(mode) {
+            // This step fails; the next one like it is run without being recorded.
+            recorded.num_runs = 2;
+            return Err(failed("beginning a CUDA graph", &error));
+        }
     }
     Ok(Begun::Run)
 }

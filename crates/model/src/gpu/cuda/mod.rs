@@ -4,6 +4,7 @@
 //! takes memory.
 
 mod beside;
+mod functions;
 mod graph;
 #[cfg(feature = "nccl")]
 mod nccl;
@@ -11,17 +12,11 @@ mod products;
 mod quantized;
 mod staging;
 
-use std::collections::HashMap;
-use std::ffi::c_void;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use candle_core::Device;
-use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute;
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, result,
-};
-use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, result};
 use candle_core::quantized::QTensor;
 
 use super::GpuOptions;
@@ -34,22 +29,17 @@ use super::ranks::{Link, Ranks};
 use super::recorded::Recorded;
 use crate::error::{Error, Result};
 use beside::Beside;
+use functions::Functions;
 #[cfg(feature = "nccl")]
 use nccl::{NcclGroup, NcclRank};
 use products::Products;
 use quantized::QuantizedProducts;
 use staging::Staging;
 
-/// The kernels of `cuda/`, compiled when this crate was: name of the source, and its fatbin.
-const KERNELS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
-
 /// One GPU.
 pub(crate) struct Gpu {
     stream: Arc<CudaStream>,
-    modules: HashMap<&'static str, Arc<CudaModule>>,
-    /// By name, with the dynamic shared memory that each was asked for: the driver grants 48 KiB unasked, but a kernel's own arrays
-    /// count among them.
-    functions: HashMap<&'static str, (CudaFunction, u32)>,
+    functions: Functions,
     products: Products,
     quantized: QuantizedProducts,
     staging: Staging,
@@ -64,7 +54,8 @@ pub(crate) struct Gpu {
 /// # Errors
 /// [`Error::Device`] when one is no GPU, the driver has no room for what every pass needs, or several cannot be linked.
 pub(crate) fn open(devices: &[Device], options: GpuOptions) -> Result<Ranks> {
-    let mut gpus = devices.iter().map(Gpu::new).collect::<Result<Vec<_>>>()?;
+    let gpu = |device| Gpu::new(device, options);
+    let mut gpus = devices.iter().map(gpu).collect::<Result<Vec<_>>>()?;
     let link = if gpus.len() > 1 { Some(link(&mut gpus)?) } else { None };
     let mut ranks = gpus
         .into_iter()
@@ -96,15 +87,14 @@ fn link(_gpus: &mut [Gpu]) -> Result<Arc<dyn Link>> {
 }
 
 impl Gpu {
-    fn new(device: &Device) -> Result<Self> {
+    fn new(device: &Device, options: GpuOptions) -> Result<Self> {
         let stream = device.as_cuda_device()?.cuda_stream();
         Ok(Self {
             products: Products::new(&stream)?,
             quantized: QuantizedProducts::new(&stream)?,
             staging: Staging::new(&stream)?,
             beside: Beside::new(&stream)?,
-            modules: HashMap::new(),
-            functions: HashMap::new(),
+            functions: Functions::new(options.cuda_graphs),
             #[cfg(feature = "nccl")]
             rank: None,
             stream,
@@ -126,54 +116,6 @@ impl Gpu {
             .context()
             .bind_to_thread()
             .map_err(|error| failed("binding its context", &error))
-    }
-
-    /// A kernel that may have so much dynamic shared memory.
-    fn function(&mut self, launch: &Launch<'_>) -> Result<&CudaFunction> {
-        if !self.functions.contains_key(launch.kernel) {
-            let module = self.module(launch.module)?;
-            let function = module.load_function(launch.kernel).map_err(|error| {
-                failed(&format!("loading the kernel {}", launch.kernel), &error)
-            })?;
-            self.functions.insert(launch.kernel, (function, 0));
-        }
-        let (function, shared) = self
-            .functions
-            .get_mut(launch.kernel)
-            .ok_or_else(|| failed("looking up a kernel", &launch.kernel))?;
-        if launch.shared_bytes > *shared {
-            let bytes = i32::try_from(launch.shared_bytes).map_err(candle_core::Error::wrap)?;
-            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            function.set_attribute(attribute, bytes).map_err(|error| {
-                failed(
-                    &format!("asking {bytes} bytes of shared memory for {}", launch.kernel),
-                    &error,
-                )
-            })?;
-            *shared = launch.shared_bytes;
-        }
-        Ok(function)
-    }
-
-    fn module(&mut self, name: &'static str) -> Result<Arc<CudaModule>> {
-        if let Some(module) = self.modules.get(name) {
-            return Ok(module.clone());
-        }
-        let (_, fatbin) = KERNELS
-            .iter()
-            .find(|(known, _)| *known == name)
-            .ok_or_else(|| failed("looking up a module of kernels", &name))?;
-        let module = self.stream.context().load_module(Ptx::from_binary(fatbin.to_vec())).map_err(|error| {
-            failed(
-                &format!(
-                    "loading the kernels of {name}.cu (this program's kernels may be for another compute capability: build \
-                     it with CUDA_COMPUTE_CAP set to this GPU's)"
-                ),
-                &error,
-            )
-        })?;
-        self.modules.insert(name, module.clone());
-        Ok(module)
     }
 }
 
@@ -242,28 +184,9 @@ impl Launcher for Gpu {
         Ok((buffer, MatrixForm::Quantized(blocks.dtype())))
     }
 
-    #[expect(unsafe_code, reason = "a kernel is handed its arguments as bytes")]
     fn launch(&mut self, launch: &Launch<'_>) -> Result<()> {
-        let [x, y, z] = launch.grid;
-        if x == 0 || y == 0 || z == 0 {
-            return Ok(());
-        }
         self.bind()?;
-        let function = self.function(launch)?.cu_function();
-        let mut parameters = [launch.args.as_ptr().cast_mut().cast::<c_void>()];
-        // SAFETY: the kernel has one parameter by value, of the structure whose bytes these are; the driver reads it before it
-        // returns and does not write it. What the structure names is memory that lives until the step's end ([`super::pass`]).
-        unsafe {
-            result::launch_kernel(
-                function,
-                (x, y, z),
-                (launch.block, 1, 1),
-                launch.shared_bytes,
-                self.stream.cu_stream(),
-                &mut parameters,
-            )
-        }
-        .map_err(|error| failed(&format!("starting the kernel {}", launch.kernel), &error))
+        self.functions.start(&self.stream, launch)
     }
 
     fn matmul(&mut self, args: &MatmulArgs, weight: MatrixForm) -> Result<()> {

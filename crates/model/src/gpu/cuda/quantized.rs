@@ -258,7 +258,7 @@ impl QuantizedProducts {
                 stream_of,
             );
         }
-        Ok(())
+        all_started()
     }
 
     #[expect(unsafe_code, reason = "candle's kernels are C functions")]
@@ -308,7 +308,24 @@ impl QuantizedProducts {
                 stream_of,
             );
         }
-        Ok(())
+        all_started()
+    }
+}
+
+#[expect(unsafe_code, reason = "a function of the CUDA runtime, which candle's kernels link")]
+unsafe extern "C" {
+    /// How the thread's last start of a kernel through the runtime went, and forgets it; 0 where it began.
+    safe fn cudaGetLastError() -> i32;
+}
+
+/// Whether candle's kernels began: they return nothing.
+fn all_started() -> Result<()> {
+    match cudaGetLastError() {
+        0 => Ok(()),
+        code => Err(failed(
+            "starting a kernel for quantised products",
+            &format!("the CUDA runtime says {code} (`cudaError_t` names it)"),
+        )),
     }
 }
 

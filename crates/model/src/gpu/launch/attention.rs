@@ -9,7 +9,7 @@ use crate::gpu::memory::Element;
 
 /// As `ATTENTION_THREADS` in `cuda/attention.cuh`.
 const THREADS: u32 = 128;
-/// As `ATTENTION_WARPS`: the merge's blocks have so many heads, the tuned prefill's at most.
+/// As `ATTENTION_WARPS`: the tuned prefill's blocks have at most so many heads.
 const WARPS: u32 = 4;
 /// As `MAX_SET`: query heads that a block computes together at most.
 const MAX_SET: u32 = 8;
@@ -45,7 +45,7 @@ macro_rules! prefill_kernel {
     };
 }
 
-/// Decode items to partial results: as many blocks as the card holds at once, which walk over the items that the header counts.
+/// Decode items to rows: as many blocks as the card holds at once, which walk over the items that the header counts.
 ///
 /// Heads of 64 and 128 have tuned kernels, for groups of up to 4 query heads and for larger ones.
 ///
@@ -64,16 +64,6 @@ pub(crate) fn attn_decode(args: &AttentionArgs, cache: Element) -> Result<Launch
     let works = args.max_decode_items * args.heads.num_kv_heads * group.div_ceil(set);
     let blocks = works.min(MULTIPROCESSORS * resident);
     Ok(launch(("attn_decode", kernel), blocks, 0, args))
-}
-
-/// Partial results to rows: a warp a head.
-pub(crate) fn attn_merge(args: &AttentionArgs, z: Element) -> Launch<'_> {
-    let kernel = match z {
-        Element::F32 => "attn_merge_f32",
-        Element::F16 => "attn_merge_f16",
-        Element::Bf16 => "attn_merge_bf16",
-    };
-    launch(("attn_decode", kernel), args.rows * args.heads.num_heads.div_ceil(WARPS), 0, args)
 }
 
 /// Prefill items to rows.
@@ -161,12 +151,6 @@ mod tests {
         assert_eq!(decode([5, 1, 64], 3, Element::F32), ("attn_decode_d64_g8_f32", 3));
         assert_eq!(decode([9, 3, 64], 1, Element::F32), ("attn_decode_d64_g4_f32", 3));
         assert_eq!(decode([32, 32, 96], 1, Element::F16), ("attn_decode_f16", 32));
-    }
-
-    #[test]
-    fn a_merge_has_a_warp_for_each_head_of_a_row() {
-        assert_eq!(attn_merge(&args([32, 8, 128], 7, [9, 0]), Element::Bf16).grid, [56, 1, 1]);
-        assert_eq!(attn_merge(&args([9, 3, 64], 7, [9, 0]), Element::F32).grid, [21, 1, 1]);
     }
 
     #[test]

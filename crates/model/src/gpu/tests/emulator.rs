@@ -77,6 +77,7 @@ fn other_faults_are_found() {
     check_found("planted_lanes", 32, "some lanes of a warp wait for others");
     check_found("planted_unaligned", 32, "a vector load at a place");
     check_found("planted_overrun", 32, "a write behind a buffer");
+    check_found("planted_no_wait_for_earlier", 32, "without having waited for earlier kernels");
     check_found("planted_unknown", 32, "no kernel");
     check_found("planted_barrier", 32, "threads 32, expected 64");
 }

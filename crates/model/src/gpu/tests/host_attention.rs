@@ -108,12 +108,15 @@ impl Case {
             k_pool: rope.k_pool,
             v_pool: rope.v_pool,
             partials: poisoned(device, Element::F32, partials),
+            arrivals: Address::NONE,
             z: poisoned(device, z, self.step.num_rows() * self.q_width()),
             heads: self.heads,
             rows: rope.rows,
             q_stride: rope.q_stride,
             max_decode_items: index(max_items),
             num_prefill_items: index(self.step.prefill_items.len()),
+            z_element: z.code(),
+            padding: 0,
         }
     }
 

@@ -5,6 +5,7 @@ mod emulated_add_norm;
 mod emulated_attention;
 mod emulated_rows;
 mod emulator;
+mod gated;
 mod host_add_norm;
 mod host_attention;
 mod host_memory;

@@ -174,7 +174,7 @@ fn a_row_has_the_same_bits_in_any_company() {
 fn many_features_have_the_same_bits_as_few() {
     let Some(mut device) = kernel_ops() else { return };
     for element in HALVES {
-        for (rows, out_features) in [(3, 8500), (8, 16_900), (16, 16_900)] {
+        for (rows, out_features) in [(3, 8500), (8, 16_900), (16, 16_900), (20, 6200), (32, 6200)] {
             let all = Product::new(element, [rows, 40, out_features]);
             let found = all.run(&mut *device);
             let num_few = 100;
