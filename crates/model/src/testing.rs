@@ -92,6 +92,26 @@ pub fn random_llama_on_host_ops(
     random_llama_into(config, seed, form, Ranks::one(Box::new(HostOps::default())))
 }
 
+/// [`random_llama`] whose pass is that of a GPU: by its kernels, batch invariant, where this build has CUDA, there is a GPU and
+/// `form` allows it, else as [`random_llama_on_host_ops`].
+///
+/// # Errors
+/// As [`random_llama`], and [`Error::Device`] when a GPU cannot be used.
+pub fn random_llama_on_device(
+    config: LlamaConfig,
+    seed: u64,
+    form: RandomWeights,
+) -> Result<Llama> {
+    #[cfg(feature = "cuda")]
+    if let (RandomWeights::Dense(_), Ok(opened)) = (form, crate::DeviceChoice::Cuda(0).open()) {
+        let options = GpuOptions { batch_invariant: true, ..GpuOptions::default() };
+        if let Some(ranks) = crate::gpu::open(&[opened.device], options)? {
+            return random_llama_into(config, seed, form, ranks);
+        }
+    }
+    random_llama_on_host_ops(config, seed, form)
+}
+
 /// [`random_llama_on_host_ops`], split over ranks that are threads of this process.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use skeg_model::Llama;
 use skeg_model::engine::{Engine, EngineConfig, GenerationRequest, LlamaEngine};
 use skeg_model::sampling::SamplingParams;
 use skeg_model::steering::{Operator, Positions, Site, SlotLease, SteeringPlan, SteeringVector};
-use skeg_model::testing::{RandomWeights, random_llama, random_llama_on_host_ops, tiny_config};
+use skeg_model::testing::{RandomWeights, random_llama, random_llama_on_device, tiny_config};
 
 use crate::engine_support::{Answer, alone, answer, plan, request, run_to_end, submit, vector};
 use crate::tiny::tokens;
@@ -20,7 +20,7 @@ pub(crate) static LLAMA: LazyLock<Arc<Llama>> = LazyLock::new(|| {
 /// The same model, run by the pass of a GPU.
 static DEVICE_LLAMA: LazyLock<Arc<Llama>> = LazyLock::new(|| {
     let form = RandomWeights::Dense(DType::F32);
-    Arc::new(random_llama_on_host_ops(tiny_config(), 7, form).unwrap())
+    Arc::new(random_llama_on_device(tiny_config(), 7, form).unwrap())
 });
 
 /// Every model whose answers must not depend on their company.

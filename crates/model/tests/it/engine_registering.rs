@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::DType;
 use skeg_model::engine::{Engine, EngineConfig, LlamaEngine};
 use skeg_model::steering::{Site, SteeringVector};
-use skeg_model::testing::{RandomWeights, random_llama_on_host_ops, tiny_config};
+use skeg_model::testing::{RandomWeights, random_llama_on_device, tiny_config};
 
 use crate::engine_support::{alone, answer, plan, request, run_to_end, submit, vector};
 use crate::tiny::tokens;
@@ -14,7 +14,7 @@ const NUM_SLOTS: usize = 5;
 
 fn engine() -> LlamaEngine {
     let form = RandomWeights::Dense(DType::F32);
-    let llama = random_llama_on_host_ops(tiny_config(), 7, form).unwrap();
+    let llama = random_llama_on_device(tiny_config(), 7, form).unwrap();
     let config = EngineConfig { num_steering_slots: NUM_SLOTS, ..EngineConfig::default() };
     LlamaEngine::new(Arc::new(llama), &config).unwrap()
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Tensor};
 use skeg_model::testing::{
-    RandomWeights, random_llama, random_llama_on_host_ops, random_llama_with, tiny_config,
+    RandomWeights, random_llama, random_llama_on_device, random_llama_with, tiny_config,
     tiny_k_quant_config,
 };
 use skeg_model::{
@@ -28,7 +28,7 @@ pub(crate) fn models() -> Vec<(String, Llama)> {
 /// Every form of weight, with a fitting model that is run by the pass of a GPU.
 pub(crate) fn device_models() -> Vec<(String, Llama)> {
     let models = forms().into_iter().map(|(name, config, form)| {
-        (format!("{name}, device"), random_llama_on_host_ops(config, 7, form).unwrap())
+        (format!("{name}, device"), random_llama_on_device(config, 7, form).unwrap())
     });
     models.collect()
 }

@@ -13,6 +13,7 @@ mod host_rows;
 mod meanwhile;
 mod random_step;
 mod ranks;
+mod replayed;
 mod sample;
 mod sample_filter;
 mod skinny;
