@@ -11,6 +11,7 @@ mod host_attention;
 mod host_memory;
 mod host_rows;
 mod meanwhile;
+mod quantized;
 mod random_step;
 mod ranks;
 mod replayed;
