@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use super::{
     Engine, EngineStats, Event, EventSink, GenerationRequest, LayerProjections, SharedProjections,
-    SharedStats, SinkClosed,
+    SharedStats, SinkClosed, StepOutcome,
 };
 use crate::error::Error;
 use crate::steering::{Registering, SlotLease, SteeringVector};
@@ -20,6 +20,10 @@ use crate::steering::{Registering, SlotLease, SteeringVector};
 /// Registrations that may queue beside the admitted requests. They come from publishing a generation
 /// and from requests for several categories, a few at a time; beyond this the caller is told to try again.
 const MAX_QUEUED_REGISTRATIONS: usize = 64;
+
+/// Steps that a device may fail one after the other, with none in between that came to its end, before the engine is given up: a
+/// CUDA context that has failed once fails for good, and only a new process has another.
+const MAX_FAILED_STEPS: u32 = 8;
 
 /// Why a command was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +206,8 @@ impl EngineHandle {
 /// The running thread. Dropping it does not stop it; [`EngineHandle::drain`] does.
 #[derive(Debug)]
 pub struct EngineThread {
-    thread: JoinHandle<()>,
+    /// True when it drained.
+    thread: JoinHandle<bool>,
 }
 
 /// Marks the thread dead and tells whoever wants to know, on return and on panic alike.
@@ -222,7 +227,7 @@ impl<F: FnOnce()> Drop for OnExit<F> {
 
 impl EngineThread {
     /// Starts a thread that owns `engine`. At most `max_admitted` sequences are queued or running;
-    /// `on_exit` runs on the thread when it ends, by draining or by a panic.
+    /// `on_exit` runs on the thread when it ends: by draining, by a panic, or because its device fails step after step.
     ///
     /// # Errors
     /// [`Error::Io`] when the system gives no thread.
@@ -249,41 +254,55 @@ impl EngineThread {
             .name("skeg-engine".to_owned())
             .spawn(move || {
                 let _guard = guard;
-                run(engine.as_mut(), &receiver);
+                run(engine.as_mut(), &receiver)
             })
             .map_err(|source| Error::Io { path: "the engine thread".into(), source })?;
         Ok((Self { thread }, handle))
     }
 
-    /// Waits for the thread's end; true when it drained, false when it panicked.
+    /// Waits for the thread's end; true when it drained, false when it panicked or its device failed for good.
     #[must_use]
     pub fn join(self) -> bool {
-        self.thread.join().is_ok()
+        self.thread.join().unwrap_or(false)
     }
 }
 
 /// The loop: read commands while there are any, do a part of a registration, then make one step, during whose pass the events of the
 /// one before are delivered. Sleeps only while nothing is to be done, and so while no event is kept ([`Engine::step_ahead`]).
-fn run(engine: &mut dyn Engine, commands: &Receiver<Command>) {
+/// True when it drained, false when its device failed for good.
+fn run(engine: &mut dyn Engine, commands: &Receiver<Command>) -> bool {
     let mut draining = false;
+    let mut num_failed = 0;
     // Bound: each has a permit.
     let mut registrations = VecDeque::new();
     loop {
         if engine.num_unfinished() == 0 && registrations.is_empty() {
             // No sequence lies behind the drain command (`EngineHandle::accepting`).
             if draining {
-                return;
+                return true;
             }
             // Every handle is gone: nobody can ask for anything any more.
-            let Ok(command) = commands.recv() else { return };
+            let Ok(command) = commands.recv() else { return true };
             draining |= apply(engine, command, &mut registrations);
         }
         while let Ok(command) = commands.try_recv() {
             draining |= apply(engine, command, &mut registrations);
         }
         go_on_registering(engine, &mut registrations);
-        if let Err(error) = engine.step_ahead() {
-            tracing::error!(%error, "an engine step failed; its sequences were given up");
+        match engine.step_ahead() {
+            Ok(StepOutcome::Advanced) => num_failed = 0,
+            Ok(StepOutcome::Idle) => {}
+            Err(error) => {
+                tracing::error!(%error, "an engine step failed; its sequences were given up");
+                num_failed += u32::from(matches!(error, Error::Device { .. }));
+            }
+        }
+        if num_failed == MAX_FAILED_STEPS {
+            tracing::error!(
+                num_failed,
+                "the device fails step after step; the engine is given up, and the process should be started anew"
+            );
+            return false;
         }
     }
 }

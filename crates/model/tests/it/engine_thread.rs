@@ -26,6 +26,10 @@ enum Order {
     FinishAll,
     /// Ends the one that was submitted first.
     FinishFirst,
+    /// Gives every sequence up, for a device that fails.
+    FailOnDevice,
+    /// The same for another reason.
+    Fail,
     Panic,
 }
 
@@ -85,6 +89,15 @@ impl Engine for OrderedEngine {
             }),
             Order::FinishAll => self.sequences.drain(..).for_each(|(_, mut sink)| end(&mut sink)),
             Order::FinishFirst => end(&mut self.sequences.remove(0).1),
+            Order::FailOnDevice => {
+                self.sequences.clear();
+                let (device, reason) = ("cuda".to_owned(), "as ordered".to_owned());
+                return Err(Error::Device { device, reason });
+            }
+            Order::Fail => {
+                self.sequences.clear();
+                return Err(Error::Request("as ordered".to_owned()));
+            }
             Order::Panic => panic!("as ordered"),
         }
         Ok(StepOutcome::Advanced)
@@ -279,6 +292,33 @@ fn draining_is_heard_however_many_registrations_wait() {
     assert!(ends(&reader) && ends(&beside));
     bench.exited.recv_timeout(HANG).expect("the drain was heard");
     registering.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// Hands in a sequence, whose step goes as ordered.
+fn step(bench: &Bench, order: Order) {
+    let reader = submit(&bench.handle).unwrap();
+    bench.orders.send(order).unwrap();
+    // Its end, or that of its sink.
+    reader.wait();
+}
+
+#[test]
+fn an_engine_whose_device_fails_step_after_step_is_given_up() {
+    // A place is given back a little after its reader knows.
+    let bench = bench(64);
+    // A step that comes to its end tells that the device works.
+    for order in [Order::FailOnDevice, Order::FinishAll] {
+        (0..7).for_each(|_| step(&bench, order));
+    }
+    (0..20).for_each(|_| step(&bench, Order::Fail));
+    (0..7).for_each(|_| step(&bench, Order::FailOnDevice));
+    bench.handle.register_vectors(vec![]).unwrap();
+    assert!(bench.handle.is_alive());
+    step(&bench, Order::FailOnDevice);
+    bench.exited.recv_timeout(HANG).expect("it ends");
+    assert!(!bench.handle.is_alive());
+    assert!(!bench.thread.join(), "that is no drain");
+    assert!(matches!(submit(&bench.handle), Err(SubmitError::Stopped)));
 }
 
 #[test]

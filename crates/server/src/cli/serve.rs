@@ -144,8 +144,8 @@ fn follow(config: &Config, running: &Running) -> anyhow::Result<Option<FollowGua
     Ok(Some(mirror.follow(FollowOptions { interval: config.model.poll_interval })?))
 }
 
-/// Waits until the process is asked to end, or its engine has died: then the thread is found to have panicked when
-/// it is joined ([`Running::stop`]), since it ends by a drain or a panic alone.
+/// Waits until the process is asked to end, or its engine has died: then the thread is found not to have drained when it is joined
+/// ([`Running::stop`]): it panicked, or its device failed for good.
 async fn reason_to_end(end_requests: signals::EndRequests, engine_ended: EngineEnded) {
     tokio::select! {
         () = end_requests.next() => tracing::info!("asked to end; running answers may finish"),
