@@ -13,48 +13,87 @@ const HALVES: [Element; 2] = [Element::F16, Element::Bf16];
 /// Rows, `in_features`, and features of gates.
 type Shape = [usize; 3];
 
-/// What both ways leave of random numbers, `None` where the device does not do it at once.
-fn both(
-    device: &mut dyn DeviceOps,
+/// Columns of what SwiGLU leaves, behind a row's features.
+const GAP: usize = 3;
+
+/// Random numbers, and what is asked of them.
+struct Gated {
     element: Element,
-    [rows, in_features, width]: Shape,
-) -> Option<[Vec<f32>; 2]> {
-    let mut draw = Draw::new(11);
-    let stacked = 2 * width;
-    let args = MatmulArgs {
-        x: put_floats(device, element, &draw.floats(rows * in_features)),
-        weight: put_floats(device, element, &draw.floats(stacked * in_features)),
-        bias: Address::NONE,
-        out: poisoned(device, element, rows * width),
-        rows: index(rows),
-        in_features: index(in_features),
-        out_features: index(stacked),
-        out_stride: index(width),
-    };
-    let form = MatrixForm::Dense(element);
-    let is_done = device.gated_matmul(&args, form, element).unwrap();
-    let at_once = get_floats(device, element, args.out, rows * width);
-    if !is_done {
-        assert!(at_once.iter().all(|value| value.is_nan()), "something was done");
-        return None;
+    in_features: usize,
+    width: usize,
+    /// `[rows][in_features]`.
+    x: Vec<f32>,
+    /// `[2 * width][in_features]`.
+    weight: Vec<f32>,
+}
+
+impl Gated {
+    fn new(element: Element, [rows, in_features, width]: Shape) -> Self {
+        let mut draw = Draw::new(11);
+        let x = draw.floats(rows * in_features);
+        Self { element, in_features, width, x, weight: draw.floats(2 * width * in_features) }
     }
-    let gate = poisoned(device, Element::F32, rows * stacked);
-    device.matmul(&MatmulArgs { out: gate, out_stride: index(stacked), ..args }, form).unwrap();
-    let swiglu = SwigluArgs {
-        gate,
-        up: gate.add(width * size_of::<f32>()),
-        activated: poisoned(device, element, rows * width),
-        rows: index(rows),
-        width: index(width),
-        stride: index(stacked),
-        padding: 0,
-    };
-    device.swiglu(&swiglu, element).unwrap();
-    Some([at_once, get_floats(device, element, swiglu.activated, rows * width)])
+
+    fn num_rows(&self) -> usize {
+        self.x.len() / self.in_features
+    }
+
+    /// A product with both halves, of which nothing is where it goes.
+    fn args(&self, device: &mut dyn DeviceOps) -> MatmulArgs {
+        MatmulArgs {
+            x: put_floats(device, self.element, &self.x),
+            weight: put_floats(device, self.element, &self.weight),
+            bias: Address::NONE,
+            out: Address::NONE,
+            rows: index(self.num_rows()),
+            in_features: index(self.in_features),
+            out_features: index(2 * self.width),
+            out_stride: index(2 * self.width),
+        }
+    }
+
+    /// In one operation, `None` where the device has none. Checks that nothing but the features is written, and nothing at all
+    /// where there is none.
+    fn at_once(&self, device: &mut dyn DeviceOps) -> Option<Vec<f32>> {
+        let out_stride = self.width + GAP;
+        let len = self.num_rows() * out_stride;
+        let out = poisoned(device, self.element, len);
+        let args = MatmulArgs { out, out_stride: index(out_stride), ..self.args(device) };
+        let is_done =
+            device.gated_matmul(&args, MatrixForm::Dense(self.element), self.element).unwrap();
+        let found = get_floats(device, self.element, out, len);
+        let rows = found.chunks_exact(out_stride).map(|row| row.split_at(self.width));
+        for (features, gap) in rows.clone() {
+            assert!(gap.iter().all(|value| value.is_nan()), "{gap:?}");
+            assert!(is_done || features.iter().all(|value| value.is_nan()), "something was done");
+        }
+        is_done.then(|| rows.flat_map(|(features, _)| features.to_vec()).collect())
+    }
+
+    /// By the two operations.
+    fn one_by_one(&self, device: &mut dyn DeviceOps) -> Vec<f32> {
+        let (rows, width) = (self.num_rows(), self.width);
+        let gate = poisoned(device, Element::F32, rows * 2 * width);
+        let args = MatmulArgs { out: gate, ..self.args(device) };
+        device.matmul(&args, MatrixForm::Dense(self.element)).unwrap();
+        let swiglu = SwigluArgs {
+            gate,
+            up: gate.add(width * size_of::<f32>()),
+            activated: poisoned(device, self.element, rows * width),
+            rows: index(rows),
+            width: index(width),
+            stride: args.out_stride,
+            padding: 0,
+        };
+        device.swiglu(&swiglu, self.element).unwrap();
+        get_floats(device, self.element, swiglu.activated, rows * width)
+    }
 }
 
 fn check(device: &mut dyn DeviceOps, element: Element, shape: Shape) {
-    let [found, expected] = both(device, element, shape).expect("the kernel takes it");
+    let product = Gated::new(element, shape);
+    let found = product.at_once(device).expect("the kernel takes it");
+    let expected = product.one_by_one(device);
     assert!(expected.iter().all(|value| value.is_finite()), "{element:?}, {shape:?}");
     assert_eq!(bits(&found), bits(&expected), "{element:?}, {shape:?}");
 }
@@ -81,19 +120,40 @@ fn many_gates_are_no_matter() {
     }
 }
 
-/// Also when the same rows are fewer: each way has the bits of a row alone.
 #[test]
 fn many_rows_are_taken_where_their_bits_must_not_depend_on_each_other() {
     let Some(mut device) = kernel_ops() else { return };
-    assert_eq!(both(&mut *device, Element::Bf16, [40, 64, 20]), None, "a library is faster");
-    let options = GpuOptions { batch_invariant: true, ..GpuOptions::default() };
-    let Some(mut device) = kernel_ops_with(options) else { return };
-    check(&mut *device, Element::Bf16, [40, 64, 20]);
+    let many = [40, 64, 20];
+    let found = Gated::new(Element::Bf16, many).at_once(&mut *device);
+    assert_eq!(found, None, "a library is faster");
+    let Some(mut device) = batch_invariant() else { return };
+    check(&mut *device, Element::Bf16, many);
+}
+
+#[test]
+fn a_gated_row_has_the_same_bits_in_any_company() {
+    let Some(mut device) = batch_invariant() else { return };
+    for element in HALVES {
+        let (in_features, width) = (1000, 36);
+        let all = Gated::new(element, [70, in_features, width]);
+        let expected = all.at_once(&mut *device).expect("the kernel takes many rows");
+        for (first, rows) in [(0, 1), (31, 1), (69, 1), (3, 8), (5, 13), (40, 24), (17, 32)] {
+            let x = all.x[first * in_features..][..rows * in_features].to_vec();
+            let some = Gated { x, weight: all.weight.clone(), ..all };
+            let found = some.at_once(&mut *device).expect("the kernel takes few rows");
+            let expected = &expected[first * width..][..rows * width];
+            assert_eq!(bits(&found), bits(expected), "{element:?}, {rows} rows");
+        }
+    }
+}
+
+fn batch_invariant() -> Option<Box<dyn DeviceOps>> {
+    kernel_ops_with(GpuOptions { batch_invariant: true, ..GpuOptions::default() })
 }
 
 #[test]
 fn what_no_kernel_does_at_once_is_left_alone() {
     let Some(mut device) = kernel_ops() else { return };
-    assert_eq!(both(&mut *device, Element::F32, [3, 64, 20]), None);
-    assert_eq!(both(&mut *device, Element::F16, [3, 63, 20]), None);
+    assert_eq!(Gated::new(Element::F32, [3, 64, 20]).at_once(&mut *device), None);
+    assert_eq!(Gated::new(Element::F16, [3, 63, 20]).at_once(&mut *device), None);
 }
