@@ -1,7 +1,7 @@
 // Residual sum with steering, captures and the live probe's sample, then RMS norm: a block a row, the row in registers.
 //
-// What waits for what, at one row: the header, the row's plan, its slot, the vector, and beside them the norm's weight, all of it
-// while the kernel before is still at work; then x and h at once. An added vector costs no barrier: what is measured of it is
+// What waits for what, at one row: the header, the row's plan, its slot, the vector; beside them the norm's weight, x and h. A
+// kernel that begins early has all but x and h while the one before is still at work. An added vector costs no barrier: what is measured of it is
 // summed with the norm's squares. Sums have a fixed order: a thread's numbers, the lanes of a warp pair by pair, the warps in
 // order. It depends on `hidden` alone.
 #include <cfloat>
@@ -207,30 +207,34 @@ DEVICE float sum_squares(const AddNormArgs& args, float square, bool steers, con
 
 // Grid: rows.
 template <class T, uint32_t width, uint32_t count>
-DEVICE void add_norm(const AddNormArgs& args) {
+DEVICE void add_norm(const AddNormArgs& args, bool begins_early) {
     const uint32_t hidden = args.hidden;
     const size_t start = static_cast<size_t>(blockIdx.x) * hidden;
-    // Registers for weight and vector beside x and h, as long as there are enough: they are here when x and h are.
-    constexpr bool early = width * count <= 32;
-    const Asked asked = args.h != nullptr ? find_asked(*args.step, args) : Asked{};
-    const bool steers = asked.steering.vector != nullptr;
-    Part<width, count> x, weight, v;
-    if constexpr (early) {
-        weight.load(args.weight, hidden);
-        if (steers) v.load(asked.steering.vector, hidden);
-    }
+    // Registers for weight and vector beside x and h, as long as there are enough: they are here when the sum is.
+    constexpr bool holds_all = width * count <= 32;
+    Part<width, count> x, h, weight, v;
+    Asked asked{};
+    const auto find = [&] {
+        if (args.h != nullptr) asked = find_asked(*args.step, args);
+        if constexpr (holds_all) {
+            weight.load(args.weight, hidden);
+            if (asked.steering.vector != nullptr) v.load(asked.steering.vector, hidden);
+        }
+    };
+    if (begins_early) find();
     wait_for_earlier();
     x.load(args.x + start, hidden);
+    if (args.h != nullptr) h.load(args.h + start, hidden);
+    if (!begins_early) find();
+    const bool steers = asked.steering.vector != nullptr;
     float evidence[3] = {}, largest = 0.0f;
     if (args.h != nullptr) {
-        Part<width, count> h;
-        h.load(args.h + start, hidden);
         if (steers) largest = args.step->relative_norms[blockIdx.x];
-        if (!early && steers) v.load(asked.steering.vector, hidden);
+        if (!holds_all && steers) v.load(asked.steering.vector, hidden);
         add(args, asked, v, x, h, evidence);
         x.store(args.x + start, hidden);
     }
-    if constexpr (!early) weight.load(args.weight, hidden);
+    if constexpr (!holds_all) weight.load(args.weight, hidden);
     const float sum = sum_squares(args, x.dot(x), steers, evidence, largest);
     const float scale = 1.0f / sqrtf(sum / static_cast<float>(hidden) + args.eps);
     x.change(weight, [&](float x, float weight) { return x * scale * weight; });
@@ -239,12 +243,12 @@ DEVICE void add_norm(const AddNormArgs& args) {
 
 // The number is of numbers a thread: `hidden` is at most THREADS of that. `any` has 32, for one that is no multiple of 4.
 #define ADD_NORM(T, name)                                                             \
-    KERNEL_AHEAD(add_norm_##name##_4, AddNormArgs, THREADS) { add_norm<T, 4, 1>(args); }    \
-    KERNEL_AHEAD(add_norm_##name##_8, AddNormArgs, THREADS) { add_norm<T, 4, 2>(args); }    \
-    KERNEL_AHEAD(add_norm_##name##_16, AddNormArgs, THREADS) { add_norm<T, 4, 4>(args); }   \
-    KERNEL_AHEAD(add_norm_##name##_32, AddNormArgs, THREADS) { add_norm<T, 4, 8>(args); }   \
-    KERNEL_AHEAD(add_norm_##name##_64, AddNormArgs, THREADS) { add_norm<T, 4, 16>(args); }  \
-    KERNEL_AHEAD(add_norm_##name##_any, AddNormArgs, THREADS) { add_norm<T, 1, 32>(args); }
+    KERNEL_AHEAD(add_norm_##name##_4, AddNormArgs, THREADS) { add_norm<T, 4, 1>(args, begins_early); }    \
+    KERNEL_AHEAD(add_norm_##name##_8, AddNormArgs, THREADS) { add_norm<T, 4, 2>(args, begins_early); }    \
+    KERNEL_AHEAD(add_norm_##name##_16, AddNormArgs, THREADS) { add_norm<T, 4, 4>(args, begins_early); }   \
+    KERNEL_AHEAD(add_norm_##name##_32, AddNormArgs, THREADS) { add_norm<T, 4, 8>(args, begins_early); }   \
+    KERNEL_AHEAD(add_norm_##name##_64, AddNormArgs, THREADS) { add_norm<T, 4, 16>(args, begins_early); }  \
+    KERNEL_AHEAD(add_norm_##name##_any, AddNormArgs, THREADS) { add_norm<T, 1, 32>(args, begins_early); }
 ADD_NORM(float, f32)
 ADD_NORM(f16, f16)
 ADD_NORM(bf16, bf16)

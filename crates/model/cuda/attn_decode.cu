@@ -307,14 +307,19 @@ DEVICE void attn_decode_tuned(const AttentionArgs& args, DecodeSpace<D, G>& spac
         const uint32_t chunks = num_chunks(args, work.row);
         const float* q = args.q + static_cast<size_t>(work.row) * args.q_stride + static_cast<size_t>(work.set.first_head) * D;
         const CachePlaces cache = cache_places(args, work.row, work.set.kv_head);
-        // The last work's readers of these two are past the barrier before its final sums.
-        for (uint32_t i = threadIdx.x; i < DECODE_CHUNK; i += ATTENTION_THREADS) {
-            space.places[i] = place_of(cache, work.first + (i < work.len ? i : work.len - 1));
+        uint32_t places[DECODE_CHUNK / ATTENTION_THREADS];
+#pragma unroll
+        for (uint32_t n = 0; n < DECODE_CHUNK / ATTENTION_THREADS; n++) {
+            const uint32_t i = n * ATTENTION_THREADS + threadIdx.x;
+            places[n] = place_of(cache, work.first + (i < work.len ? i : work.len - 1));
         }
         wait_for_earlier();
+        // The last work's readers of these two are past the barrier before its final sums.
         for (uint32_t i = threadIdx.x; i < G * D; i += ATTENTION_THREADS) {
             space.q[i / D][i % D] = i < work.set.num_heads * D ? q[i] * scale : 0.0f;
         }
+#pragma unroll
+        for (uint32_t n = 0; n < DECODE_CHUNK / ATTENTION_THREADS; n++) space.places[n * ATTENTION_THREADS + threadIdx.x] = places[n];
         __syncthreads();
         float out[G][T::WIDTH] = {};
         stream_chunk<C, D, G>(args, space, work.set.num_heads, work.len, out);

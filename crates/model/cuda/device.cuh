@@ -2,9 +2,10 @@
 // matrix fragments. Everything else in the kernels is the same C++17 for both.
 //
 // A kernel: `KERNEL(name, Args, threads) { ... args ... }`, launched with exactly `threads` threads a block, a multiple of 32.
-// It may begin while the kernel before it ends (programmatic dependent launch, CUDA Programming Guide), and waits there for that
-// one's end. `KERNEL_AHEAD` waits where its body says so, in every thread: until `wait_for_earlier` it reads nothing that a kernel
-// of the same step writes, and writes nothing at all. Weights, vectors and what the host sent up for the step are there.
+// It may be let begin while the kernel before it ends (programmatic dependent launch, CUDA Programming Guide), and waits there for
+// that one's end. `KERNEL_AHEAD` waits where its body says so, in every thread: until `wait_for_earlier` it reads nothing that a
+// kernel of the same step writes, and writes nothing at all. Weights, vectors and what the host sent up for the step are there. Its
+// body knows `begins_early`, and whether it is worth while to read something first.
 // Functions beside it are `DEVICE`, shared arrays `SHARED`. Shuffles and matrix operations are asked by all 32 lanes of a warp.
 #pragma once
 
@@ -19,21 +20,21 @@
 
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
-#define KERNEL_AHEAD(name, Args, threads)                                                            \
-    DEVICE void name##_body(const Args& args);                                                       \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args) { \
-        let_next_begin();                                                                            \
-        name##_body(args);                                                                           \
-    }                                                                                                \
-    DEVICE void name##_body(const Args& args)
-#define KERNEL(name, Args, threads)                                                                  \
-    DEVICE void name##_body(const Args& args);                                                       \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args) { \
-        let_next_begin();                                                                            \
-        wait_for_earlier();                                                                          \
-        name##_body(args);                                                                           \
-    }                                                                                                \
-    DEVICE void name##_body(const Args& args)
+#define KERNEL_AHEAD(name, Args, threads)                                                 \
+    DEVICE void name##_body(const Args& args, bool begins_early);                         \
+    extern "C" __global__ void __launch_bounds__(threads)                                 \
+        name(const __grid_constant__ Args args, const __grid_constant__ uint32_t early) { \
+        let_next_begin();                                                                 \
+        name##_body(args, early != 0);                                                    \
+    }                                                                                     \
+    DEVICE void name##_body(const Args& args, [[maybe_unused]] bool begins_early)
+#define KERNEL(name, Args, threads)                                                       \
+    DEVICE void name##_waited(const Args& args);                                          \
+    KERNEL_AHEAD(name, Args, threads) {                                                   \
+        wait_for_earlier();                                                               \
+        name##_waited(args);                                                              \
+    }                                                                                     \
+    DEVICE void name##_waited(const Args& args)
 // A shared array, 16-byte aligned, with undefined contents: `SHARED(float[8], sums)`.
 #define SHARED(Type, name)    \
     using name##_type = Type; \

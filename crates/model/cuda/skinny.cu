@@ -21,7 +21,7 @@
 // a block (`src/gpu/launch/products.rs` keeps it at a half or less, but where that leaves too few blocks). Rate of the matrix
 // units: 2 * rows flop a weight of 2 bytes; at 32 rows and 4.3 TB/s that is 138 TFLOP/s of 989.
 //
-// Weights depend on no kernel before this one: the ring's first ones are under way while that is still at work.
+// Weights depend on no kernel before this one: where it begins early, the ring's first ones are under way while that is at work.
 
 #include "args.cuh"
 #include "device.cuh"
@@ -131,7 +131,7 @@ DEVICE void store_gated(const MatmulArgs& args, const float* sums, uint32_t firs
 
 // Grid: out_features in tiles, rows in tiles. in_features is a multiple of 8, matrices begin at multiples of 16 bytes.
 template <class T, uint32_t m_tiles, uint32_t n_tiles, bool gated>
-DEVICE void skinny(const MatmulArgs& args, uint4* ring) {
+DEVICE void skinny(const MatmulArgs& args, uint4* ring, bool begins_early) {
     using Shape = Tile<m_tiles, n_tiles>;
     const uint32_t warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
     const uint32_t g = lane / 4, t = lane % 4;
@@ -157,10 +157,13 @@ DEVICE void skinny(const MatmulArgs& args, uint4* ring) {
     };
 
     float sums[m_tiles][n_tiles][4] = {};
-    for (uint32_t stage = 0; stage < Shape::STAGES; ++stage) fetch_weight(stage, warp + stage * WARPS);
+    if (begins_early) {
+        for (uint32_t stage = 0; stage < Shape::STAGES; ++stage) fetch_weight(stage, warp + stage * WARPS);
+    }
     wait_for_earlier();
-    // One group of copies a window, empty ones too: the first has the weights of all stages.
+    // One group of copies a window, empty ones too; the weights that were asked for early are in the first.
     for (uint32_t stage = 0; stage < Shape::STAGES; ++stage) {
+        if (!begins_early) fetch_weight(stage, warp + stage * WARPS);
         fetch_x(stage, warp + stage * WARPS);
         cp_async_commit();
     }
@@ -199,11 +202,11 @@ DEVICE void skinny(const MatmulArgs& args, uint4* ring) {
 #define SKINNY(T, m_tiles, n_tiles, tile)                      \
     KERNEL_AHEAD(skinny_##tile, MatmulArgs, WARPS * WARP_SIZE) { \
         DYNAMIC_SHARED(uint4, ring);                           \
-        skinny<T, m_tiles, n_tiles, false>(args, ring);        \
+        skinny<T, m_tiles, n_tiles, false>(args, ring, begins_early);        \
     }                                                          \
     KERNEL_AHEAD(gated_##tile, MatmulArgs, WARPS * WARP_SIZE) { \
         DYNAMIC_SHARED(uint4, ring);                           \
-        skinny<T, m_tiles, n_tiles, true>(args, ring);         \
+        skinny<T, m_tiles, n_tiles, true>(args, ring, begins_early);         \
     }
 // Rows, then features of a tile.
 #define SKINNY_TILES(T)           \

@@ -17,6 +17,8 @@
 
 Index threadIdx, blockIdx, blockDim, gridDim;
 
+void wait_for_earlier() { emulator::wait_for_earlier(); }
+
 namespace emulator {
 namespace {
 
@@ -211,6 +213,8 @@ void end_ahead() {
 }
 
 void wait_for_earlier() { current->waited = true; }
+
+bool begins_early() { return descending; }
 
 const unsigned char* exchange(const char* operation, const void* part, size_t size) {
     unsigned char* parts = warps[threadIdx.x / 32].parts[current->exchanges++ % 2];

@@ -13,21 +13,21 @@
 
 #define DEVICE static inline __attribute__((unused))
 #define DEVICE_MEMBER inline
-#define KERNEL(name, Args, threads)                                                                 \
-    static void name(const Args& args);                                                             \
-    static const emulator::Kernel name##_kernel(#name, sizeof(Args), threads, [](const void* args) { \
-        name(*static_cast<const Args*>(args));                                                      \
-    });                                                                                             \
-    static void name(const Args& args)
-// As above; every thread must wait.
 #define KERNEL_AHEAD(name, Args, threads)                                                            \
-    static void name(const Args& args);                                                             \
+    static void name(const Args& args, bool begins_early);                                          \
     static const emulator::Kernel name##_kernel(#name, sizeof(Args), threads, [](const void* args) { \
         emulator::begin_ahead();                                                                     \
-        name(*static_cast<const Args*>(args));                                                      \
+        name(*static_cast<const Args*>(args), emulator::begins_early());                            \
         emulator::end_ahead();                                                                       \
     });                                                                                             \
-    static void name(const Args& args)
+    static void name(const Args& args, [[maybe_unused]] bool begins_early)
+#define KERNEL(name, Args, threads)            \
+    static void name##_waited(const Args& args); \
+    KERNEL_AHEAD(name, Args, threads) {        \
+        wait_for_earlier();                    \
+        name##_waited(args);                   \
+    }                                          \
+    static void name##_waited(const Args& args)
 #define SHARED(Type, name)                            \
     static emulator::SharedValues<Type> name##_values; \
     auto& name = name##_values.values
@@ -37,6 +37,7 @@ struct Index {
     uint32_t x, y, z;
 };
 extern Index threadIdx, blockIdx, blockDim, gridDim;
+void wait_for_earlier();
 
 struct alignas(8) uint2 {
     uint32_t x, y;
@@ -119,6 +120,8 @@ const unsigned char* exchange(const char* operation, const void* part, size_t si
 void begin_ahead();
 void end_ahead();
 void wait_for_earlier();
+// So in one of the two orders of a launch.
+bool begins_early();
 unsigned char* dynamic_shared();
 bool is_shared(const void* place, size_t size);
 bool is_global(const void* place, size_t size);
@@ -162,7 +165,6 @@ T shuffle(const char* operation, uint32_t mask, T value, uint32_t from_lane) {
 
 inline void __threadfence() {}
 inline float load_of_block(const float* from) { return *from; }
-inline void wait_for_earlier() { emulator::wait_for_earlier(); }
 inline void __syncthreads() { emulator::block_barrier(); }
 inline void __syncwarp() { emulator::exchange("syncwarp", nullptr, 0); }
 template <class T>

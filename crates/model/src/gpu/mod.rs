@@ -56,14 +56,16 @@ pub(crate) use step::StepBounds;
 pub struct GpuOptions {
     /// A row's bits do not depend on what is computed beside it, as on the CPU, for slower prompts. Default false.
     pub batch_invariant: bool,
-    /// Steps of single tokens are recorded and replayed as CUDA graphs, and a kernel may begin while the one before it ends, where
-    /// the GPU can do that. Default true.
+    /// Steps of single tokens are recorded and replayed as CUDA graphs. Default true.
     pub cuda_graphs: bool,
+    /// A kernel begins while the one before it ends (programmatic dependent launch), where kernels and GPU are of compute capability
+    /// 9.0 or more. Default false: it was not run on a GPU yet.
+    pub programmatic_launches: bool,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        Self { batch_invariant: false, cuda_graphs: true }
+        Self { batch_invariant: false, cuda_graphs: true, programmatic_launches: false }
     }
 }
 

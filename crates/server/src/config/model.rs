@@ -100,6 +100,9 @@ impl ModelConfig {
             gpu: GpuOptions {
                 batch_invariant: raw.batch_invariant.unwrap_or(false),
                 cuda_graphs: !raw.no_cuda_graphs.unwrap_or(false),
+                programmatic_launches: raw
+                    .programmatic_launches
+                    .unwrap_or(GpuOptions::default().programmatic_launches),
             },
             tensor_parallel: match raw.tensor_parallel {
                 None => NonZeroUsize::MIN,

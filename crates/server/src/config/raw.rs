@@ -55,6 +55,18 @@ pub(crate) struct RawConfig {
         help_heading = "Model"
     )]
     pub(crate) no_cuda_graphs: Option<bool>,
+    /// On a GPU of compute capability 9.0 or more, begin each kernel while the one before it ends: shorter steps. Off, since it was not
+    /// tried on a GPU yet
+    #[arg(
+        long,
+        env = "SKEG_PROGRAMMATIC_LAUNCHES",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Model"
+    )]
+    pub(crate) programmatic_launches: Option<bool>,
     /// GPUs of this host that the model is split over, from the one that --device names on; needs a build with NCCL [default: 1]
     #[arg(long, env = "SKEG_TENSOR_PARALLEL", value_name = "NUM", help_heading = "Model")]
     pub(crate) tensor_parallel: Option<usize>,
@@ -239,6 +251,7 @@ impl RawConfig {
             threads: self.threads.or(lower.threads),
             batch_invariant: self.batch_invariant.or(lower.batch_invariant),
             no_cuda_graphs: self.no_cuda_graphs.or(lower.no_cuda_graphs),
+            programmatic_launches: self.programmatic_launches.or(lower.programmatic_launches),
             tensor_parallel: self.tensor_parallel.or(lower.tensor_parallel),
             cache_dir: self.cache_dir.or(lower.cache_dir),
             vectors: self.vectors.or(lower.vectors),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 
+use skeg_model::GpuOptions;
+
 use super::{AdminConfig, ClassifierConfig, Config, LogFormat, ModelConfig};
 
 /// In place of anything that could be used to call the server.
@@ -80,6 +82,9 @@ fn processor(f: &mut fmt::Formatter<'_>, model: &ModelConfig) -> fmt::Result {
     }
     if !model.gpu.cuda_graphs {
         writeln!(f, "no_cuda_graphs = true")?;
+    }
+    if model.gpu.programmatic_launches != GpuOptions::default().programmatic_launches {
+        writeln!(f, "programmatic_launches = {}", model.gpu.programmatic_launches)?;
     }
     if model.tensor_parallel != NonZeroUsize::MIN {
         writeln!(f, "tensor_parallel = {}", model.tensor_parallel)?;

@@ -114,7 +114,11 @@ fn how_a_gpu_is_used_can_be_set_and_lies_over_the_file() {
     let options = |config: &Config| config.model.load_options().gpu;
     assert_eq!(options(&config("")), GpuOptions::default());
     assert!(!config("").to_string().contains("cuda_graphs"));
-    let set = GpuOptions { batch_invariant: true, cuda_graphs: false };
+    for is_on in [true, false] {
+        let shown = config(&format!("programmatic_launches = {is_on}")).to_string();
+        assert_eq!(options(&config(&shown)).programmatic_launches, is_on);
+    }
+    let set = GpuOptions { batch_invariant: true, cuda_graphs: false, ..GpuOptions::default() };
     let shown = config("batch_invariant = true\nno_cuda_graphs = true").to_string();
     assert_eq!(options(&config(&shown)), set);
     let above = raw("batch_invariant = false").over(raw(&shown));

@@ -26,7 +26,7 @@ const WAITING_CAPABILITY: i32 = 90;
 pub(super) struct Functions {
     modules: HashMap<&'static str, Arc<CudaModule>>,
     functions: HashMap<&'static str, Function>,
-    /// Whether kernels may begin while the one before them ends.
+    /// [`crate::gpu::GpuOptions::programmatic_launches`].
     begins_early: bool,
 }
 
@@ -56,8 +56,9 @@ impl Functions {
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
-        let begins_early = self.begins_early;
+        let may_begin_early = self.begins_early;
         let function = self.function(stream, launch)?;
+        let mut begins_early = u32::from(may_begin_early && function.waits);
         let mut early = early_start();
         let config = CUlaunchConfig {
             gridDimX: x,
@@ -69,11 +70,14 @@ impl Functions {
             sharedMemBytes: launch.shared_bytes,
             hStream: stream.cu_stream(),
             attrs: &raw mut early,
-            numAttrs: (begins_early && function.waits).into(),
+            numAttrs: begins_early,
         };
-        let mut parameters = [launch.args.as_ptr().cast_mut().cast::<c_void>()];
-        // SAFETY: the kernel has one parameter by value, of the structure whose bytes these are; the driver reads it and the
-        // attribute before it returns and writes neither. What the structure names is memory that lives until the step's end
+        let mut parameters = [
+            launch.args.as_ptr().cast_mut().cast::<c_void>(),
+            (&raw mut begins_early).cast::<c_void>(),
+        ];
+        // SAFETY: the kernel has two parameters by value, of the structure whose bytes these are and a number; the driver reads
+        // them and the attribute before it returns and writes none of them. What the structure names is memory that lives until the step's end
         // ([`crate::gpu::pass`]).
         unsafe {
             cuLaunchKernelEx(

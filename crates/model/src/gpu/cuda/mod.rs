@@ -94,7 +94,7 @@ impl Gpu {
             quantized: QuantizedProducts::new(&stream)?,
             staging: Staging::new(&stream)?,
             beside: Beside::new(&stream)?,
-            functions: Functions::new(options.cuda_graphs),
+            functions: Functions::new(options.programmatic_launches),
             #[cfg(feature = "nccl")]
             rank: None,
             stream,

@@ -1,4 +1,4 @@
-//! A step that a device keeps and replays has the bits of one whose operations it starts one by one.
+//! A step whose operations a device keeps and replays, or begins early, has the bits of one whose operations it starts one by one.
 
 use candle_core::DType;
 
@@ -80,13 +80,15 @@ fn vector(llama: &Llama) -> SteeringVector {
 }
 
 #[test]
-fn a_replayed_step_has_the_bits_of_one_that_is_not() {
+fn however_a_steps_kernels_are_started_its_bits_are_the_same() {
     for dtype in [DType::F32, DType::BF16] {
         let form = RandomWeights::Dense(dtype);
-        let plain = GpuOptions { cuda_graphs: false, ..GpuOptions::default() };
-        let Some(found) = run(GpuOptions::default(), form) else { return };
-        let Some(expected) = run(plain, form) else { return };
-        assert!(found == expected, "{dtype:?}");
-        assert!(!found[1].is_empty());
+        let one_by_one = GpuOptions { cuda_graphs: false, ..GpuOptions::default() };
+        let Some(expected) = run(one_by_one, form) else { return };
+        assert!(!expected[1].is_empty());
+        for (cuda_graphs, programmatic_launches) in [(true, false), (true, true), (false, true)] {
+            let options = GpuOptions { cuda_graphs, programmatic_launches, ..one_by_one };
+            assert!(run(options, form).unwrap() == expected, "{dtype:?}, {options:?}");
+        }
     }
 }
