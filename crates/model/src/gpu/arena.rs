@@ -86,6 +86,8 @@ pub(super) struct Arena {
     rooms: [Room; NUM_PLACES],
     /// Changes when an address does.
     generation: u64,
+    /// Whether [`Places::arrivals`] must be cleared.
+    is_unclear: bool,
 }
 
 const NUM_PLACES: usize = 19;
@@ -113,9 +115,13 @@ impl Arena {
         }
         if moved {
             self.generation += 1;
-            if let Room(Some(arrivals)) = &self.rooms[ARRIVALS] {
-                ops.clear(arrivals)?;
-            }
+            self.is_unclear = true;
+        }
+        if self.is_unclear
+            && let Room(Some(arrivals)) = &self.rooms[ARRIVALS]
+        {
+            ops.clear(arrivals)?;
+            self.is_unclear = false;
         }
         Ok(Places::of(places))
     }

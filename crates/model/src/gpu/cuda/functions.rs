@@ -28,6 +28,8 @@ pub(super) struct Functions {
     functions: HashMap<&'static str, Function>,
     /// [`crate::gpu::GpuOptions::programmatic_launches`].
     begins_early: bool,
+    /// Whether the last thing that was asked of the stream is a kernel of these: only behind one may another begin early.
+    follows_kernel: bool,
 }
 
 /// A kernel's entry.
@@ -43,7 +45,17 @@ impl Functions {
     /// None yet. With `begins_early` a kernel may begin while the one before it ends (programmatic dependent launch), if it was
     /// compiled to wait by itself.
     pub(super) fn new(begins_early: bool) -> Self {
-        Self { modules: HashMap::new(), functions: HashMap::new(), begins_early }
+        Self {
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+            begins_early,
+            follows_kernel: false,
+        }
+    }
+
+    /// Something else is asked of the stream than a kernel of these: the next one begins when that has ended.
+    pub(super) fn interrupt(&mut self) {
+        self.follows_kernel = false;
     }
 
     /// Starts a kernel; the context must be bound.
@@ -56,7 +68,7 @@ impl Functions {
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
-        let may_begin_early = self.begins_early;
+        let may_begin_early = self.begins_early && self.follows_kernel;
         let function = self.function(stream, launch)?;
         let mut begins_early = u32::from(may_begin_early && function.waits);
         let mut early = early_start();
@@ -88,7 +100,9 @@ impl Functions {
             )
         }
         .result()
-        .map_err(|error| failed(&format!("starting the kernel {}", launch.kernel), &error))
+        .map_err(|error| failed(&format!("starting the kernel {}", launch.kernel), &error))?;
+        self.follows_kernel = true;
+        Ok(())
     }
 
     /// A kernel that may have as much dynamic shared memory as is asked.

@@ -135,9 +135,10 @@ impl Launcher for Gpu {
         reason = "memory of the driver is not initialised; the trait says so of its contents"
     )]
     fn allocate(&mut self, num_bytes: usize) -> Result<Buffer> {
+        self.functions.interrupt();
         // SAFETY: bytes of any value are bytes, and no kernel reads what none wrote ([`Launcher::allocate`]).
         let memory: CudaSlice<u8> = unsafe { self.stream.alloc(num_bytes.max(1)) }
-            .map_err(|error| failed(&format!("taking {num_bytes} bytes of its memory"), &error))?;
+            .map_err(|error| no_room(num_bytes, &error))?;
         let address = Address(memory.device_ptr(&self.stream).0);
         Ok(Buffer::new(address, num_bytes, Some(Box::new(memory))))
     }
@@ -156,6 +157,7 @@ impl Launcher for Gpu {
     #[expect(unsafe_code, reason = "the driver is told an address and a length")]
     fn clear(&mut self, buffer: &Buffer) -> Result<()> {
         self.bind()?;
+        self.functions.interrupt();
         let (address, num_bytes) = (buffer.address().0, buffer.num_bytes());
         // SAFETY: a buffer is memory of this device, of that length, and lives until the stream has done this.
         unsafe { result::memset_d8_async(address, 0, num_bytes, self.stream.cu_stream()) }
@@ -164,6 +166,7 @@ impl Launcher for Gpu {
 
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
         self.bind()?;
+        self.functions.interrupt();
         self.staging.upload(&self.stream, to, bytes)
     }
 
@@ -173,6 +176,7 @@ impl Launcher for Gpu {
 
     fn download_all(&mut self, reads: &mut [Read<'_>]) -> Result<()> {
         self.bind()?;
+        self.functions.interrupt();
         self.staging.download(&self.stream, reads)
     }
 
@@ -191,6 +195,7 @@ impl Launcher for Gpu {
 
     fn matmul(&mut self, args: &MatmulArgs, weight: MatrixForm) -> Result<()> {
         self.bind()?;
+        self.functions.interrupt();
         match weight {
             MatrixForm::Dense(element) => self.products.matmul(args, element),
             MatrixForm::Quantized(dtype) => self.quantized.matmul(&self.stream, args, dtype),
@@ -201,6 +206,7 @@ impl Launcher for Gpu {
     fn all_reduce(&mut self, args: &AllReduceArgs) -> Result<()> {
         let Some(rank) = &self.rank else { return Ok(()) };
         self.bind()?;
+        self.functions.interrupt();
         rank.all_reduce(&self.stream, args)
     }
 
@@ -221,12 +227,21 @@ impl Launcher for Gpu {
 
     fn begin(&mut self, recorded: &mut Recorded) -> Result<Begun> {
         self.bind()?;
+        self.functions.interrupt();
         graph::begin(&self.stream, recorded)
     }
 
     fn end(&mut self, recorded: &mut Recorded, pass: Result<()>) -> Result<bool> {
+        self.functions.interrupt();
         graph::end(&self.stream, recorded, pass, |is_so| self.agree(is_so))
     }
+}
+
+/// Memory that there is none of. Not the device's failure: a step that wants less may have it.
+fn no_room(num_bytes: usize, error: &dyn Display) -> Error {
+    Error::Tensor(candle_core::Error::Msg(format!(
+        "taking {num_bytes} bytes of the GPU's memory failed: {error}"
+    )))
 }
 
 /// A call of the driver or of a library that failed.

@@ -206,6 +206,8 @@ impl QuantizedProducts {
     ) -> Result<()> {
         let kernels = kernels(dtype)
             .ok_or_else(|| failed("a product", &format!("{dtype:?} has no kernel")))?;
+        // What failed before is not this product's.
+        cudaGetLastError();
         if args.rows <= FEW_ROWS {
             return self.few(stream, args, kernels.few);
         }
