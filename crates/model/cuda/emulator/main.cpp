@@ -53,6 +53,7 @@ void serve(const std::string& line) {
     std::istringstream words(line);
     const auto command = next<std::string>(words);
     if (command == "launch") return run_launch(words);
+    emulator::settle();
     if (command == "alloc") {
         const uint64_t address = emulator::allocate(next<size_t>(words));
         return answer("ok", &address, sizeof address);

@@ -56,6 +56,24 @@ KERNEL(planted_stale, CheckArgs, 32) {
     counted[threadIdx.x] = 7;
 }
 
+// Hands a number on to the next kernel like it, which reads it before the wait or behind it.
+template <bool early>
+DEVICE void hand_on(const CheckArgs& args) {
+    auto* numbers = static_cast<uint32_t*>(args.to);
+    uint32_t number = early ? numbers[0] : 0;
+    wait_for_earlier();
+    if (!early) number = numbers[0];
+    __syncthreads();
+    if (threadIdx.x == 0) numbers[0] = number + 1;
+}
+KERNEL_AHEAD(planted_early_read, CheckArgs, 32) { hand_on<true>(args); }
+KERNEL_AHEAD(planted_late_read, CheckArgs, 32) { hand_on<false>(args); }
+
+KERNEL_AHEAD(planted_early_write, CheckArgs, 32) {
+    static_cast<uint32_t*>(args.to)[threadIdx.x] = 1;
+    wait_for_earlier();
+}
+
 // All threads but one wait for earlier kernels.
 KERNEL_AHEAD(planted_no_wait_for_earlier, CheckArgs, 32) {
     if (threadIdx.x == 7) return;

@@ -2,10 +2,14 @@
 //
 // A warp runs until all of its lanes wait for the block or have ended, then the next warp does. So without a barrier that is
 // needed, a warp sees nothing of what the later ones write, and in the other order everything.
+//
+// In the descending order a launch begins early, as if no kernel since the host's last command had ended: until all threads of a
+// block wait for earlier kernels, what those wrote is poisoned, and nothing can be written.
 #include "scheduler.h"
 
 #include <algorithm>
 #include <csetjmp>
+#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <stdexcept>
@@ -30,7 +34,7 @@ constexpr size_t MAX_SHARED_BYTES = 227 << 10;
 constexpr size_t GAP = 256;
 constexpr unsigned char POISON = 0xFF;
 
-enum class State { Ready, AtWarp, AtBlock, Ended };
+enum class State { Ready, AtWarp, AtBlock, AtEarlier, Ended };
 
 struct Copy {
     void* to;
@@ -73,6 +77,14 @@ size_t dynamic_bytes = 0;
 unsigned char* arena = nullptr;
 size_t arena_used = 0;
 std::vector<size_t> gaps;
+
+struct Range {
+    size_t start, size;
+};
+// Global memory as it was when the host was last here, and what kernels have changed of it since.
+std::vector<unsigned char> settled;
+bool is_settled = true;
+std::vector<Range> unsettled;
 
 // setjmp and longjmp change stacks without the system call that swapcontext makes.
 void yield(State state) {
@@ -134,6 +146,33 @@ bool run_warp(uint32_t warp) {
     }
 }
 
+void refuse_write(int) { fail("a write to global memory before the wait for earlier kernels, or to no memory at all"); }
+
+void protect(bool protects) {
+    if (mprotect(arena, arena_used, protects ? PROT_READ : PROT_READ | PROT_WRITE) != 0) fail("mprotect");
+}
+
+// Runs the block up to where it waits for earlier kernels.
+void run_early() {
+    std::vector<unsigned char> kept;
+    for (const Range& range : unsettled) {
+        kept.insert(kept.end(), arena + range.start, arena + range.start + range.size);
+        memset(arena + range.start, POISON, range.size);
+    }
+    protect(true);
+    for (uint32_t i = threads.size() / 32; i > 0; i--) run_warp(i - 1);
+    protect(false);
+    const unsigned char* from = kept.data();
+    for (const Range& range : unsettled) {
+        memcpy(arena + range.start, from, range.size);
+        from += range.size;
+    }
+    for (Thread& thread : threads) {
+        if (thread.state != State::AtEarlier) fail("a thread waits for its block before it waits for earlier kernels");
+        thread.state = State::Ready;
+    }
+}
+
 void run_block() {
     for (const SharedArray* array = shared_arrays; array; array = array->next) memset(array->start, POISON, array->size);
     memset(dynamic, POISON, dynamic_bytes + GAP);
@@ -142,6 +181,7 @@ void run_block() {
         thread.groups = 0;
         thread.copies.clear();
     }
+    if (descending) run_early();
     const uint32_t num_warps = threads.size() / 32;
     for (bool ran = true; ran;) {
         ran = false;
@@ -212,7 +252,11 @@ void end_ahead() {
     if (!current->waited) fail("a thread ends without having waited for earlier kernels");
 }
 
-void wait_for_earlier() { current->waited = true; }
+void wait_for_earlier() {
+    if (current->waited) return;
+    current->waited = true;
+    if (descending) yield(State::AtEarlier);
+}
 
 bool begins_early() { return descending; }
 
@@ -291,6 +335,25 @@ void* checked(uint64_t address, size_t num_bytes) {
     return place;
 }
 
+void settle() { is_settled = true; }
+
+// Finds what kernels have changed since the host was last here.
+static void find_unsettled() {
+    unsettled.clear();
+    if (is_settled) {
+        settled.assign(arena, arena + arena_used);
+        is_settled = false;
+    }
+    for (size_t i = 0; i < arena_used; i++) {
+        if (arena[i] == settled[i]) continue;
+        if (!unsettled.empty() && unsettled.back().start + unsettled.back().size == i) {
+            unsettled.back().size++;
+        } else {
+            unsettled.push_back({i, 1});
+        }
+    }
+}
+
 void launch(const Launch& launch) {
     const Kernel& kernel = find(launch);
     make_threads(launch.block);
@@ -303,6 +366,8 @@ void launch(const Launch& launch) {
     gridDim = {launch.grid[0], launch.grid[1], launch.grid[2]};
     blockDim = {launch.block, 1, 1};
 
+    std::signal(SIGSEGV, refuse_write);
+    find_unsettled();
     // Kept, so that a launch does not begin with fresh pages.
     static std::vector<unsigned char> before, other;
     before.assign(arena, arena + arena_used);
@@ -315,7 +380,7 @@ void launch(const Launch& launch) {
     if (memcmp(arena, other.data(), arena_used) == 0) return;
     const size_t byte = std::mismatch(arena, arena + arena_used, other.begin()).first - arena;
     throw std::runtime_error(launch.kernel + ": the order of threads decides what is at byte " + std::to_string(byte) +
-                             " of global memory; a barrier is missing, or two threads write one place");
+                             " of global memory; a barrier is missing, two threads write one place, or one reads before it waits for earlier kernels");
 }
 
 }  // namespace emulator

@@ -18,6 +18,8 @@ struct Launch {
 // What does not work out throws a std::runtime_error; `fail` inside a kernel ends the program.
 uint64_t allocate(size_t num_bytes);
 void* checked(uint64_t address, size_t num_bytes);
+// The host reads or writes: all kernels before have ended, and none after may begin before that is done.
+void settle();
 // Runs all blocks twice on the same memory: blocks, warps and lanes ascending, and descending. Both must leave the same bytes.
 void launch(const Launch& launch);
 // Answers with the failure and ends the program.

@@ -82,6 +82,27 @@ fn other_faults_are_found() {
     check_found("planted_barrier", 32, "threads 32, expected 64");
 }
 
+/// What an earlier kernel of the same step writes is read behind the wait, and nothing is written before it.
+#[test]
+fn what_begins_early_waits_for_what_it_needs() {
+    let Some(mut ops) = Emulator::ops() else { return };
+    let to = put(&mut ops, &[5_u32; 128]);
+    let mut launch = |kernel| check(&mut ops, kernel, (1, 32), (to, to, 128));
+    launch("planted_late_read").unwrap();
+    launch("planted_late_read").unwrap();
+    let error = launch("planted_early_read").unwrap_err().to_string();
+    assert!(error.contains("planted_early_read"), "{error}");
+
+    // The host has seen the number: no kernel is under way.
+    let Some(mut ops) = Emulator::ops() else { return };
+    let to = put(&mut ops, &[5_u32; 128]);
+    check(&mut ops, "planted_late_read", (1, 32), (to, to, 128)).unwrap();
+    assert_eq!(get::<u32>(&mut ops, to, 1), [6]);
+    check(&mut ops, "planted_early_read", (1, 32), (to, to, 128)).unwrap();
+    assert_eq!(get::<u32>(&mut ops, to, 1), [7]);
+    check_found("planted_early_write", 32, "before the wait for earlier kernels");
+}
+
 /// The second block sees nothing of the first.
 #[test]
 fn shared_memory_is_poisoned_before_each_block() {
