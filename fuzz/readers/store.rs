@@ -1,19 +1,28 @@
-//! The readers of skeg-vector-store: manifest, policy, vectors, and the small files `CURRENT`, history and figures.
+//! The readers of skeg-vector-store: manifest, policy, vectors, probe, signatures, and the small files `CURRENT`, history and
+//! figures.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
+use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest as _, Sha256};
 use skeg_vector_store::place::{Bucket, BucketObject, Got, ObjectPlace, Only, Place as _, Tag};
-use skeg_vector_store::{Files, Generation, Policy, Result, load_files, read_files};
+use skeg_vector_store::signature::MAX_SIGNATURES;
+use skeg_vector_store::{
+    Files, Generation, Policy, Result, SecretKey, Signatures, load_files, read_files, sign_files,
+    with_probe,
+};
 
 use crate::heap::{Reader, bounded};
 use crate::support::new_generation;
 
-pub(crate) const READERS: [Reader; 4] = [
+pub(crate) const READERS: [Reader; 6] = [
     Reader { name: "manifest", read: manifest, seeds: manifest_seeds },
     Reader { name: "policy", read: policy, seeds: policy_seeds },
+    Reader { name: "probe", read: probe, seeds: probe_seeds },
+    Reader { name: "signatures", read: signatures, seeds: signatures_seeds },
     Reader { name: "small_files", read: small_files, seeds: small_seeds },
     Reader { name: "vectors", read: vectors, seeds: vectors_seeds },
 ];
@@ -27,6 +36,8 @@ const BYTES_A_BYTE_OF_TOML: usize = 1536;
 const MANIFEST: &str = "manifest.json";
 const POLICY: &str = "policy.toml";
 const VECTORS: &str = "vectors.safetensors";
+const PROBE: &str = "probe.safetensors";
+const SIGNATURES: &str = "SIGNATURES.json";
 const FIGURES: &str = "figures.json";
 const CURRENT: &str = "{\"sequence\": 2, \"generation\": \"0123456789abcdef\"}\n";
 
@@ -39,12 +50,22 @@ static BASE: LazyLock<Files> = LazyLock::new(|| {
     read_files(folder.path(), &id).unwrap()
 });
 
+/// The same with a probe.
+static PROBED: LazyLock<Files> =
+    LazyLock::new(|| with_probe(&BASE, &probe_seeds().swap_remove(0)).unwrap());
+
+/// Of which signatures by themselves are: no change of [`BASE`] makes kept inputs worthless.
+const ROOT_HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Another each time.
+static KEY: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::generate().unwrap());
+
 fn manifest(bytes: &[u8]) -> bool {
-    load(MANIFEST, bytes).is_some()
+    load(&BASE, MANIFEST, bytes).is_some()
 }
 
 fn vectors(bytes: &[u8]) -> bool {
-    let loaded = load(VECTORS, bytes);
+    let loaded = load(&BASE, VECTORS, bytes);
     for vectors in loaded.iter().flat_map(|generation| generation.vectors.values()) {
         assert!(vectors.values.iter().all(|value| value.is_finite()));
         assert!(vectors.values.len() * 4 <= bytes.len());
@@ -58,7 +79,7 @@ fn policy(bytes: &[u8]) -> bool {
         let text = std::str::from_utf8(bytes).ok()?;
         Policy::parse(text).map_err(|error| error.to_string()).ok()
     });
-    let loaded = load(POLICY, bytes);
+    let loaded = load(&BASE, POLICY, bytes);
     if let Some(policy) = &parsed {
         let written = policy.to_toml().unwrap();
         assert_eq!(Policy::parse(&written).unwrap(), *policy, "{written}");
@@ -80,21 +101,59 @@ fn small_files(bytes: &[u8]) -> bool {
     let history = bounded(most, "as history", || {
         ObjectPlace::new(as_entry).history(10).map_err(|error| error.to_string())
     });
-    current.is_ok() || history.is_ok() || load(FIGURES, bytes).is_some()
+    current.is_ok() || history.is_ok() || load(&BASE, FIGURES, bytes).is_some()
 }
 
-/// The generation with one file replaced, the digest in its manifest made right.
-fn load(name: &str, bytes: &[u8]) -> Option<Generation> {
+/// What any probe must be; what it computes is skeg-lab's.
+fn probe(bytes: &[u8]) -> bool {
+    let loaded = load(&PROBED, PROBE, bytes);
+    if let Some(generation) = &loaded {
+        assert!(generation.probe.as_deref() == Some(bytes));
+    }
+    loaded.is_some()
+}
+
+/// By themselves, and beside a generation, to which one more is then added.
+fn signatures(bytes: &[u8]) -> bool {
+    let alone = bounded(most(SIGNATURES, bytes.len()), "the signatures alone", || {
+        let read = Signatures::parse(bytes, ROOT_HASH, Path::new(SIGNATURES));
+        read.map_err(|error| error.to_string()).ok()
+    });
+    if let Some(signatures) = &alone {
+        assert!(signatures.to_json().unwrap() == bytes);
+        assert!((1..=MAX_SIGNATURES).contains(&signatures.keys().count()));
+    }
     let mut files = BASE.clone();
+    files.insert(SIGNATURES.to_owned(), bytes.to_vec());
+    let loaded = load_all(SIGNATURES, &files);
+    if let Some(generation) = &loaded {
+        let before = &generation.signatures;
+        let has_room = before.keys().count() < MAX_SIGNATURES;
+        assert_eq!(sign_files(&mut files, generation, &KEY).is_ok(), has_room);
+        let after = load_all(SIGNATURES, &files).unwrap().signatures;
+        assert!(before.keys().all(|key| after.keys().any(|other| other == key)));
+        assert_eq!(after.keys().count(), before.keys().count() + usize::from(has_room));
+    }
+    alone.is_some() || loaded.is_some()
+}
+
+/// A generation with one file replaced, the digest in its manifest made right.
+fn load(base: &Files, name: &str, bytes: &[u8]) -> Option<Generation> {
+    let mut files = base.clone();
     let before = files.insert(name.to_owned(), bytes.to_vec()).unwrap();
     if name != MANIFEST {
         let text = String::from_utf8(files[MANIFEST].clone()).unwrap();
         let text = text.replace(&sha256(&before), &sha256(bytes));
         files.insert(MANIFEST.to_owned(), text.into_bytes());
     }
+    load_all(name, &files)
+}
+
+/// A generation of which the file of this name is from elsewhere.
+fn load_all(name: &str, files: &Files) -> Option<Generation> {
     let num_bytes = files.values().map(Vec::len).sum();
     bounded(most(name, num_bytes), name, || {
-        load_files(Path::new("generation"), None, &files).map_err(|error| error.to_string()).ok()
+        load_files(Path::new("generation"), None, files).map_err(|error| error.to_string()).ok()
     })
 }
 
@@ -118,6 +177,31 @@ fn policy_seeds() -> Vec<Vec<u8>> {
 
 fn vectors_seeds() -> Vec<Vec<u8>> {
     vec![BASE[VECTORS].clone()]
+}
+
+fn probe_seeds() -> Vec<Vec<u8>> {
+    let classes = r#"["malware_viruses","none","fraud_deception"]"#;
+    let metadata = HashMap::from([("classes".to_owned(), classes.to_owned())]);
+    let values = [0.5_f32, -1.0].map(f32::to_le_bytes).concat();
+    let weights = TensorView::new(Dtype::F32, vec![2], &values).unwrap();
+    vec![safetensors::serialize([("weights", weights)], Some(metadata)).unwrap()]
+}
+
+fn signatures_seeds() -> Vec<Vec<u8>> {
+    let path = Path::new("generation");
+    let root_hash = load_files(path, None, &BASE).unwrap().root_hash;
+    let signed = |root_hash: &str, num_keys: usize| {
+        let more = |signatures: Signatures, _| {
+            signatures.signed(&SecretKey::generate().unwrap(), root_hash)
+        };
+        (0..num_keys).fold(Signatures::default(), more).to_json().unwrap()
+    };
+    vec![
+        signed(ROOT_HASH, 1),
+        signed(ROOT_HASH, 2),
+        signed(&root_hash, 1),
+        signed(&root_hash, MAX_SIGNATURES),
+    ]
 }
 
 fn small_seeds() -> Vec<Vec<u8>> {

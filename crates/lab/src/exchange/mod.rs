@@ -144,20 +144,7 @@ impl VectorFile {
     /// # Errors
     /// [`Error::Io`], and [`Error::VectorFile`] for what is too large or as [`Self::parse`].
     pub fn read(path: &Path, format: FileFormat) -> Result<(Self, Vec<u8>)> {
-        let io = |error| Error::io(path, error);
-        // Before it is opened: a pipe would wait for its writer.
-        if !std::fs::metadata(path).map_err(io)?.is_file() {
-            return Err(Error::vector_file(path, "expected a regular file"));
-        }
-        let file = File::open(path).map_err(io)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            let reason = format!(
-                "more than {MAX_FILE_BYTES} bytes; no file of steering vectors is so large"
-            );
-            return Err(Error::vector_file(path, reason));
-        }
+        let bytes = read_bounded(path, MAX_FILE_BYTES, |reason| Error::vector_file(path, reason))?;
         Ok((Self::parse(&bytes, format, path)?, bytes))
     }
 
@@ -237,8 +224,31 @@ impl VectorFile {
     }
 }
 
+/// The bytes of a regular file that has at most so many; `refused` makes an error of the reason why not.
+pub(crate) fn read_bounded(
+    path: &Path,
+    max_bytes: u64,
+    refused: impl Fn(String) -> Error,
+) -> Result<Vec<u8>> {
+    let io = |error| Error::io(path, error);
+    let too_large = || refused(format!("more than {max_bytes} bytes; no such file is so large"));
+    // Before it is opened: a pipe would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(io)?;
+    if !metadata.is_file() {
+        return Err(refused("expected a regular file".to_owned()));
+    }
+    if metadata.len() > max_bytes {
+        return Err(too_large());
+    }
+    // It may grow.
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(io)?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > max_bytes { Err(too_large()) } else { Ok(bytes) }
+}
+
 /// A list from a file for a message, which it must not fill.
-fn shortened<T: std::fmt::Debug>(list: &[T]) -> String {
+pub(crate) fn shortened<T: std::fmt::Debug>(list: &[T]) -> String {
     const SHOWN: usize = 16;
     match list.get(..SHOWN) {
         Some(first) if list.len() > SHOWN => format!("{first:?} and {} more", list.len() - SHOWN),

@@ -7,6 +7,7 @@
 //! of the width of its member on activations, `answer.calibration` `[2]` (scale and bias), and `answer` in its `spec`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use super::member::{Input, Member, Planes};
 use super::verdict::Stack;
 use super::{Probe, TrainedOn};
 use crate::error::{Error, Result};
-use crate::exchange::floats;
+use crate::exchange::{floats, read_bounded, shortened};
 use crate::numbers::to_f32;
 use crate::tensor_file::{self, NamedTensor};
 
@@ -25,6 +26,8 @@ const CLASSES: &str = "classes";
 const SPEC: &str = "spec";
 const NONE: &str = "none";
 const FORMAT_VERSION: u32 = 1;
+/// Bytes of a file: as many as the vector store takes.
+const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// Members of a file; more is no probe that anybody trained.
 const MAX_MEMBERS: usize = 16;
 
@@ -93,7 +96,17 @@ impl Probe {
         Ok(tensor_file::to_bytes(&texts, &tensors))
     }
 
-    /// Reads a file that [`Self::to_bytes`] wrote. Allocates no more than the file's size and a little.
+    /// The bytes of a probe's file, for [`Self::from_bytes`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Data`] for what is no regular file or larger than a probe in a generation may be.
+    pub fn read_file(path: &Path) -> Result<Vec<u8>> {
+        let refused = |reason| Error::Data(format!("probe {}: {reason}", path.display()));
+        read_bounded(path, MAX_FILE_BYTES, refused)
+    }
+
+    /// Reads a file that [`Self::to_bytes`] wrote. Allocates no more than its size allows, up to about 64 bytes for each byte of
+    /// lists within lists.
     ///
     /// # Errors
     /// [`Error::Data`] when it is no such file, of another version, or its parts do not fit each other; the reason names the
@@ -205,9 +218,9 @@ impl<'a> Reader<'a> {
             .map_err(|_| bad(format_args!("it has no tensor `{name}`")))?;
         if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
             return Err(bad(format_args!(
-                "tensor `{name}` is {:?} {:?}; expected F32 {shape:?}",
+                "tensor `{name}` is {:?} {}; expected F32 {shape:?}",
                 tensor.dtype(),
-                tensor.shape()
+                shortened(tensor.shape())
             )));
         }
         let values = floats(tensor.data());

@@ -6,6 +6,7 @@ use skeg_model::steering::Site;
 use super::ngrams::NGrams;
 use super::verdict::Scores;
 use crate::error::{Error, Result};
+use crate::exchange::shortened;
 use crate::logistic::Plane;
 use crate::numbers::to_f32;
 
@@ -67,8 +68,9 @@ impl Input {
             Self::Activations { layers, .. }
                 if layers.is_empty() || !layers.is_sorted_by(|a, b| a < b) =>
             {
+                let found = shortened(layers);
                 Err(Error::Spec(format!(
-                    "a probe on layers {layers:?}; expected at least one, ascending, each once"
+                    "a probe on layers {found}; expected at least one, ascending, each once"
                 )))
             }
             Self::Activations { row: PromptRow::Last, prefix_token_ids, .. }
@@ -79,8 +81,25 @@ impl Input {
                         .to_owned(),
                 ))
             }
-            Self::Activations { .. } | Self::Embedding { .. } => Ok(()),
+            Self::Activations { layers, hidden_size, .. } => {
+                check_width(layers.len().checked_mul(*hidden_size))
+            }
+            Self::Embedding { width, .. } => check_width(Some(*width)),
         }
+    }
+}
+
+/// Refuses a row without numbers, which would give planes no scores, and one of more numbers than can be counted (`None`).
+fn check_width(width: Option<usize>) -> Result<()> {
+    match width {
+        Some(1..) => Ok(()),
+        Some(0) => Err(Error::Spec(
+            "a probe on rows of no numbers; expected at least one".to_owned(),
+        )),
+        None => Err(Error::Spec(
+            "a probe whose layers have more numbers together than can be counted; expected a model's hidden size"
+                .to_owned(),
+        )),
     }
 }
 

@@ -30,6 +30,8 @@ mod train;
 mod tune;
 mod verdict;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use skeg_model::engine::PromptActivations;
 use skeg_vector_store::Category;
@@ -142,6 +144,9 @@ impl Probe {
         let num_members = self.members.len();
         if num_members == 0 {
             return wrong("without a member; expected at least one".to_owned());
+        }
+        if self.categories.iter().collect::<BTreeSet<_>>().len() < self.categories.len() {
+            return wrong("with a category twice; expected each once".to_owned());
         }
         activation::check(self.members.iter().map(|member| &member.input))?;
         if self.stack.harm.len() != num_members || self.stack.categories.len() != num_members {

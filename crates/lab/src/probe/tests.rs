@@ -156,9 +156,49 @@ fn a_file_that_is_no_probe_is_refused_with_the_part() {
         let error = Probe::from_bytes(&bytes).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+    // Two layers of 2^63 numbers each are 2^64, which is none where a product wraps round.
+    for (to, expected) in [
+        (r#"\"hidden_size\":0"#, "rows of no numbers"),
+        (r#"\"hidden_size\":9223372036854775808"#, "than can be counted"),
+    ] {
+        let bytes = with_header(&good, r#"\"hidden_size\":2"#, to);
+        let error = Probe::from_bytes(&bytes).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let twice = Probe { categories: vec![probe().categories[0].clone(); 2], ..probe() };
+    assert!(twice.to_bytes().unwrap_err().to_string().contains("a category twice"));
+    let bytes = with_header(&good, "fraud", "physical_harm");
+    let error = Probe::from_bytes(&bytes).unwrap_err().to_string();
+    assert!(error.contains("a category twice"), "{error}");
     let mut bytes = good.clone();
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(Probe::from_bytes(&bytes).unwrap_err().to_string().contains("not finite"));
     assert!(Probe::from_bytes(&good[..good.len() - 3]).is_err());
+}
+
+/// The file with another text in its header, which may be longer.
+fn with_header(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().unwrap());
+    let (header, values) = rest.split_at(usize::try_from(length).unwrap());
+    let header = std::str::from_utf8(header).unwrap();
+    assert!(header.contains(from));
+    let header = header.replace(from, to);
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), values].concat()
+}
+
+#[test]
+fn a_file_that_is_too_large_or_no_file_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("probe.safetensors");
+    let refused = |path: &std::path::Path| Probe::read_file(path).unwrap_err().to_string();
+    assert!(refused(&path).contains("cannot use"), "{}", refused(&path));
+    assert!(refused(folder.path()).contains("expected a regular file"));
+    let bytes = probe().to_bytes().unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(Probe::read_file(&path).unwrap(), bytes);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(256 * 1024 * 1024 + 1).unwrap();
+    assert!(refused(&path).contains("more than 268435456 bytes"), "{}", refused(&path));
 }

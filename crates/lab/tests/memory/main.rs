@@ -1,4 +1,4 @@
-//! Damaged vector files: an error or a file, never a panic, and never more memory than the file's size allows.
+//! Damaged files of vectors and of probes: an error or a file, never a panic, and never more memory than the file's size allows.
 //!
 //! A program of its own, because it looks at the memory of the whole process: one test, on one thread. The readers are those
 //! of the fuzz targets, and so are the inputs that are read at the end.
@@ -8,6 +8,8 @@
 mod exchange;
 #[path = "../../../../fuzz/readers/heap.rs"]
 mod heap;
+#[path = "../../../../fuzz/readers/probe.rs"]
+mod probe;
 #[path = "../../../../fuzz/readers/replay.rs"]
 mod replay;
 
@@ -56,10 +58,13 @@ fn a_damaged_file_is_an_error_within_bounds() {
         // Some bytes are numbers or names that may be others.
         assert!(num_accepted(&bytes, format, 0..bytes.len()) > 0);
         check_structure(&bytes, format);
-        check_random(&bytes, format);
+        check_random(&bytes, |bytes, what| is_read(bytes, format, what));
     }
     check_many_layers();
     replay::check(&exchange::READERS);
+    check_probes();
+    check_nested_probes();
+    replay::check(&probe::READERS);
 }
 
 /// Many layers and many vectors of one row: no vector has the layers before they are as many as its rows.
@@ -110,8 +115,46 @@ fn check_structure(bytes: &[u8], format: FileFormat) {
     }
 }
 
+/// Probes cut short, and with every bit changed.
+fn check_probes() {
+    for bytes in (probe::READERS[0].seeds)() {
+        for length in 0..bytes.len() {
+            assert!(!probe::is_read(&bytes[..length], "truncated"), "at {length}");
+        }
+        let mut changed = bytes.clone();
+        let mut num_accepted = 0;
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                changed[at] ^= 1 << bit;
+                num_accepted +=
+                    usize::from(probe::is_read(&changed, &format!("bit {bit} of byte {at}")));
+                changed[at] ^= 1 << bit;
+            }
+        }
+        assert!(num_accepted > 0, "weights may be others");
+        check_random(&bytes, probe::is_read);
+    }
+}
+
+/// What takes most memory for its length: lists of one list each, in the header and in what the probe says of itself.
+fn check_nested_probes() {
+    let nested = format!("{}0{}", "[".repeat(100), "]".repeat(100));
+    let lists = vec![nested; 1000].join(",");
+    let spec = format!(
+        r#"{{\"format_version\":1,\"members\":[{{\"x\":[{lists}],\"kind\":\"n_grams\"}}]}}"#
+    );
+    for header in [
+        format!(r#"{{"a":[{lists}]}}"#),
+        format!(r#"{{"__metadata__":{{"classes":"[\"none\"]","spec":"{spec}"}}}}"#),
+        format!(r#"{{"__metadata__":{{"classes":"[{lists}]","spec":"{spec}"}}}}"#),
+    ] {
+        let length = (header.len() as u64).to_le_bytes();
+        assert!(!probe::is_read(&[&length, header.as_bytes()].concat(), &header[..40]));
+    }
+}
+
 /// Several bytes at once, among them lengths that no memory has.
-fn check_random(bytes: &[u8], format: FileFormat) {
+fn check_random(bytes: &[u8], is_read: impl Fn(&[u8], &str) -> bool) {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut below = move |most: usize| usize::try_from(rng.next_u32()).unwrap() % most;
     for round in 0..NUM_RANDOM {
@@ -129,6 +172,6 @@ fn check_random(bytes: &[u8], format: FileFormat) {
                 _ => changed.insert(at, u8::try_from(below(256)).unwrap()),
             }
         }
-        is_read(&changed, format, &format!("round {round}"));
+        is_read(&changed, &format!("round {round}"));
     }
 }

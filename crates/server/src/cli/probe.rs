@@ -220,8 +220,7 @@ impl Training {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
-    let bytes = std::fs::read(&args.probe)
-        .with_context(|| format!("cannot read {}", args.probe.display()))?;
+    let bytes = Probe::read_file(&args.probe)?;
     let probe = Probe::from_bytes(&bytes)
         .with_context(|| format!("{} is not a probe", args.probe.display()))?;
     let sets = read_sources(&args.test, &args.read)?;

@@ -151,10 +151,12 @@ pub(super) fn publish(args: &PublishArgs) -> anyhow::Result<()> {
 
 /// The files of a generation with the probe in `file`, and a card that names it.
 fn probed(files: &Files, file: &Path, report: Option<&Path>) -> anyhow::Result<Files> {
-    let unreadable = |file: &Path| format!("cannot read {}", file.display());
-    let bytes = std::fs::read(file).with_context(|| unreadable(file))?;
+    let bytes = Probe::read_file(file)?;
     let report = report
-        .map(|report| std::fs::read_to_string(report).with_context(|| unreadable(report)))
+        .map(|report| {
+            std::fs::read_to_string(report)
+                .with_context(|| format!("cannot read {}", report.display()))
+        })
         .transpose()?;
     let probe = Probe::from_bytes(&bytes)?;
     let changed = with_probe(files, &bytes)?;

@@ -18,6 +18,7 @@ mod support;
 fn a_damaged_file_is_an_error_within_bounds() {
     replay::check(&store::READERS);
     check_long_texts();
+    check_nested_headers();
 }
 
 /// Long texts of one kind, for what grows faster than its input.
@@ -32,5 +33,16 @@ fn check_long_texts() {
                 assert!(!(reader.read)(text.as_bytes()), "{}: {start}{part}...", reader.name);
             }
         }
+    }
+}
+
+/// What takes most memory for its length in a safetensors header: lists of one list each.
+fn check_nested_headers() {
+    let nested = format!("{}0{}", "[".repeat(100), "]".repeat(100));
+    let header = format!(r#"{{"a":[{}]}}"#, vec![nested; 1000].join(","));
+    let length = (header.len() as u64).to_le_bytes();
+    let bytes = [&length, header.as_bytes()].concat();
+    for reader in store::READERS {
+        assert!(!(reader.read)(&bytes), "{}", reader.name);
     }
 }

@@ -143,8 +143,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 impl Args {
     fn load(&self, path: &Path) -> anyhow::Result<Loaded> {
-        let bytes =
-            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = Probe::read_file(path)?;
         let probe = Probe::from_bytes(&bytes)
             .with_context(|| format!("{} is not a probe", path.display()))?;
         let embedder = match (&self.embedder, probe.embedder()) {
