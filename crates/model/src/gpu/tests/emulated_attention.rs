@@ -2,8 +2,8 @@
 
 use super::random_step::{RandomStep, SeqShape, StepShape, decode, heads, prefill};
 use super::support::{
-    Draw, ELEMENTS, bits, check_close, get, get_floats, kernel_ops, kernel_tolerance, poisoned,
-    put, put_floats,
+    Draw, ELEMENTS, bits, check_close, get, get_floats, index, kernel_ops, kernel_tolerance,
+    poisoned, put, put_floats,
 };
 use crate::gpu::args::{AttentionArgs, HeadCounts};
 use crate::gpu::host::HostOps;
@@ -232,8 +232,4 @@ fn a_row_does_not_depend_on_its_company() {
             assert_eq!(bits(&found.z), bits(expected), "row {row}, {heads:?}");
         }
     }
-}
-
-fn index(value: usize) -> u32 {
-    u32::try_from(value).unwrap()
 }

@@ -2,17 +2,13 @@
 
 use super::random_step::{RandomStep, SeqShape, StepShape, VOCAB_SIZE};
 use super::support::{
-    Draw, ELEMENTS, bits, get, get_floats, kernel_ops, poisoned, put, put_floats,
+    Draw, ELEMENTS, bits, get, get_floats, index, kernel_ops, poisoned, put, put_floats,
 };
 use super::support::{check_close, kernel_tolerance};
 use crate::gpu::args::{EmbedArgs, GatherArgs, HeadCounts, RopeCacheArgs, SwigluArgs};
 use crate::gpu::host::HostOps;
 use crate::gpu::memory::Element;
 use crate::gpu::ops::DeviceOps;
-
-fn index(value: usize) -> u32 {
-    u32::try_from(value).unwrap()
-}
 
 fn step(draw: &mut Draw, rows: usize, hidden: usize) -> RandomStep {
     let seqs = [SeqShape { first_position: 0, len: rows, decodes: false }];

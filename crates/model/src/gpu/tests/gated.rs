@@ -1,14 +1,12 @@
 //! Products that end with SwiGLU against the two operations that they stand for: bit for bit, since both round once.
 
 use super::support::{
-    Draw, bits, get_floats, index, kernel_ops, kernel_ops_with, poisoned, put_floats,
+    Draw, HALVES, bits, get_floats, index, kernel_ops, kernel_ops_with, poisoned, put_floats,
 };
 use crate::gpu::GpuOptions;
 use crate::gpu::args::{MatmulArgs, SwigluArgs};
 use crate::gpu::memory::{Address, Element, MatrixForm};
 use crate::gpu::ops::DeviceOps;
-
-const HALVES: [Element; 2] = [Element::F16, Element::Bf16];
 
 /// Rows, `in_features`, and features of gates.
 type Shape = [usize; 3];

@@ -1,7 +1,7 @@
 //! The kernels that choose tokens against the CPU's choice: the equal token, not a close one.
 
 use super::sample_filter::random_filtered_row;
-use super::support::{Draw, get, kernel_ops, put};
+use super::support::{Draw, get, index, kernel_ops, put};
 use crate::gpu::args::{
     AskHeader, ChosenToken, SAMPLE_BINS, SAMPLE_CHUNK, SAMPLE_PARTS, SampleArgs,
 };
@@ -17,10 +17,6 @@ const UNTOUCHED: ChosenToken =
 pub(super) const LAST_UNIT: f64 = 1.0 - f64::EPSILON / 2.0;
 
 pub(super) type Row = (Ask, Vec<f32>);
-
-fn index(value: usize) -> u32 {
-    u32::try_from(value).unwrap()
-}
 
 /// Rows of one length on the device.
 fn put_rows(device: &mut dyn DeviceOps, rows: &[Row]) -> SampleArgs {

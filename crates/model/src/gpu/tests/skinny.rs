@@ -1,16 +1,14 @@
 //! The kernels for products of few rows against sums in f64, and against themselves with other company.
 
 use super::support::{
-    Draw, ELEMENTS, bits, check_close, get, kernel_ops, kernel_ops_with, poisoned, put, put_floats,
-    rounded,
+    Draw, ELEMENTS, HALVES, bits, check_close, get, index, kernel_ops, kernel_ops_with, poisoned,
+    put, put_floats, rounded,
 };
 use crate::gpu::GpuOptions;
 use crate::gpu::args::MatmulArgs;
 use crate::gpu::memory::{Address, Element, MatrixForm};
 use crate::gpu::ops::DeviceOps;
 
-/// The types of which products go to the matrix units.
-const HALVES: [Element; 2] = [Element::F16, Element::Bf16];
 /// Columns of `out` behind a row's features.
 const GAP: usize = 3;
 
@@ -94,10 +92,6 @@ impl Product {
         );
         check_close(&self.run(device), &self.expected(), 1e-5, &what);
     }
-}
-
-fn index(value: usize) -> u32 {
-    u32::try_from(value).unwrap()
 }
 
 #[test]

@@ -14,6 +14,9 @@ use crate::gpu::ops::DeviceOps;
 /// Every type of number.
 pub(super) const ELEMENTS: [Element; 3] = [Element::F32, Element::F16, Element::Bf16];
 
+/// The types of which products go to the matrix units.
+pub(super) const HALVES: [Element; 2] = [Element::F16, Element::Bf16];
+
 /// How far results of a type may be off, against the largest of what was expected: some roundings of f32 sums, or one
 /// rounding to the type (half a unit in the last place is 2^-11 and 2^-8) beside them.
 pub(super) fn tolerance(element: Element) -> f32 {
